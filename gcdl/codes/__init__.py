@@ -1,0 +1,35 @@
+"""Gradient codes. A new one is a file that builds a :class:`GradientCode`, and a line in :data:`CODES`.
+
+Builders take ``n`` (workers), ``k`` (shards) and, if they draw, ``rng``; their keyword-only arguments are the keys of
+the config's ``[code]`` table.
+"""
+
+from collections.abc import Callable
+
+from gcdl.codes.base import GradientCode, noise_gain
+from gcdl.codes.cyclic_repetition import cyclic_repetition
+from gcdl.codes.decoders import DECODERS, Decoder, add_up, least_squares
+from gcdl.codes.fractional_repetition import fractional_repetition
+from gcdl.codes.sgc import sgc
+from gcdl.codes.uncoded import uncoded
+
+CODES: dict[str, Callable[..., GradientCode]] = {
+    "uncoded": uncoded,
+    "fractional_repetition": fractional_repetition,
+    "cyclic_repetition": cyclic_repetition,
+    "sgc": sgc,
+}
+
+__all__ = [
+    "CODES",
+    "DECODERS",
+    "Decoder",
+    "GradientCode",
+    "add_up",
+    "cyclic_repetition",
+    "fractional_repetition",
+    "least_squares",
+    "noise_gain",
+    "sgc",
+    "uncoded",
+]

@@ -1,0 +1,91 @@
+"""A gradient code is data: an encoding matrix B and a decoder.
+
+Worker i sends (a compressed) C_i = sum_j B_ij G_j. When the workers in A have answered, the master picks weights a,
+zero off A, with a B as near to the all-ones row as it can, and takes sum_i a_i C_i for sum_j G_j, the full gradient
+(Tandon, Lei, Dimakis and Karampatziakis, *Gradient Coding*, ICML 2017).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gcdl.codes.decoders import Decoder, least_squares
+from gcdl.errors import ParameterError
+from gcdl.types import IntVector, Mask, Matrix, Weights
+
+_CACHED_PATTERNS = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class GradientCode:
+    """An encoding matrix, its decoder, and the number of stragglers it plans for.
+
+    Parameters
+    ----------
+    B : (n, k) float64. Its support says which worker holds which shard.
+    decoder : picks a from B and the arrived set.
+    stragglers : s, the number of missing workers the code was made for. The master waits for n - s by default.
+
+    Raises
+    ------
+    ParameterError : B is not a finite matrix, or some shard is held by nobody.
+    """
+
+    B: Matrix
+    decoder: Decoder = least_squares
+    stragglers: int = 0
+    _cache: OrderedDict[bytes, Weights] = field(default_factory=OrderedDict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        B = np.array(self.B, dtype=np.float64)
+        if B.ndim != 2 or 0 in B.shape or not np.isfinite(B).all():
+            raise ParameterError(f"B must be a finite (n, k) matrix, not one of shape {B.shape}")
+        orphans = np.flatnonzero(~B.any(axis=0))
+        if orphans.size:
+            raise ParameterError(f"no worker holds shard {orphans[0]}: every shard needs a worker")
+        if not 0 <= self.stragglers < B.shape[0]:
+            raise ParameterError(f"stragglers = {self.stragglers} must be between 0 and n - 1 = {B.shape[0] - 1}")
+        B.setflags(write=False)
+        object.__setattr__(self, "B", B)
+
+    @property
+    def n(self) -> int:
+        """The number of workers."""
+        return int(self.B.shape[0])
+
+    @property
+    def k(self) -> int:
+        """The number of shards."""
+        return int(self.B.shape[1])
+
+    def shards(self, worker: int) -> IntVector:
+        """Return the shards that a worker holds, in ascending order."""
+        return np.flatnonzero(self.B[worker])
+
+    def decoding_vector(self, arrived: Mask) -> Weights:
+        """Return a, (n,) float64 and read-only, zero for workers that have not arrived. Cached by arrived set."""
+        key = np.packbits(arrived).tobytes()
+        found = self._cache.get(key)
+        if found is None:
+            found = np.zeros(self.n)
+            if arrived.any():
+                found[arrived] = self.decoder(self.B[arrived])
+            found.setflags(write=False)
+            self._cache[key] = found
+            if len(self._cache) > _CACHED_PATTERNS:
+                self._cache.popitem(last=False)
+        else:
+            self._cache.move_to_end(key)
+        return found
+
+    def decoding_error(self, a: Weights) -> float:
+        """Return ||a B - 1||: how far the decoded gradient is from the sum over all shards."""
+        return float(np.linalg.norm(a @ self.B - 1.0))
+
+
+def noise_gain(a: Weights) -> float:
+    """Return ||a||: what decoding does to compression noise that is independent from worker to worker."""
+    return float(np.linalg.norm(a))

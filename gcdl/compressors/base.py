@@ -1,0 +1,82 @@
+"""What a compressor is: a recipe (its parameters) that makes a codec for one model's layout.
+
+The recipe is small and frozen; the codec holds scratch buffers, allocated once. Whoever calls keeps the state and passes
+it back in, so that a checkpoint can hold it. Payload of all sign compressors: ceil(d/8) bytes of bits in coordinate order
+(``numpy.packbits``), then one float32 scale per tensor where the compressor has scales.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from gcdl.types import Buffer, Layout, Stream, Vector, rng_for
+
+State = Any
+"""What a codec wants back the next time; None for the stateless ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """The key of a message's random numbers: master and worker can both recreate them from it."""
+
+    seed: int
+    step: int
+    worker: int
+
+    def rng(self, block: int) -> np.random.Generator:
+        """Return the generator of one block of coordinates."""
+        return rng_for(self.seed, Stream.COMPRESSOR, self.step, self.worker, block)
+
+
+class Message(NamedTuple):
+    """One compressed vector on its way into a sum."""
+
+    payload: Buffer
+    weight: float
+    draw: Draw
+
+
+class Codec(Protocol):
+    """A compressor at work on vectors of one layout. Not shared between threads: it owns scratch buffers."""
+
+    payload_bytes: int
+
+    def init(self) -> State:
+        """Return the state before the first step."""
+        ...
+
+    def settle(self, state: State, accepted: int) -> State:
+        """Take in that the last reply used by the master was the one of step ``accepted`` (-1: none yet)."""
+        ...
+
+    def compress(self, x: Vector, state: State, draw: Draw, out: Buffer) -> State:
+        """Write Q(x) for x, (d,), into ``out``, (payload_bytes,). May overwrite x. Returns the new state."""
+        ...
+
+    def decode(self, messages: Sequence[Message], into: Vector) -> None:
+        """Overwrite ``into``, (d,), with the weighted sum of the messages, added up in the order given."""
+        ...
+
+
+class Compressor(Protocol):
+    """The recipe."""
+
+    def codec(self, layout: Layout) -> Codec:
+        """Allocate what compressing and decoding vectors of this layout needs."""
+        ...
+
+
+class Stateless:
+    """The part of a codec that needs no state."""
+
+    def init(self) -> State:
+        """Return None: nothing to keep."""
+        return None
+
+    def settle(self, state: State, accepted: int) -> State:
+        """Return the state as it is: whether a reply was used changes nothing."""
+        return state

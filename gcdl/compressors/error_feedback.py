@@ -1,0 +1,74 @@
+"""Error feedback around any compressor: keep what was not sent, and add it to the next gradient.
+
+    y = x + e,   send Q(y),   r = y - Q(y),   e <- r once the master has used the reply.
+
+Source: Seide et al. 2014; Karimireddy et al., ICML 2019; with gradient codes COCO-EF (Li, Xiao, Skoglund, arXiv
+2603.16353). A straggler's reply may be dropped; then nothing of y was applied, and the residual must stay what it was.
+So r is only a candidate until the next task says that this reply was used (:meth:`settle`). Kept in gradient units: the
+learning rate is the master's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gcdl.compressors.base import Codec, Compressor, Draw, Message, State
+from gcdl.types import Buffer, Layout, Vector
+
+
+@dataclass(frozen=True)
+class ErrorFeedback:
+    """A compressor with a memory of what it left out."""
+
+    inner: Compressor
+
+    def codec(self, layout: Layout) -> ErrorFeedbackCodec:
+        """Return a codec with the inner compressor's payload."""
+        return ErrorFeedbackCodec(self.inner.codec(layout), layout)
+
+
+@dataclass
+class Residual:
+    """``kept``, (d,): e. ``candidate``, (d,): r of the reply sent at ``step``; -1 when there is none."""
+
+    kept: Vector
+    candidate: Vector
+    step: int
+    inner: State
+
+
+class ErrorFeedbackCodec:
+    """The wrapper at work; three d-sized vectors, allocated once."""
+
+    def __init__(self, inner: Codec, layout: Layout) -> None:
+        self.inner = inner
+        self.payload_bytes = inner.payload_bytes
+        self._d = layout.size
+        self._sent = np.empty(layout.size, dtype=np.float32)
+
+    def init(self) -> Residual:
+        """Return a residual of zeros."""
+        return Residual(np.zeros(self._d, dtype=np.float32), np.zeros(self._d, dtype=np.float32), -1, self.inner.init())
+
+    def settle(self, state: Residual, accepted: int) -> Residual:
+        """Adopt the candidate if its reply was the last one used; forget it otherwise."""
+        inner = self.inner.settle(state.inner, accepted)
+        if state.step >= 0 and state.step == accepted:
+            return Residual(state.candidate, state.kept, -1, inner)
+        return Residual(state.kept, state.candidate, -1, inner)
+
+    def compress(self, x: Vector, state: Residual, draw: Draw, out: Buffer) -> Residual:
+        """Write Q(x + e); the candidate becomes x + e - Q(x + e)."""
+        x += state.kept
+        np.copyto(state.candidate, x)
+        inner = self.inner.compress(x, state.inner, draw, out)
+        self.inner.decode([Message(out, 1.0, draw)], self._sent)
+        state.candidate -= self._sent
+        return Residual(state.kept, state.candidate, draw.step, inner)
+
+    def decode(self, messages: Sequence[Message], into: Vector) -> None:
+        """Overwrite ``into`` with the weighted sum of the messages, as the inner compressor decodes them."""
+        self.inner.decode(messages, into)

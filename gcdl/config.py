@@ -1,0 +1,248 @@
+"""A run's config: TOML and ``key=value`` overrides -> checked values -> the objects they name.
+
+The only module that reads strings; everything below receives objects. The keys are listed in the README.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import create_model
+
+from gcdl.codes import CODES, DECODERS, GradientCode
+from gcdl.compressors import COMPRESSORS, Compressor, ErrorFeedback
+from gcdl.errors import ConfigError
+from gcdl.optimizers import OPTIMIZERS, OptimizerRecipe
+from gcdl.problems import PROBLEMS, Problem
+from gcdl.schema import Choice, Section, Table, validate
+from gcdl.stragglers import STRAGGLERS, StragglerModel
+from gcdl.types import Count, Natural, Positive, Seconds, Stream, rng_for
+from gcdl.wait import WAIT_RULES, WaitRule
+
+
+def _model_downlink() -> None:
+    """The whole float32 model, each step."""
+
+
+_DecoderName = Literal[tuple(DECODERS)]  # type: ignore[valid-type]
+
+SECTIONS = {
+    section.name: section
+    for section in (
+        Section("problem", PROBLEMS, extra={"shards": (Count | None, None)}),
+        Section("code", CODES, default="uncoded", extra={"decoder": (_DecoderName | None, None)}),
+        Section("compressor", COMPRESSORS, default="identity", extra={"error_feedback": (bool, False)}),
+        Section("wait", WAIT_RULES, default="first_replies"),
+        Section("stragglers", STRAGGLERS, default="none"),
+        Section("optimizer", OPTIMIZERS, default="sgd"),
+        Section("downlink", {"model": _model_downlink}, default="model"),
+    )
+}
+
+
+class RunOptions(Table):
+    """``[run]``: how, not what."""
+
+    eval_every: Natural = 50
+    """Steps between evaluations; 0: only at the end."""
+    checkpoint_every: Natural = 100
+    """Steps between checkpoints; 0: only at the end."""
+    threads: Count = 1
+    """Compute threads a rank. More than one can change the last bit of a sum."""
+    seconds_per_shard: Seconds = 0.01
+    """``gcdl simulate``: virtual seconds that one shard's gradient takes."""
+    start_timeout: Positive = 300.0
+    """Seconds the workers have to load their data."""
+    master_timeout: Positive = 3600.0
+    """Seconds of silence after which a worker takes the master for dead."""
+
+
+_Top = create_model(
+    "_Top",
+    __base__=Table,
+    seed=(Natural, 0),
+    workers=(Count | None, None),
+    steps=(Count, 300),
+    run=(RunOptions, RunOptions()),
+    **{name: (dict[str, Any], {}) for name in SECTIONS},  # type: ignore[call-overload]
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A checked config. ``workers`` is None until :meth:`for_workers` fixes it."""
+
+    seed: int
+    workers: int | None
+    steps: int
+    run: RunOptions
+    choices: Mapping[str, Choice]
+
+    def for_workers(self, n: int) -> Config:
+        """Return the config with n fixed, and with k.
+
+        Raises
+        ------
+        ConfigError : the config itself says another n.
+        """
+        if self.workers is not None and self.workers != n:
+            raise ConfigError(
+                f"workers: the config says {self.workers}, but there are {n} (ranks - 1); "
+                f"start {self.workers + 1} ranks, or leave workers out"
+            )
+        problem = self.choices["problem"]
+        if problem.values["shards"] is None:
+            problem = replace(problem, values={**problem.values, "shards": n})
+        return replace(self, workers=n, choices={**self.choices, "problem": problem})
+
+    def toml(self) -> str:
+        """Return the resolved config, every value stated."""
+        top: dict[str, Any] = {"seed": self.seed, "workers": self.workers, "steps": self.steps}
+        tables = {name: choice.table() for name, choice in self.choices.items()}
+        return tomli_w.dumps(
+            {**{k: v for k, v in top.items() if v is not None}, **tables, "run": self.run.model_dump()}
+        )
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The objects that a config with fixed n describes. Nothing is loaded yet."""
+
+    config: Config
+    n: int
+
+    @classmethod
+    def of(cls, config: Config, n: int) -> Experiment:
+        """Fix n and check that every object can be built.
+
+        The code and the wait rule, which a worker has no use for, are made when first asked for (:meth:`check`).
+
+        Raises
+        ------
+        ConfigError : it says another n, or values that no object can be built from.
+        """
+        experiment = cls(config.for_workers(n), n)
+        _ = experiment.problem, experiment.compressor, experiment.stragglers, experiment.optimizer
+        return experiment
+
+    def check(self) -> Experiment:
+        """Build the code and the wait rule too; raises as :meth:`of`."""
+        _ = self.wait
+        return self
+
+    @cached_property
+    def code(self) -> GradientCode:
+        """The gradient code."""
+        choice = self._choice("code")
+        code: GradientCode = choice.build(n=self.n, k=self.problem.k, rng=rng_for(self.config.seed, Stream.CODE))
+        decoder = choice.values["decoder"]
+        return code if decoder is None else replace(code, decoder=DECODERS[decoder])
+
+    @cached_property
+    def problem(self) -> Problem:
+        """The problem."""
+        choice = self._choice("problem")
+        problem: Problem = choice.build(k=choice.values["shards"], seed=self.config.seed)
+        return problem
+
+    @cached_property
+    def compressor(self) -> Compressor:
+        """The compressor, error feedback around it if it is on."""
+        choice = self._choice("compressor")
+        compressor: Compressor = choice.build()
+        return ErrorFeedback(compressor) if choice.values["error_feedback"] else compressor
+
+    @cached_property
+    def wait(self) -> WaitRule:
+        """The wait rule."""
+        rule: WaitRule = self._choice("wait").build(code=self.code)
+        return rule
+
+    @cached_property
+    def stragglers(self) -> StragglerModel:
+        """The delay model."""
+        model: StragglerModel = self._choice("stragglers").build(n=self.n)
+        return model
+
+    @cached_property
+    def optimizer(self) -> OptimizerRecipe:
+        """The optimizer's recipe."""
+        recipe: OptimizerRecipe = self._choice("optimizer").build()
+        return recipe
+
+    def _choice(self, name: str) -> Choice:
+        return self.config.choices[name]
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a config file, apply overrides, check everything that can be checked without data.
+
+    Raises
+    ------
+    ConfigError : no such file, no TOML, an unknown key, a wrong value.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    return parse(text, overrides, name=str(path))
+
+
+def parse(text: str, overrides: Sequence[str] = (), *, name: str = "config") -> Config:
+    """As :func:`load`, from TOML text; ``name`` stands for the file in messages."""
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{name}: not TOML: {error}") from None
+    for section, table in _nested(overrides).items():
+        _override(tables, section, table)
+    run = tables.pop("run", {})
+    top = validate(_Top, {**tables, "run": RunOptions()}, "")
+    choices = {}
+    for section in SECTIONS.values():
+        choices[section.name] = section.check(getattr(top, section.name))
+    if not isinstance(run, dict):
+        raise ConfigError(f"run: {run!r}: must be a table")
+    options = validate(RunOptions, run, "run")
+    return Config(top.seed, top.workers, top.steps, options, choices)  # type: ignore[attr-defined]
+
+
+def _nested(overrides: Sequence[str]) -> dict[str, Any]:
+    """Return ``a.b=1`` as {"a": {"b": 1}}. Values are TOML; what is not is a string."""
+    nested: dict[str, Any] = {}
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        parts = key.strip().split(".")
+        if not equals or not all(parts) or len(parts) > 2:
+            raise ConfigError(f"{override!r}: an override looks like key=value or table.key=value")
+        try:
+            parsed = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            parsed = value.strip()
+        if len(parts) == 1:
+            nested[parts[0]] = parsed
+            continue
+        table = nested.setdefault(parts[0], {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"{override!r}: {parts[0]} was given a value before")
+        table[parts[1]] = parsed
+    return nested
+
+
+def _override(tables: dict[str, Any], name: str, given: Any) -> None:
+    """Lay an override over the file. Another ``kind`` drops the file's keys that the new kind does not have."""
+    old = tables.get(name)
+    if not isinstance(given, dict) or not isinstance(old, dict):
+        tables[name] = given
+        return
+    section = SECTIONS.get(name)
+    if section is not None and "kind" in given:
+        keys = section.keys(str(given["kind"]))
+        old = {key: value for key, value in old.items() if key in keys}
+    tables[name] = {**old, **given}

@@ -1,0 +1,94 @@
+"""What can go wrong, and the exit code each error ends the program with.
+
+::
+
+    GcdlError                1   anything below
+    ├── UsageError           2   a wrong command line, launch, or number of ranks
+    │   ├── ConfigError      2   a wrong key or value in the config; names its path
+    │   │   └── ParameterError   a value no object can be built from (also a ValueError)
+    │   └── DataError        2   a data file that is missing, truncated or not what it should be
+    ├── MessageError         1   bytes that are not a message of this run (the transports drop and count them)
+    ├── WorkerLost           -   one worker is gone; the master goes on without it if it can
+    ├── TooManyLost          3   too few workers are left, or none answers
+    ├── WorkerError          4   a worker raised; carries its traceback
+    │   └── NonFiniteGradient    a NaN or an infinity in a gradient; names worker, step and tensor
+    ├── MasterGone           1   a worker has lost the master
+    └── Interrupted        130   Ctrl-C or SIGTERM
+"""
+
+from __future__ import annotations
+
+
+class GcdlError(Exception):
+    """Base of every error gcdl raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(GcdlError):
+    """A wrong command line, launch, or number of ranks."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A wrong key or value in the config. The message starts with the key's dotted path."""
+
+
+class ParameterError(ConfigError, ValueError):
+    """Parameters no code, compressor, problem or wait rule can be built from. Says what is possible."""
+
+
+class DataError(UsageError):
+    """A data file or folder that is missing, truncated, or not of its format. Names the file."""
+
+
+class MessageError(GcdlError):
+    """Bytes that are no message of this run: foreign, truncated or altered."""
+
+
+class WorkerLost(GcdlError):
+    """The process of one worker is gone."""
+
+    def __init__(self, worker: int, why: str) -> None:
+        super().__init__(f"worker {worker} (rank {worker + 1}) is lost: {why}")
+        self.worker = worker
+
+
+class TooManyLost(GcdlError):
+    """So few workers are left, or answer, that no step can be decoded."""
+
+    exit_code = 3
+
+
+class WorkerError(GcdlError):
+    """A worker raised. ``traceback`` is the text it sent home; ``""`` when the message says all."""
+
+    exit_code = 4
+
+    def __init__(self, message: str, *, worker: int, traceback: str = "", exit_code: int = 4) -> None:
+        super().__init__(message)
+        self.worker = worker
+        self.traceback = traceback
+        self.exit_code = exit_code
+
+
+class NonFiniteGradient(WorkerError):
+    """A NaN or an infinity in a coded gradient: one bit could not say so, hence it is never sent."""
+
+    def __init__(self, worker: int, step: int, tensor: str) -> None:
+        super().__init__(
+            f"worker {worker}, step {step}: the gradient of {tensor!r} has a NaN or an infinity; "
+            "lower optimizer.lr, or look at the data",
+            worker=worker,
+        )
+
+
+class MasterGone(GcdlError):
+    """A worker's view: the master's process is gone, or has been silent for too long."""
+
+
+class Interrupted(GcdlError):
+    """Ctrl-C or SIGTERM reached the master."""
+
+    exit_code = 130

@@ -1,0 +1,168 @@
+"""The master's loop: send, wait, decode, step. It knows no MPI, and there is no second copy of it.
+
+Replies are decoded in worker order, not in order of arrival, so that the arrived sets alone decide the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from gcdl.codes import GradientCode, noise_gain
+from gcdl.compressors import Codec, Draw, Message
+from gcdl.errors import TooManyLost, WorkerLost
+from gcdl.messages import Reply, Task
+from gcdl.optimizers import Optimizer
+from gcdl.records import ReplyTiming, StepRecord, StepTiming
+from gcdl.transport.base import Transport
+from gcdl.types import aligned_vector
+from gcdl.wait import WaitRule
+
+
+class Master:
+    """Trains ``optimizer.parameters``.
+
+    Parameters
+    ----------
+    transport : the way to the workers.
+    code, codec : decode what they send.
+    wait : when to stop waiting.
+    optimizer : owns the (d,) parameters.
+    seed : the run's.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        code: GradientCode,
+        codec: Codec,
+        wait: WaitRule,
+        optimizer: Optimizer,
+        seed: int,
+    ) -> None:
+        self.transport = transport
+        self.code = code
+        self.codec = codec
+        self.wait = wait
+        self.optimizer = optimizer
+        self.seed = seed
+        self.steps_done = 0
+        self.accepted = np.full(code.n, -1, dtype=np.int64)
+        self._alive = np.ones(code.n, dtype=bool)
+        self._gradient = aligned_vector(optimizer.parameters.size)
+
+    def run(self, steps: int) -> Iterator[StepRecord]:
+        """Train for ``steps`` steps and stop the workers; yields a record after each step.
+
+        The last record comes after the shutdown, and counts what was drained in it.
+
+        Raises
+        ------
+        TooManyLost : the wait rule can't be met any more, or nobody answers.
+        WorkerError, Interrupted : from the transport.
+        """
+        for step in range(steps):
+            uplink, downlink = self.transport.traffic.uplink, self.transport.traffic.downlink
+            record = self._step(step)
+            self.steps_done = step + 1
+            if step == steps - 1:
+                record.late += self.transport.close()
+            record.uplink_bytes = self.transport.traffic.uplink - uplink
+            record.downlink_bytes = self.transport.traffic.downlink - downlink
+            yield record
+
+    def _step(self, step: int) -> StepRecord:
+        clock = self.transport.now
+        began = clock()
+        task = Task(step, self.accepted.copy(), self.optimizer.parameters)
+        for worker in np.flatnonzero(self._alive):
+            self.transport.send(int(worker), task)
+        sent = clock()
+        gathered = _Gathered(self.code.n)
+        timed_out = self._gather(step, began, gathered)
+        waited = clock()
+
+        a = self.code.decoding_vector(gathered.arrived)
+        used = [gathered.replies[worker] for worker in sorted(gathered.replies)]
+        self.codec.decode(
+            [Message(r.payload, float(a[r.worker]), Draw(self.seed, step, r.worker)) for r in used], self._gradient
+        )
+        decoded = clock()
+        self.optimizer.step(self._gradient)
+        ended = clock()
+        # A reply decoded with weight zero was not used: its sender keeps its residual.
+        self.accepted[gathered.arrived & (a != 0.0)] = step
+        return StepRecord(
+            step=step,
+            seconds=ended - began,
+            train_loss=float(sum(a[r.worker] * r.loss for r in used)),
+            replies=[r.worker for r in used],
+            late=gathered.late,
+            decoding_error=self.code.decoding_error(a),
+            noise_gain=noise_gain(a),
+            uplink_bytes=0,
+            downlink_bytes=0,
+            timed_out=timed_out,
+            lost=self.lost,
+            timing=StepTiming(
+                began, sent, waited, decoded, ended, tuple(gathered.timings[r.worker] for r in used)
+            ),
+        )  # fmt: skip
+
+    @property
+    def lost(self) -> list[int]:
+        """The ids of the workers that are gone."""
+        return [int(worker) for worker in np.flatnonzero(~self._alive)]
+
+    def _gather(self, step: int, began: float, gathered: _Gathered) -> bool:
+        """Collect replies to ``step`` until the wait rule is met; return whether it timed out instead."""
+        arrived = gathered.arrived
+        while True:
+            expected = self._alive & ~arrived
+            if arrived.any() and (not expected.any() or self.wait.enough(arrived)):
+                return False
+            patience = self.wait.patience if arrived.any() else self.wait.timeout
+            until = began + min(patience, self.wait.timeout)
+            try:
+                reply = self.transport.receive(until)
+            except WorkerLost as lost:
+                self._without(lost, step)
+                continue
+            if reply is None:
+                if arrived.any():
+                    return patience > self.wait.timeout
+                missing = ", ".join(str(worker) for worker in np.flatnonzero(expected))
+                raise TooManyLost(
+                    f"step {step}: no reply within [wait] timeout = {self.wait.timeout:g} s; waited for workers {missing}"
+                )
+            gathered.take(reply, step, self.transport.now())
+
+    def _without(self, lost: WorkerLost, step: int) -> None:
+        """Go on without a worker, or raise TooManyLost."""
+        self._alive[lost.worker] = False
+        if not self.wait.feasible(self._alive):
+            raise TooManyLost(
+                f"step {step}: {lost}; the {int(self._alive.sum())} workers left are too few for the wait rule "
+                f"(lost: {', '.join(map(str, self.lost))})"
+            ) from lost
+
+
+class _Gathered:
+    """The replies of one step."""
+
+    def __init__(self, n: int) -> None:
+        self.arrived = np.zeros(n, dtype=bool)
+        self.replies: dict[int, Reply] = {}
+        self.timings: dict[int, ReplyTiming] = {}
+        self.late = 0
+
+    def take(self, reply: Reply, step: int, now: float) -> None:
+        """Keep a reply to this step; count any other as late."""
+        if reply.step != step or reply.worker in self.replies:
+            self.late += 1
+            return
+        self.arrived[reply.worker] = True
+        self.replies[reply.worker] = reply
+        self.timings[reply.worker] = ReplyTiming(reply.worker, now, reply.slept, reply.computed)

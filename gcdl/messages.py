@@ -1,0 +1,203 @@
+"""Every message, to the byte. No I/O.
+
+A message is a 64-byte header and a body::
+
+    offset  size
+    0       4     magic "GCDL"
+    4       1     version
+    5       1     kind
+    6       2     zero
+    8       4     worker
+    12      4     zero
+    16      8     step
+    24      8     run id
+    32      8     coded loss (replies)
+    40      4     seconds of injected sleep (replies)
+    44      4     seconds of computing (replies)
+    48      8     bytes in the body
+    56      4     zero
+    60      4     CRC-32 of the 60 bytes before
+
+Body of a TASK: the (n,) int64 step of each worker's last accepted reply, padded to 64 bytes, then the model, (d,) float32.
+The same bytes go to every worker, so one buffer serves them all. Body of a REPLY: the compressor's payload. READY and BYE:
+JSON. ERROR: JSON with the message and the traceback. The other kinds have no body. All little-endian.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+
+from gcdl.errors import MessageError
+from gcdl.types import Buffer, IntVector, Vector, aligned_buffer
+
+HEADER_BYTES = 64
+_VERSION = 1
+_MAGIC = b"GCDL"
+_FIELDS = struct.Struct("<4sBBHIIqQdffQI")
+_CHECKSUM = struct.Struct("<I")
+
+
+class Kind(IntEnum):
+    """What a message is."""
+
+    TASK = 1
+    """Master: compute the gradient at this model."""
+    SUPERSEDED = 2
+    """Master: the task before this message is out of date, a newer one follows; do not start on it."""
+    STOP = 3
+    """Master: say BYE and leave."""
+    READY = 4
+    """Worker: data loaded."""
+    REPLY = 5
+    """Worker: a compressed coded gradient."""
+    ERROR = 6
+    """Worker: it raised."""
+    BYE = 7
+    """Worker: nothing more will come."""
+    END = 8
+    """Master: the very last message. Step 0: finalize MPI together; step 1: it is damaged, leave without."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The first 64 bytes of a message."""
+
+    kind: Kind
+    run: int
+    worker: int = 0
+    step: int = -1
+    loss: float = 0.0
+    slept: float = 0.0
+    computed: float = 0.0
+    body_bytes: int = 0
+
+    def write(self, buffer: Buffer) -> None:
+        """Write this header to the start of ``buffer``."""
+        fields = _FIELDS.pack(
+            _MAGIC, _VERSION, self.kind, 0, self.worker, 0, self.step, self.run,
+            self.loss, self.slept, self.computed, self.body_bytes, 0,
+        )  # fmt: skip
+        buffer[:HEADER_BYTES] = np.frombuffer(fields + _CHECKSUM.pack(zlib.crc32(fields)), dtype=np.uint8)
+
+    @classmethod
+    def read(cls, buffer: Buffer, received: int, run: int) -> Header:
+        """Read and check the header of a message of ``received`` bytes.
+
+        Raises
+        ------
+        MessageError : too short, no gcdl message, altered, of another version or run, or of another length than it says.
+        """
+        if received < HEADER_BYTES:
+            raise MessageError(f"a message of {received} bytes is shorter than a header")
+        head = buffer[:HEADER_BYTES].tobytes()
+        magic, version, kind, _, worker, _, step, its_run, loss, slept, computed, body_bytes, _ = _FIELDS.unpack(
+            head[: _FIELDS.size]
+        )
+        if magic != _MAGIC:
+            raise MessageError("a message that is not gcdl's")
+        if _CHECKSUM.unpack(head[_FIELDS.size :])[0] != zlib.crc32(head[: _FIELDS.size]):
+            raise MessageError("a message whose header was altered on the way")
+        if version != _VERSION:
+            raise MessageError(f"a message of version {version}; this is version {_VERSION}")
+        if its_run != run:
+            raise MessageError("a message of another run")
+        if received != HEADER_BYTES + body_bytes:
+            raise MessageError(f"a message of {received} bytes that should have {HEADER_BYTES + body_bytes}")
+        try:
+            kind = Kind(kind)
+        except ValueError:
+            raise MessageError(f"a message of unknown kind {kind}") from None
+        return cls(kind, run, worker, step, loss, slept, computed, body_bytes)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Task:
+    """Compute the coded gradient of step ``step`` at ``model``, (d,).
+
+    ``accepted``, (n,): the last step decoded with each worker's reply, -1 for none yet.
+    """
+
+    step: int
+    accepted: IntVector
+    model: Vector
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Reply:
+    """Worker ``worker``'s compressed coded gradient of step ``step``, and its coded loss.
+
+    ``message`` is the whole message, its payload starting at HEADER_BYTES; ``slept`` and ``computed`` are seconds.
+    """
+
+    worker: int
+    step: int
+    loss: float
+    message: Buffer
+    slept: float = 0.0
+    computed: float = 0.0
+
+    @property
+    def payload(self) -> Buffer:
+        """The compressor's bytes."""
+        return self.message[HEADER_BYTES:]
+
+
+class TaskFormat:
+    """How tasks for n workers and d parameters lie in memory."""
+
+    def __init__(self, n: int, d: int) -> None:
+        self._accepted = slice(HEADER_BYTES, HEADER_BYTES + 8 * n)
+        start = -(-self._accepted.stop // 64) * 64
+        self._model = slice(start, start + 4 * d)
+        self.nbytes = self._model.stop
+
+    def write(self, task: Task, run: int, buffer: Buffer) -> None:
+        """Write a task into a buffer of ``nbytes`` bytes."""
+        Header(Kind.TASK, run, step=task.step, body_bytes=self.nbytes - HEADER_BYTES).write(buffer)
+        buffer[self._accepted].view(np.int64)[:] = task.accepted
+        buffer[self._model].view(np.float32)[:] = task.model
+
+    def read(self, header: Header, buffer: Buffer) -> Task:
+        """Return the task in an (aligned) buffer, as views of it."""
+        if header.body_bytes != self.nbytes - HEADER_BYTES:
+            raise MessageError(f"a task of {header.body_bytes} bytes where {self.nbytes - HEADER_BYTES} were expected")
+        return Task(header.step, buffer[self._accepted].view(np.int64), buffer[self._model].view(np.float32))
+
+
+def bare(kind: Kind, run: int, *, worker: int = 0, step: int = -1) -> Buffer:
+    """Return a message without a body."""
+    buffer = aligned_buffer(HEADER_BYTES)
+    Header(kind, run, worker, step).write(buffer)
+    return buffer
+
+
+def with_json(kind: Kind, run: int, worker: int, body: dict[str, Any], *, step: int = -1) -> Buffer:
+    """Return a message whose body is a JSON object."""
+    text = np.frombuffer(json.dumps(body).encode(), dtype=np.uint8)
+    buffer = aligned_buffer(HEADER_BYTES + text.size)
+    Header(kind, run, worker, step, body_bytes=text.size).write(buffer)
+    buffer[HEADER_BYTES:] = text
+    return buffer
+
+
+def read_json(header: Header, buffer: Buffer) -> dict[str, Any]:
+    """Return the JSON object in a message's body.
+
+    Raises
+    ------
+    MessageError : the body is not JSON.
+    """
+    try:
+        body = json.loads(buffer[HEADER_BYTES : HEADER_BYTES + header.body_bytes].tobytes())
+    except ValueError as error:
+        raise MessageError(f"a {header.kind.name} message whose body is not JSON") from error
+    if not isinstance(body, dict):
+        raise MessageError(f"a {header.kind.name} message whose body is not an object")
+    return body

@@ -1,0 +1,27 @@
+"""Problems: what is trained. A new one is a file with a :class:`Problem`, and a line in :data:`PROBLEMS`.
+
+Constructors take ``k`` (shards) and ``seed``; their keyword-only parameters are the keys of the config's ``[problem]``
+table, beside ``shards``, which is k.
+"""
+
+from collections.abc import Callable
+
+from gcdl.problems.base import CodedGradient, Evaluation, Evaluator, Problem, Samples
+from gcdl.problems.classifier import Classifier
+from gcdl.problems.linear_regression import LinearRegression
+
+PROBLEMS: dict[str, Callable[..., Problem]] = {
+    "linear_regression": LinearRegression,
+    "classifier": Classifier,
+}
+
+__all__ = [
+    "PROBLEMS",
+    "Classifier",
+    "CodedGradient",
+    "Evaluation",
+    "Evaluator",
+    "LinearRegression",
+    "Problem",
+    "Samples",
+]

@@ -1,0 +1,101 @@
+"""What is trained: a finite sum over shards.
+
+The objective is F(w) = sum_j (N_j / N) f_j(w), f_j the mean loss over shard j and N_j its number of samples. The gradient
+of shard j is G_j = (N_j / N) grad of the mean loss over shard j's minibatch, so that the sum of all G_j estimates grad F.
+
+*Replicas must agree.* The minibatch of shard j at step t is keyed (seed, shard, step), never by worker: two holders of a
+shard compute the same G_j.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from gcdl.types import IntVector, Layout, Stream, Vector, Weights, rng_for
+
+Samples = dict[int, Any]
+"""Loaded shards by number; what a shard's data are is the problem's business."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Losses are means over samples; None where the problem has no such figure."""
+
+    train_loss: float | None
+    test_loss: float | None
+    test_accuracy: float | None
+
+
+class CodedGradient(Protocol):
+    """One worker's part: its shards, loaded, and its row of B."""
+
+    def compute(self, parameters: Vector, step: int, out: Vector) -> Generator[float, None, float]:
+        """Compute C_i = sum_j B_ij G_j at ``parameters``, (d,), into ``out``, (d,).
+
+        Yields before each stretch of work the number of shards it covers (a fraction for a part of one), so that the
+        caller can give up in between. Returns the coded loss sum_j B_ij (N_j / N) f_j: the decoding vector that
+        recovers the gradient recovers the training loss with it.
+        """
+        ...
+
+
+class Evaluator(Protocol):
+    """The master's part: the data to judge a model by."""
+
+    def evaluate(self, parameters: Vector, *, train: bool) -> Evaluation:
+        """Evaluate at ``parameters``, (d,); the loss over the whole training set only if ``train``."""
+        ...
+
+
+class Problem(Protocol):
+    """Cheap to make on every rank; data are loaded by :meth:`load` (a worker's) and :meth:`evaluator` (the master's)."""
+
+    k: int
+
+    def layout(self) -> Layout:
+        """Return the model's tensors as slices of a flat vector."""
+        ...
+
+    def initial_parameters(self) -> Vector:
+        """Return the (d,) parameters that training starts from; the same on every rank."""
+        ...
+
+    def load(self, shards: IntVector) -> Samples:
+        """Load these shards and keep no others.
+
+        Raises
+        ------
+        DataError : a file is missing or not of its format.
+        """
+        ...
+
+    def gradient(self, samples: Samples, shards: IntVector, weights: Weights) -> CodedGradient:
+        """Return the coded gradient of ``shards`` (all of them loaded), whose entries in the worker's row are ``weights``."""
+        ...
+
+    def evaluator(self) -> Evaluator:
+        """Load what evaluation needs.
+
+        Raises
+        ------
+        DataError : a file is missing or not of its format.
+        """
+        ...
+
+
+def shard_indices(samples: int, k: int, seed: int) -> list[IntVector]:
+    """Deal ``samples`` sample numbers to k shards at random; sizes differ by at most one. Each shard is sorted."""
+    order = rng_for(seed, Stream.SHARDS).permutation(samples)
+    return [np.sort(part) for part in np.array_split(order, k)]
+
+
+def minibatch(samples: int, batch_size: int, seed: int, shard: int, step: int) -> IntVector | slice:
+    """Return the minibatch of a shard of ``samples`` samples at a step, drawn without replacement; 0: the whole shard."""
+    if batch_size == 0 or batch_size >= samples:
+        return slice(0, samples)
+    rng = rng_for(seed, Stream.MINIBATCH, shard, step)
+    return rng.choice(samples, batch_size, replace=False, shuffle=False)

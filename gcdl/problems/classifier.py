@@ -1,0 +1,193 @@
+"""Image classification: cross-entropy of a ``torch.nn`` model on a data set cut into k shards.
+
+The coded gradient is the gradient of *one* weighted loss over the concatenated minibatches of all of a worker's shards:
+sample weights B_ij N_j / (N b_j), b_j the minibatch's size. One backward pass instead of one a shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+
+from gcdl.errors import ParameterError
+from gcdl.problems.base import Evaluation, Samples, minibatch, shard_indices
+from gcdl.problems.datasets import DATASETS, Dataset, Images, Labels, Part
+from gcdl.types import Count, IntVector, Layout, Natural, Stream, Vector, Weights, rng_for
+
+if TYPE_CHECKING:
+    from gcdl.problems.flat import FlatModule
+
+_EVALUATION_BATCH = 1000
+
+
+class Classifier:
+    """Image classification.
+
+    Parameters
+    ----------
+    dataset, data : which data set, and the folder of its files where it needs one.
+    model, hidden : which model, and the widths of its hidden layers.
+    batch_size : b, samples per shard and step; 0: the whole shard.
+    """
+
+    def __init__(
+        self,
+        k: int,
+        seed: int,
+        *,
+        dataset: Literal["digits", "fashion_mnist"] = "digits",
+        data: str = "",
+        model: Literal["linear", "mlp", "cnn"] = "mlp",
+        hidden: tuple[Count, ...] = (256,),
+        batch_size: Natural = 32,
+    ) -> None:
+        self.k = k
+        self.seed = seed
+        self.dataset = dataset
+        self.data = data
+        self.model = model
+        self.hidden = hidden
+        self.batch_size = batch_size
+
+    @cached_property
+    def source(self) -> Dataset:
+        """The data set, opened on first use."""
+        return DATASETS[self.dataset](self.data)
+
+    @cached_property
+    def partition(self) -> list[IntVector]:
+        """The sample numbers of each shard."""
+        if self.k > self.source.train_size:
+            raise ParameterError(
+                f"problem.shards: {self.k} shards, but {self.dataset} has only {self.source.train_size} training samples"
+            )
+        return shard_indices(self.source.train_size, self.k, self.seed)
+
+    @cached_property
+    def module(self) -> FlatModule:
+        """The model, bound to flat vectors. torch is imported here: a config can be checked without it."""
+        from gcdl.problems import models
+        from gcdl.problems.flat import FlatModule
+
+        seed = int(rng_for(self.seed, Stream.MODEL).integers(1 << 62))
+        return FlatModule(models.build(self.model, self.source.shape, self.source.classes, self.hidden, seed))
+
+    def layout(self) -> Layout:
+        """Return the model's tensors, in ``named_parameters`` order."""
+        return self.module.layout
+
+    def initial_parameters(self) -> Vector:
+        """Return torch's default initialisation under this seed."""
+        return self.module.gather()
+
+    def load(self, shards: IntVector) -> Samples:
+        """Copy these shards' samples out of the training set, and let go of the rest."""
+        train = self.source.load_train()
+        return {int(j): train.take(self.partition[int(j)]) for j in shards}
+
+    def gradient(self, samples: Samples, shards: IntVector, weights: Weights) -> _CodedGradient:
+        """Return the coded gradient of these shards."""
+        return _CodedGradient(self, samples, shards, weights)
+
+    def evaluator(self) -> _Evaluator:
+        """Load the test set; the training set is loaded when its loss is asked for."""
+        return _Evaluator(self)
+
+
+class _Piece(NamedTuple):
+    images: Images
+    labels: Labels
+    weight: float  # of each sample
+    cost: float  # in shards
+
+
+class _CodedGradient:
+    def __init__(self, problem: Classifier, samples: Samples, shards: IntVector, weights: Weights) -> None:
+        from gcdl.problems import models
+
+        self.problem = problem
+        self.shards = [(int(j), float(weight), samples[int(j)]) for j, weight in zip(shards, weights, strict=True)]
+        self.chunk = models.CHUNK[problem.model]
+
+    def compute(self, parameters: Vector, step: int, out: Vector) -> Generator[float, None, float]:
+        from torch.nn.functional import cross_entropy
+
+        module = self.problem.module
+        coded_loss = 0.0
+        for number, pieces in enumerate(self._chunks(step)):
+            yield sum(piece.cost for piece in pieces)
+            x, y = _tensors(self.problem.source, [(piece.images, piece.labels) for piece in pieces])
+            weights = np.concatenate([np.full(len(piece.labels), piece.weight, np.float32) for piece in pieces])
+            module.bind(parameters)
+            losses = cross_entropy(module.module(x), y, reduction="none")
+            coded_loss += float(np.dot(losses.detach().numpy().astype(np.float64), weights))
+            module.backward(losses @ _from_numpy(weights), out, add=number > 0)
+        return coded_loss
+
+    def _chunks(self, step: int) -> Iterator[list[_Piece]]:
+        """Group the minibatches into passes: whole ones up to the chunk size, larger ones cut. Never depends on time."""
+        gathered: list[_Piece] = []
+        for piece in self._pieces(step):
+            if gathered and sum(len(g.labels) for g in gathered) + len(piece.labels) > self.chunk:
+                yield gathered
+                gathered = []
+            gathered.append(piece)
+        yield gathered
+
+    def _pieces(self, step: int) -> Iterator[_Piece]:
+        problem = self.problem
+        for j, weight, part in self.shards:
+            batch = minibatch(len(part.labels), problem.batch_size, problem.seed, j, step)
+            images, labels = part.images[batch], part.labels[batch]
+            size = len(labels)
+            per_sample = weight * len(part.labels) / (problem.source.train_size * size)
+            for start in range(0, size, self.chunk):
+                cut = slice(start, min(start + self.chunk, size))
+                yield _Piece(images[cut], labels[cut], per_sample, (cut.stop - cut.start) / size)
+
+
+class _Evaluator:
+    def __init__(self, problem: Classifier) -> None:
+        self.problem = problem
+        self.test = problem.source.load_test()
+
+    @cached_property
+    def train(self) -> Part:
+        return self.problem.source.load_train()
+
+    def evaluate(self, parameters: Vector, *, train: bool) -> Evaluation:
+        train_loss = self._judge(parameters, self.train)[0] if train else None
+        return Evaluation(train_loss, *self._judge(parameters, self.test))
+
+    def _judge(self, parameters: Vector, part: Part) -> tuple[float, float]:
+        """Return mean loss and accuracy."""
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        self.problem.module.bind(parameters)
+        loss, right = 0.0, 0
+        with torch.no_grad():
+            for start in range(0, len(part.labels), _EVALUATION_BATCH):
+                cut = slice(start, start + _EVALUATION_BATCH)
+                x, y = _tensors(self.problem.source, [(part.images[cut], part.labels[cut])])
+                scores = self.problem.module.module(x)
+                loss += float(cross_entropy(scores, y, reduction="sum"))
+                right += int((scores.argmax(dim=1) == y).sum())
+        return loss / len(part.labels), right / len(part.labels)
+
+
+def _from_numpy(array: np.ndarray):  # type: ignore[no-untyped-def]
+    import torch
+
+    return torch.from_numpy(array)
+
+
+def _tensors(source: Dataset, parts: list[tuple[Images, Labels]]):  # type: ignore[no-untyped-def]
+    """Return images, (samples, 1, height, width) float32 around [-1, 1], and labels as tensors."""
+    images = np.concatenate([images for images, _ in parts]).astype(np.float32)
+    images *= np.float32(2.0 / source.brightest)
+    images -= np.float32(1.0)
+    return _from_numpy(images[:, np.newaxis]), _from_numpy(np.concatenate([labels for _, labels in parts]))

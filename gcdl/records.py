@@ -1,0 +1,252 @@
+"""What a step measured, what a run came to, and the folder both are written to.
+
+::
+
+    config.toml     the resolved config: running it again is the same run
+    manifest.json   versions, host, ranks, commit
+    steps.jsonl     a line a step
+    timeline.json   Trace Event format: open it in Perfetto (ui.perfetto.dev)
+    summary.json    written last: its presence says that the run ended well
+    checkpoint/     see gcdl.checkpoint
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from gcdl.errors import UsageError
+from gcdl.types import Vector, Weights
+
+CONFIG, MANIFEST, STEPS, SUMMARY, TIMELINE = (
+    "config.toml",
+    "manifest.json",
+    "steps.jsonl",
+    "summary.json",
+    "timeline.json",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyTiming:
+    """When a reply that was used reached the master, and what its worker spent, in seconds."""
+
+    worker: int
+    received: float
+    slept: float
+    computed: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepTiming:
+    """When the parts of a step ended, on the transport's clock, in seconds."""
+
+    began: float
+    sent: float
+    waited: float
+    decoded: float
+    ended: float
+    replies: tuple[ReplyTiming, ...]
+
+
+@dataclass(slots=True)
+class StepRecord:
+    """What one step measured. All but ``timing`` is a line of ``steps.jsonl``."""
+
+    step: int
+    seconds: float
+    train_loss: float
+    replies: list[int]
+    """Ids of the workers decoded, ascending."""
+    late: int
+    """Stale replies dropped during the step (in the last step: and while shutting down)."""
+    decoding_error: float
+    noise_gain: float
+    uplink_bytes: int
+    downlink_bytes: int
+    timed_out: bool
+    """The step ended at [wait] timeout, with fewer replies than the rule asks for."""
+    lost: list[int]
+    """Ids of all workers lost so far."""
+    timing: StepTiming
+    test_loss: float | None = None
+    test_accuracy: float | None = None
+
+    def line(self) -> dict[str, Any]:
+        """Return the record as JSON-ready fields, evaluation only where there was one."""
+        fields = {name: getattr(self, name) for name in self.__slots__ if name != "timing"}
+        if self.test_loss is None and self.test_accuracy is None:
+            del fields["test_loss"], fields["test_accuracy"]
+        return _finite(fields)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run came to; ``summary.json``. Bytes are those of tasks and replies handed to MPI, headers included."""
+
+    steps: int
+    seconds: float
+    """Sum of the steps' seconds: evaluation, start-up and shutdown left out."""
+    wall_seconds: float
+    """The whole job: from the launch to the end of the shutdown."""
+    wait_for_all_seconds: float | None
+    """Estimate of the wall_seconds of a run that waits for every worker in each step; None: it would never end."""
+    final_train_loss: float | None
+    final_test_loss: float | None
+    final_test_accuracy: float | None
+    uplink_bytes: int
+    downlink_bytes: int
+    float32_uplink_bytes: int
+    """What the same replies would have taken uncompressed."""
+    control_bytes: int
+    """Handshake, shutdown and flow control, both ways; not in the two figures above."""
+    late_replies: int
+    timed_out_steps: int
+    foreign_messages: int
+    lost_workers: list[int]
+    model_sha256: str
+    parameters: int
+    workers: int
+
+    def fields(self) -> dict[str, Any]:
+        """Return the summary as JSON-ready fields."""
+        return _finite(asdict(self))
+
+
+@dataclass
+class Totals:
+    """Running sums over a run's records."""
+
+    steps: int = 0
+    seconds: float = 0.0
+    extra_seconds: float = 0.0
+    """How much longer waiting for all would have taken (estimate), inf: for ever."""
+    replies: int = 0
+    late: int = 0
+    timed_out: int = 0
+    uplink_bytes: int = 0
+    downlink_bytes: int = 0
+    lost: list[int] = field(default_factory=list)
+
+    def add(self, record: StepRecord, delays: Weights) -> None:
+        """Take in a step, whose injected delays were ``delays``, (n,) seconds."""
+        self.steps += 1
+        self.seconds += record.seconds
+        self.replies += len(record.replies)
+        self.late += record.late
+        self.timed_out += record.timed_out
+        self.uplink_bytes += record.uplink_bytes
+        self.downlink_bytes += record.downlink_bytes
+        self.lost = record.lost
+        self.extra_seconds += _extra_seconds(record, delays)
+
+
+def _extra_seconds(record: StepRecord, delays: Weights) -> float:
+    """Estimate how much later the last worker's reply would have come: its delay, and a typical reply's other seconds."""
+    timing = record.timing
+    missing = np.ones(len(delays), dtype=bool)
+    missing[record.replies] = False
+    missing[record.lost] = False
+    if not missing.any() or not timing.replies:
+        return 0.0
+    typical = float(np.mean([reply.received - timing.began - reply.slept for reply in timing.replies]))
+    return max(0.0, float(delays[missing].max()) + typical - (timing.waited - timing.began))
+
+
+def model_sha256(parameters: Vector) -> str:
+    """Return the SHA-256 of the (d,) float32 parameters, little-endian."""
+    return hashlib.sha256(np.ascontiguousarray(parameters, dtype="<f4").tobytes()).hexdigest()
+
+
+def check_unused(path: Path) -> None:
+    """Raise UsageError if ``path`` holds a run already, or is no folder: a run never overwrites another."""
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"--out {path}: not a folder")
+    for name in (CONFIG, STEPS, SUMMARY):
+        if (path / name).exists():
+            raise UsageError(f"--out {path}: there is a run already ({name}); name another folder, or remove it")
+
+
+class RunFolder:
+    """Writes a run's files. Each line is on disk as soon as it is known, so that a killed run leaves what it did."""
+
+    def __init__(self, path: Path, config_toml: str, manifest: dict[str, Any]) -> None:
+        check_unused(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            (path / CONFIG).write_text(config_toml)
+            (path / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+            self._steps = (path / STEPS).open("w", buffering=1)
+            self._timeline = Timeline((path / TIMELINE).open("w"))
+        except OSError as error:
+            raise UsageError(f"--out {path}: cannot be written: {error.strerror or error}") from error
+        self.path = path
+
+    def write_step(self, record: StepRecord) -> None:
+        """Append a step."""
+        self._steps.write(json.dumps(record.line()) + "\n")
+        self._timeline.add(record)
+
+    def write_summary(self, summary: Summary) -> None:
+        """Write the summary, the last file of a run."""
+        (self.path / SUMMARY).write_text(json.dumps(summary.fields(), indent=2) + "\n")
+
+    def close(self) -> None:
+        """Close the files. Idempotent."""
+        self._steps.close()
+        self._timeline.close()
+
+
+class Timeline:
+    """Trace Events: the master's send, wait, decode and step; the sleep and compute of each worker that was used."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._file.write('{"displayTimeUnit": "ms", "traceEvents": [\n')
+        self._named: set[int] = set()
+        self._name(0, "master")
+
+    def add(self, record: StepRecord) -> None:
+        """Append a step's events."""
+        timing = record.timing
+        edges = (timing.began, timing.sent, timing.waited, timing.decoded, timing.ended)
+        for name, start, end in zip(("send", "wait", "decode", "step"), edges[:-1], edges[1:], strict=True):
+            self._event(0, name, start, end, record.step)
+        for reply in timing.replies:
+            row = reply.worker + 1
+            if row not in self._named:
+                self._name(row, f"worker {reply.worker}")
+            slept_until = reply.received - reply.computed
+            self._event(row, "compute", slept_until, reply.received, record.step)
+            if reply.slept > 0.0:
+                self._event(row, "injected sleep", slept_until - reply.slept, slept_until, record.step)
+
+    def close(self) -> None:
+        """Complete the JSON and close the file. Idempotent."""
+        if not self._file.closed:
+            self._file.write('{"ph": "M", "pid": 0, "name": "process_name", "args": {"name": "gcdl"}}\n]}\n')
+            self._file.close()
+
+    def _name(self, row: int, name: str) -> None:
+        self._named.add(row)
+        self._write({"ph": "M", "pid": 0, "tid": row, "name": "thread_name", "args": {"name": name}})
+
+    def _event(self, row: int, name: str, start: float, end: float, step: int) -> None:
+        microseconds = {"ts": round(start * 1e6, 1), "dur": round((end - start) * 1e6, 1)}
+        self._write({"ph": "X", "pid": 0, "tid": row, "name": name, **microseconds, "args": {"step": step}})
+
+    def _write(self, event: dict[str, Any]) -> None:
+        self._file.write(json.dumps(event) + ",\n")
+
+
+def _finite(fields: dict[str, Any]) -> dict[str, Any]:
+    """Replace NaN and infinities, which JSON does not have, by None."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in fields.items()
+    }

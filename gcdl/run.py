@@ -1,0 +1,328 @@
+"""From a config to a finished run. The one module that knows everyone.
+
+:func:`be_master` and :func:`be_worker` are what MPI ranks call, :func:`simulate` does the same in one process on a virtual
+clock; both ways lead to :func:`_conduct`, the only place where a run's records become its files.
+"""
+
+from __future__ import annotations
+
+import platform
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from gcdl import checkpoint
+from gcdl.config import Config, Experiment, parse
+from gcdl.errors import GcdlError, TooManyLost, UsageError, WorkerLost
+from gcdl.master import Master
+from gcdl.messages import HEADER_BYTES, TaskFormat
+from gcdl.problems import Evaluator, Samples
+from gcdl.records import RunFolder, StepRecord, Summary, Totals, check_unused, model_sha256
+from gcdl.stragglers import delays_at
+from gcdl.transport.base import Transport
+from gcdl.transport.simulated import SimulatedTransport
+from gcdl.types import IntVector, Weights
+from gcdl.worker import Worker
+
+if TYPE_CHECKING:
+    from gcdl.transport.mpi import Job
+
+_COLLECTIVE_SECONDS = 120.0
+_SECONDS_AFTER_SIGTERM = 10
+
+
+class Watcher(Protocol):
+    """Is told what happens, to show it."""
+
+    def begin(self, config: Config, folder: Path) -> None:
+        """The run starts."""
+        ...
+
+    def step(self, record: StepRecord) -> None:
+        """A step is done."""
+        ...
+
+    def say(self, line: str) -> None:
+        """Something the user should know."""
+        ...
+
+
+@dataclass
+class StopRequest:
+    """Set by Ctrl-C or SIGTERM; the transports look at it while they wait."""
+
+    signal: int = 0
+
+    def __call__(self) -> bool:
+        """Say whether the user wants to stop."""
+        return self.signal != 0
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Catch SIGINT and SIGTERM in this block."""
+
+        def caught(number: int, frame: object) -> None:
+            self.signal = number
+
+        old = {number: signal.signal(number, caught) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+
+def simulate(config: Config, out: Path, watcher: Watcher) -> Summary:
+    """Run the same Master and Workers in this process on a virtual clock. Returns what was written to the run folder.
+
+    Raises
+    ------
+    UsageError : the config names no number of workers, a data file is missing, or ``out`` holds a run.
+    TooManyLost, WorkerError, Interrupted : the run ended early; a checkpoint is kept.
+    """
+    began = time.time()
+    if config.workers is None:
+        raise UsageError("workers: missing; a simulation needs the number of workers (workers = 8)")
+    experiment = Experiment.of(config, config.workers).check()
+    check_unused(out)
+    _set_threads(experiment)
+    stop = StopRequest()
+    samples = experiment.problem.load(np.arange(experiment.problem.k))
+    workers = [_worker(experiment, i, *_row(experiment, i), samples) for i in range(experiment.n)]
+    transport = SimulatedTransport(workers, config.run.seconds_per_shard, stop)
+    with stop.listening():
+        return _conduct(experiment, transport, out, watcher, began, experiment.problem.evaluator())
+
+
+def be_master(job: Job, read: Callable[[], Config], out: Path, watcher: Watcher, began: float) -> Summary:
+    """Be rank 0 of a run over MPI; the others call :func:`be_worker`. The caller then ends the job.
+
+    Parameters
+    ----------
+    job : all ranks.
+    read : reads the config; an error of it ends all ranks.
+    out : the run folder.
+    watcher : is told what happens.
+    began : when the job was launched, in seconds of ``time.time()``.
+
+    Raises
+    ------
+    UsageError, TooManyLost, WorkerError, Interrupted
+    """
+    from gcdl.transport.mpi import MpiTransport
+
+    run = secrets.randbits(63)
+    try:
+        # All that can be wrong without the data is found before any rank imports torch.
+        experiment = Experiment.of(read(), job.workers).check()
+        check_unused(out)
+        rows = [[part.tolist() for part in _row(experiment, worker)] for worker in range(experiment.n)]
+        shared = {"run": run, "config": experiment.config.toml(), "rows": rows}
+    except Exception:
+        job.broadcast({"run": None}, _COLLECTIVE_SECONDS)
+        raise
+    job.broadcast(shared, _COLLECTIVE_SECONDS)
+    stop = StopRequest()
+    transport = MpiTransport(job, run=run, interrupted=stop, say=watcher.say)
+    try:
+        with stop.listening():
+            _set_threads(experiment)
+            evaluator = experiment.problem.evaluator()
+            layout = experiment.problem.layout()
+            reply_bytes = HEADER_BYTES + experiment.compressor.codec(layout).payload_bytes
+            transport.start(TaskFormat(experiment.n, layout.size), reply_bytes, experiment.config.run.start_timeout)
+            return _conduct(experiment, transport, out, watcher, began, evaluator, transport.hosts())
+    except WorkerLost as lost:
+        raise TooManyLost(f"start-up: {lost}") from lost
+    finally:
+        transport.close()
+
+
+def be_worker(job: Job) -> None:
+    """Be another rank of a run over MPI: serve until the master says that it is over. The caller then ends the job.
+
+    Raises
+    ------
+    MasterGone : the master is gone, or silent for too long.
+    """
+    from gcdl.transport.mpi import serve
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _stop_soon)
+    shared = job.broadcast(None, _COLLECTIVE_SECONDS)
+    if shared["run"] is None:
+        return
+    worker = job.rank - 1
+
+    def prepare() -> Worker:
+        experiment = Experiment.of(parse(shared["config"]), job.workers)
+        shards, weights = (np.array(part) for part in shared["rows"][worker])
+        _set_threads(experiment)
+        return _worker(experiment, worker, shards, weights, experiment.problem.load(shards))
+
+    timeout = parse(shared["config"]).run.master_timeout
+    serve(job, run=shared["run"], master_timeout=timeout, prepare=prepare)
+
+
+def _stop_soon(number: int, frame: object) -> None:
+    """SIGTERM to a worker: the master, which got it too, writes a checkpoint and says STOP; but do not wait for ever."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(_SECONDS_AFTER_SIGTERM)
+
+
+def _row(experiment: Experiment, worker: int) -> tuple[IntVector, Weights]:
+    """Return a worker's shards and their entries in B."""
+    shards = experiment.code.shards(worker)
+    return shards, experiment.code.B[worker, shards]
+
+
+def _worker(experiment: Experiment, worker: int, shards: IntVector, weights: Weights, samples: Samples) -> Worker:
+    layout = experiment.problem.layout()
+    return Worker(
+        worker,
+        experiment.n,
+        gradient=experiment.problem.gradient(samples, shards, weights),
+        codec=experiment.compressor.codec(layout),
+        layout=layout,
+        stragglers=experiment.stragglers,
+        seed=experiment.config.seed,
+    )
+
+
+def _set_threads(experiment: Experiment) -> None:
+    import torch
+
+    torch.set_num_threads(experiment.config.run.threads)
+
+
+def _conduct(
+    experiment: Experiment,
+    transport: Transport,
+    out: Path,
+    watcher: Watcher,
+    began: float,
+    evaluator: Evaluator,
+    hosts: list[str] | None = None,
+) -> Summary:
+    """Train, evaluate, record, save. The workers are ready; they are stopped here, whatever happens."""
+    config = experiment.config
+    layout = experiment.problem.layout()
+    optimizer = experiment.optimizer.build(experiment.problem.initial_parameters())
+    master = Master(
+        transport,
+        code=experiment.code,
+        codec=experiment.compressor.codec(layout),
+        wait=experiment.wait,
+        optimizer=optimizer,
+        seed=config.seed,
+    )
+    folder = RunFolder(out, config.toml(), _manifest(experiment, hosts))
+    totals = Totals()
+
+    def save() -> None:
+        try:
+            checkpoint.save(out, master.steps_done, optimizer.parameters, master.accepted, optimizer.state())
+        except OSError as error:  # a full disk does not end a run
+            watcher.say(f"checkpoint of step {master.steps_done} not written: {error}")
+
+    try:
+        watcher.begin(config, out)
+        for record in master.run(config.steps):
+            due = record.step + 1
+            if due == config.steps or _every(config.run.eval_every, due):
+                judged = evaluator.evaluate(optimizer.parameters, train=due == config.steps)
+                record.test_loss, record.test_accuracy = judged.test_loss, judged.test_accuracy
+            totals.add(record, delays_at(experiment.stragglers, experiment.n, config.seed, record.step))
+            folder.write_step(record)
+            watcher.step(record)
+            if due < config.steps and _every(config.run.checkpoint_every, due):
+                save()
+        save()
+        wall_seconds = time.time() - began
+        summary = Summary(
+            steps=totals.steps,
+            seconds=totals.seconds,
+            wall_seconds=wall_seconds,
+            wait_for_all_seconds=wall_seconds + totals.extra_seconds,
+            final_train_loss=judged.train_loss,
+            final_test_loss=judged.test_loss,
+            final_test_accuracy=judged.test_accuracy,
+            uplink_bytes=totals.uplink_bytes,
+            downlink_bytes=totals.downlink_bytes,
+            float32_uplink_bytes=(totals.replies + totals.late) * (HEADER_BYTES + 4 * layout.size),
+            control_bytes=transport.traffic.control,
+            late_replies=totals.late,
+            timed_out_steps=totals.timed_out,
+            foreign_messages=transport.traffic.foreign,
+            lost_workers=totals.lost,
+            model_sha256=model_sha256(optimizer.parameters),
+            parameters=layout.size,
+            workers=experiment.n,
+        )
+        folder.write_summary(summary)
+        return summary
+    except (GcdlError, KeyboardInterrupt):
+        if master.steps_done:
+            save()
+            watcher.say(f"checkpoint after {master.steps_done} steps in {out / 'checkpoint'}")
+        raise
+    finally:
+        transport.close()
+        folder.close()
+
+
+def _every(period: int, steps: int) -> bool:
+    return period > 0 and steps % period == 0
+
+
+def _manifest(experiment: Experiment, hosts: list[str] | None) -> dict[str, Any]:
+    """Return what ran where: versions, host of each rank, commit."""
+    versions = {name: version(name) for name in ("gcdl", "numpy", "torch")}
+    manifest: dict[str, Any] = {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "versions": versions,
+        "platform": platform.platform(),
+        "host": platform.node(),
+        "commit": _commit(),
+    }
+    if hosts is None:
+        return {**manifest, "transport": "simulated", "ranks": experiment.n + 1}
+    from mpi4py import MPI
+
+    versions["mpi4py"] = version("mpi4py")
+    library = MPI.Get_library_version().rstrip("\0").splitlines()[0]
+    return {
+        **manifest,
+        "transport": "mpi",
+        "mpi": library,
+        "ranks": experiment.n + 1,
+        "hosts": [platform.node(), *hosts],
+    }
+
+
+def _commit() -> str | None:
+    """Return the commit of the source tree gcdl runs from, marked if changed; None when it is installed."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip() or None

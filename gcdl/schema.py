@@ -1,0 +1,149 @@
+"""From the signatures of the plug-ins to a checked config: which keys each ``kind`` has, of which types, within which bounds.
+
+A plug-in's parameters are its config keys, except those the run supplies (:data:`CONTEXT`). So a new code or compressor
+needs no line here. pydantic does the checking; this module gives its findings a dotted path, and a near miss its name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from gcdl.errors import ConfigError
+
+CONTEXT = frozenset({"self", "n", "k", "seed", "rng", "code"})
+"""Parameters that come from the run, not from the plug-in's table."""
+
+
+class Table(BaseModel):
+    """Base of all tables: nothing unknown, nothing converted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Section:
+    """A table with a choice: its plug-ins by ``kind``, the kind it has when left out, and keys that every kind has."""
+
+    name: str
+    kinds: Mapping[str, Callable[..., Any]]
+    default: str | None = None
+    extra: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+
+    def keys(self, kind: str) -> list[str]:
+        """Return the keys of a kind, ``kind`` itself left out; of no kind: the extra ones."""
+        return list(_model(self, kind).model_fields) if kind in self.kinds else list(self.extra)
+
+    def check(self, given: Mapping[str, Any]) -> Choice:
+        """Return the kind and all its values.
+
+        Raises
+        ------
+        ConfigError : unknown kind or key, or a wrong value.
+        """
+        values = dict(given)
+        kind = values.pop("kind", self.default)
+        path = f"{self.name}.kind"
+        if kind is None:
+            raise ConfigError(f"{path}: missing; choose one of {', '.join(self.kinds)}")
+        if not isinstance(kind, str) or kind not in self.kinds:
+            raise ConfigError(f"{path}: unknown kind {kind!r}{_nearest(str(kind), self.kinds)}")
+        checked = validate(_model(self, kind), values, self.name, f" of {self.name}.kind = {kind!r}")
+        return Choice(self, kind, {name: getattr(checked, name) for name in type(checked).model_fields})
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A checked table."""
+
+    section: Section
+    kind: str
+    values: Mapping[str, Any]
+
+    def build(self, **context: Any) -> Any:
+        """Call the plug-in with its values and what it asks for of ``context``.
+
+        Raises
+        ------
+        ConfigError : the plug-in refuses the values; its message is prefixed with the table's path.
+        """
+        plugin = self.section.kinds[self.kind]
+        wanted = inspect.signature(plugin).parameters
+        own = {name: value for name, value in self.values.items() if name not in self.section.extra}
+        try:
+            return plugin(**own, **{name: value for name, value in context.items() if name in wanted})
+        except ConfigError as error:
+            key = str(error).split(":", 1)[0]
+            raise ConfigError(f"{self.section.name}{'.' if key in self.values else ': '}{error}") from None
+
+    def table(self) -> dict[str, Any]:
+        """Return the table as TOML can hold it: without the values that are None."""
+        return {"kind": self.kind, **{name: value for name, value in self.values.items() if value is not None}}
+
+
+ModelT = typing.TypeVar("ModelT", bound=BaseModel)
+
+
+def validate(model: type[ModelT], values: Mapping[str, Any], path: str, where: str = "") -> ModelT:
+    """Return ``values`` as an instance of ``model``.
+
+    Raises
+    ------
+    ConfigError : the first finding, with its dotted path under ``path``.
+    """
+    unknown = [key for key in values if key not in model.model_fields]
+    prefix = f"{path}." if path else ""
+    if unknown:
+        near = _nearest(unknown[0], model.model_fields)
+        raise ConfigError(f"{prefix}{unknown[0]}: unknown key{where}{near}")
+    try:
+        return model.model_validate({key: _frozen(value) for key, value in values.items()})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        location = prefix + ".".join(str(part) for part in first["loc"])
+        if first["type"] == "missing":
+            raise ConfigError(f"{location}: missing") from None
+        found = first["input"]
+        shown = list(found) if isinstance(found, tuple) else found
+        raise ConfigError(f"{location}: {shown!r}: {_lower(first['msg'])}") from None
+
+
+def _fields(plugin: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
+    """Return a plug-in's keys with their types and defaults."""
+    target = plugin.__init__ if inspect.isclass(plugin) else plugin  # type: ignore[misc]
+    hints = typing.get_type_hints(target, include_extras=True)
+    return {
+        name: (hints[name], ... if parameter.default is parameter.empty else parameter.default)
+        for name, parameter in inspect.signature(plugin).parameters.items()
+        if name not in CONTEXT
+    }
+
+
+@cache
+def _model(section: Section, kind: str) -> type[BaseModel]:
+    fields: dict[str, Any] = {**_fields(section.kinds[kind]), **section.extra}
+    return create_model(f"{section.name}_{kind}", __base__=Table, **fields)
+
+
+def _nearest(name: str, valid: Iterable[str]) -> str:
+    """Return a hint: the nearest valid name, and all of them."""
+    names = list(valid)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{hint} (valid: {', '.join(names) if names else 'none'})"
+
+
+def _frozen(value: Any) -> Any:
+    """Turn TOML's lists into tuples, deeply."""
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
+
+
+def _lower(message: str) -> str:
+    return message[:1].lower() + message[1:]

@@ -1,0 +1,54 @@
+"""The one seam: how the master reaches its workers. Over MPI, or in one process on a virtual clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from gcdl.messages import Reply, Task
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Bytes counted where they are handed over, headers included."""
+
+    uplink: int = 0
+    """Replies."""
+    downlink: int = 0
+    """Tasks."""
+    control: int = 0
+    """Everything else, both ways."""
+    foreign: int = 0
+    """Messages (not bytes) dropped because they were not of this run, or damaged."""
+
+
+class Transport(Protocol):
+    """The master's view. Worker ids are 0 .. n-1."""
+
+    n: int
+    traffic: Traffic
+
+    def now(self) -> float:
+        """Return seconds on this transport's clock, real or virtual."""
+        ...
+
+    def send(self, worker: int, task: Task) -> None:
+        """Hand a task to a worker; it supersedes one that is unanswered. Never blocks."""
+        ...
+
+    def receive(self, until: float) -> Reply | None:
+        """Return the next reply, or None when the clock has reached ``until``.
+
+        The reply to a worker's newest task stays valid until that worker is sent another; a stale one until the next call.
+
+        Raises
+        ------
+        WorkerLost : a worker's process is gone (once for each).
+        WorkerError : a worker raised.
+        Interrupted : the user wants to stop.
+        """
+        ...
+
+    def close(self) -> int:
+        """Stop the workers and drain what is on its way. Returns the number of replies dropped. Idempotent."""
+        ...

@@ -1,0 +1,135 @@
+"""n workers in this process, on a virtual clock.
+
+A sleep takes its seconds, a stretch of work ``seconds_per_shard`` for each shard, everything else nothing. A sleeping worker
+takes up a newer task at once; a computing one at the end of its stretch, as over MPI. What happens at the same instant
+happens in worker order. Gradients are computed only where the reply is still wanted.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
+
+from gcdl.errors import Interrupted
+from gcdl.messages import Reply, Task, TaskFormat
+from gcdl.transport.base import Traffic
+from gcdl.worker import Pause, Sleep, Work, Worker
+
+
+@dataclass(slots=True)
+class _Desk:
+    """One worker and what it is at."""
+
+    worker: Worker
+    job: Generator[Pause, None, Reply] | None = None
+    waiting: Task | None = None
+    """A newer task that the worker will find at its next pause."""
+    asleep: bool = False
+    turn: int = 0
+    """Counts wake-ups, so that a cancelled one is recognised."""
+    slept: float = 0.0
+    computed: float = 0.0
+
+
+class SimulatedTransport:
+    """See the module.
+
+    Parameters
+    ----------
+    workers : all of them, worker i at place i.
+    seconds_per_shard : virtual seconds one shard's gradient takes.
+    interrupted : asked between events; true raises Interrupted.
+    """
+
+    def __init__(
+        self,
+        workers: Sequence[Worker],
+        seconds_per_shard: float,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.n = len(workers)
+        self.traffic = Traffic()
+        self._desks = [_Desk(worker) for worker in workers]
+        self._seconds_per_shard = seconds_per_shard
+        self._interrupted = interrupted
+        self._task_bytes = TaskFormat(self.n, workers[0].layout.size).nbytes
+        self._now = 0.0
+        self._events: list[tuple[float, int, int]] = []  # (when, worker, turn)
+
+    def now(self) -> float:
+        """Return virtual seconds since the start."""
+        return self._now
+
+    def send(self, worker: int, task: Task) -> None:
+        """Give a worker a task, at once if it is idle or asleep."""
+        desk = self._desks[worker]
+        self.traffic.downlink += self._task_bytes
+        if desk.job is None or desk.asleep:
+            self._start(worker, desk, task)
+        else:
+            desk.waiting = task
+
+    def receive(self, until: float) -> Reply | None:
+        """Run the workers up to the next reply, or to ``until``."""
+        while self._events and self._events[0][0] <= until:
+            if self._interrupted():
+                raise Interrupted("interrupted")
+            when, worker, turn = heapq.heappop(self._events)
+            desk = self._desks[worker]
+            if turn != desk.turn:
+                continue
+            self._now = max(self._now, when)
+            reply = self._resume(worker, desk)
+            if reply is not None:
+                self.traffic.uplink += reply.message.size
+                return reply
+        self._now = max(self._now, until)
+        return None
+
+    def close(self) -> int:
+        """Drop all work. There is never a reply on its way: it would have been received."""
+        for desk in self._desks:
+            if desk.job is not None:
+                desk.job.close()
+            desk.job = None
+        self._events.clear()
+        return 0
+
+    def _start(self, worker: int, desk: _Desk, task: Task) -> None:
+        if desk.job is not None:
+            desk.job.close()
+        desk.job = desk.worker.handle(task)
+        desk.waiting = None
+        desk.slept = desk.computed = 0.0
+        desk.turn += 1
+        # The first pause comes before any work is done: running up to it here is free.
+        self._pause(worker, desk, next(desk.job))
+
+    def _resume(self, worker: int, desk: _Desk) -> Reply | None:
+        """A pause is over: take up a newer task, or go on to the next pause or the reply."""
+        assert desk.job is not None
+        if desk.waiting is not None:
+            self._start(worker, desk, desk.waiting)
+            return None
+        desk.asleep = False
+        try:
+            self._pause(worker, desk, next(desk.job))
+        except StopIteration as done:
+            desk.job = None
+            reply: Reply = done.value
+            return replace(reply, slept=desk.slept, computed=desk.computed)
+        return None
+
+    def _pause(self, worker: int, desk: _Desk, pause: Pause) -> None:
+        if isinstance(pause, Sleep):
+            desk.asleep = True
+            seconds = desk.slept = pause.seconds
+        elif isinstance(pause, Work):
+            seconds = pause.shards * self._seconds_per_shard
+            desk.computed += seconds
+        else:
+            seconds = 0.0
+        if math.isfinite(seconds):
+            heapq.heappush(self._events, (self._now + seconds, worker, desk.turn))

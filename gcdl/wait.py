@@ -1,0 +1,98 @@
+"""Wait rules: when the master stops waiting and decodes what has come.
+
+Every rule has a ``timeout``: the step then ends with what is there. A new rule is a class here and a line in
+:data:`WAIT_RULES`; keyword-only parameters are the keys of the config's ``[wait]`` table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+from gcdl.codes import GradientCode
+from gcdl.errors import ParameterError
+from gcdl.types import Count, Mask, Nonnegative, Positive
+
+
+class WaitRule(Protocol):
+    """Decides by the arrived set alone, so that runs with the same arrivals are the same."""
+
+    timeout: float
+    """Seconds after which a step ends with what is there, or the run if there is nothing."""
+    patience: float
+    """Seconds after which one reply is enough; inf: never."""
+
+    def enough(self, arrived: Mask) -> bool:
+        """Say whether the replies of these workers, (n,), suffice. Asked when one has come, before ``patience``."""
+        ...
+
+    def feasible(self, alive: Mask) -> bool:
+        """Say whether the rule can be met when only these workers, (n,), are left."""
+        ...
+
+
+class FirstReplies:
+    """Wait for the first ``count`` replies; n - s when left out."""
+
+    patience = math.inf
+
+    def __init__(self, code: GradientCode, *, count: Count | None = None, timeout: Positive = 60.0) -> None:
+        self.count = code.n - code.stragglers if count is None else count
+        if self.count > code.n:
+            raise ParameterError(f"count: cannot wait for {self.count} of {code.n} workers")
+        self.timeout = timeout
+
+    def enough(self, arrived: Mask) -> bool:
+        """Count."""
+        return int(arrived.sum()) >= self.count
+
+    def feasible(self, alive: Mask) -> bool:
+        """Count."""
+        return int(alive.sum()) >= self.count
+
+
+class Decodable:
+    """Wait until the arrived set decodes: ||a B - 1|| <= tolerance * sqrt(k)."""
+
+    patience = math.inf
+
+    def __init__(self, code: GradientCode, *, tolerance: Nonnegative = 1e-6, timeout: Positive = 60.0) -> None:
+        self.code = code
+        self.tolerance = tolerance
+        self.timeout = timeout
+
+    def enough(self, arrived: Mask) -> bool:
+        """Decode and look."""
+        a = self.code.decoding_vector(arrived)
+        return self.code.decoding_error(a) <= self.tolerance * math.sqrt(self.code.k)
+
+    def feasible(self, alive: Mask) -> bool:
+        """Ask whether all that are left would decode, if all of n would: a code that never does is not to blame."""
+        everyone = alive | True
+        return self.enough(alive) or (bool(alive.any()) and not self.enough(everyone))
+
+
+class Deadline:
+    """Decode what has come ``seconds`` after the step began, and at least one reply; sooner if all have come."""
+
+    def __init__(self, *, seconds: Positive = 0.5, timeout: Positive = 60.0) -> None:
+        if seconds > timeout:
+            raise ParameterError(f"seconds: the deadline, {seconds} s, must be at most the timeout, {timeout} s")
+        self.patience = seconds
+        self.timeout = timeout
+
+    def enough(self, arrived: Mask) -> bool:
+        """Wait for all, until the deadline."""
+        return bool(arrived.all())
+
+    def feasible(self, alive: Mask) -> bool:
+        """One is enough."""
+        return bool(alive.any())
+
+
+WAIT_RULES: dict[str, Callable[..., WaitRule]] = {
+    "first_replies": FirstReplies,
+    "decodable": Decodable,
+    "deadline": Deadline,
+}

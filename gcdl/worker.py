@@ -1,0 +1,115 @@
+"""A worker: from a task to a reply. No I/O, and no clock of its own.
+
+:meth:`Worker.handle` is a generator. It yields wherever the worker sleeps, or could be told that its task is superseded;
+the transport decides what a pause means (real seconds and a look at the inbox, or virtual seconds) and may drop the
+generator there. Everything that must survive a dropped task lives in the worker and changes only when a reply is complete.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import numpy as np
+
+from gcdl.compressors import Codec, Draw
+from gcdl.errors import NonFiniteGradient
+from gcdl.messages import HEADER_BYTES, Reply, Task
+from gcdl.problems import CodedGradient
+from gcdl.stragglers import StragglerModel, delays_at
+from gcdl.types import Layout, Vector, aligned_buffer, aligned_vector
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """The worker sleeps for ``seconds`` (inf: until it is superseded)."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The worker is about to compute the gradients of this many ``shards``."""
+
+    shards: float
+
+
+@dataclass(frozen=True, slots=True)
+class Encode:
+    """The worker is about to overwrite its last reply; pointless if it is superseded by now."""
+
+
+Pause = Sleep | Work | Encode
+
+
+class Worker:
+    """One worker's gradient, compressor and delays.
+
+    Parameters
+    ----------
+    worker : its id.
+    n : the number of workers.
+    gradient : the coded gradient of its shards.
+    codec, layout : the compressor at work on the model's layout.
+    stragglers : draws the injected delays.
+    seed : the run's.
+    """
+
+    def __init__(
+        self,
+        worker: int,
+        n: int,
+        *,
+        gradient: CodedGradient,
+        codec: Codec,
+        layout: Layout,
+        stragglers: StragglerModel,
+        seed: int,
+    ) -> None:
+        self.worker = worker
+        self.n = n
+        self.layout = layout
+        self.seed = seed
+        self._gradient = gradient
+        self._codec = codec
+        self._stragglers = stragglers
+        self._state = codec.init()
+        self._coded = aligned_vector(layout.size)
+        self._message = aligned_buffer(HEADER_BYTES + codec.payload_bytes)
+
+    def handle(self, task: Task) -> Generator[Pause, None, Reply]:
+        """Work on a task; see the module. The reply's message is valid until the next task is handled to its end.
+
+        Raises
+        ------
+        NonFiniteGradient : the coded gradient has a NaN or an infinity.
+        """
+        self._state = self._codec.settle(self._state, int(task.accepted[self.worker]))
+        delay = float(delays_at(self._stragglers, self.n, self.seed, task.step)[self.worker])
+        if delay > 0.0:
+            yield Sleep(delay)
+        loss = 0.0
+        stretches = self._gradient.compute(task.model, task.step, self._coded)
+        while True:
+            try:
+                shards = next(stretches)
+            except StopIteration as done:
+                loss = done.value
+                break
+            yield Work(shards)
+        yield Encode()
+        self._check_finite(task.step)
+        draw = Draw(self.seed, task.step, self.worker)
+        self._state = self._codec.compress(self._coded, self._state, draw, self._message[HEADER_BYTES:])
+        return Reply(self.worker, task.step, loss, self._message)
+
+    def _check_finite(self, step: int) -> None:
+        """A sign has no NaN: look before compressing. The sum is a cheap first look; it may also just overflow."""
+        coded: Vector = self._coded
+        with np.errstate(over="ignore", invalid="ignore"):
+            suspicious = not math.isfinite(float(coded.sum()))
+        if suspicious:
+            bad = np.flatnonzero(~np.isfinite(coded))
+            if bad.size:
+                raise NonFiniteGradient(self.worker, step, self.layout.tensor_at(int(bad[0])))
