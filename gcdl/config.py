@@ -105,9 +105,7 @@ class Config:
         """Return the resolved config, every value stated."""
         top: dict[str, Any] = {"seed": self.seed, "workers": self.workers, "steps": self.steps}
         tables = {name: choice.table() for name, choice in self.choices.items()}
-        return tomli_w.dumps(
-            {**{k: v for k, v in top.items() if v is not None}, **tables, "run": self.run.model_dump()}
-        )
+        return tomli_w.dumps({**{k: v for k, v in top.items() if v is not None}, **tables, "run": self.run.model_dump()})
 
 
 @dataclass(frozen=True)
@@ -200,8 +198,8 @@ def parse(text: str, overrides: Sequence[str] = (), *, name: str = "config") -> 
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{name}: not TOML: {error}") from None
-    for section, table in _nested(overrides).items():
-        _override(tables, section, table)
+    for key, table in _nested(overrides).items():
+        _override(tables, key, table)
     run = tables.pop("run", {})
     top = validate(_Top, {**tables, "run": RunOptions()}, "")
     choices = {}
@@ -210,7 +208,7 @@ def parse(text: str, overrides: Sequence[str] = (), *, name: str = "config") -> 
     if not isinstance(run, dict):
         raise ConfigError(f"run: {run!r}: must be a table")
     options = validate(RunOptions, run, "run")
-    return Config(top.seed, top.workers, top.steps, options, choices)  # type: ignore[attr-defined]
+    return Config(top.seed, top.workers, top.steps, options, choices)
 
 
 def _nested(overrides: Sequence[str]) -> dict[str, Any]:

@@ -178,9 +178,7 @@ def _report(summary: Mapping[str, Any]) -> Table:
     waiting = summary["wait_for_all_seconds"]
     table.add_row("waiting for all", "never ends" if waiting is None else f"{waiting:.1f} s", "estimate, same delays")
     sent, float32 = summary["uplink_bytes"], summary["float32_uplink_bytes"]
-    table.add_row(
-        "sent up", _bytes(sent), f"float32: {_bytes(float32)}, {float32 / sent:.1f} times as much" if sent else ""
-    )
+    table.add_row("sent up", _bytes(sent), f"float32: {_bytes(float32)}, {float32 / sent:.1f} times as much" if sent else "")
     table.add_row("sent down", _bytes(summary["downlink_bytes"]), "")
     table.add_row("late replies", str(summary["late_replies"]), "came too late, recognised and dropped")
     if summary["timed_out_steps"]:

@@ -247,6 +247,4 @@ class Timeline:
 
 def _finite(fields: dict[str, Any]) -> dict[str, Any]:
     """Replace NaN and infinities, which JSON does not have, by None."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in fields.items()
-    }
+    return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in fields.items()}

@@ -124,9 +124,10 @@ def be_master(job: Job, read: Callable[[], Config], out: Path, watcher: Watcher,
 
     run = secrets.randbits(63)
     try:
-        # All that can be wrong without the data is found before any rank imports torch.
+        # What can be wrong is found before any rank imports torch.
         experiment = Experiment.of(read(), job.workers).check()
         check_unused(out)
+        evaluator = experiment.problem.evaluator()
         rows = [[part.tolist() for part in _row(experiment, worker)] for worker in range(experiment.n)]
         shared = {"run": run, "config": experiment.config.toml(), "rows": rows}
     except Exception:
@@ -138,7 +139,6 @@ def be_master(job: Job, read: Callable[[], Config], out: Path, watcher: Watcher,
     try:
         with stop.listening():
             _set_threads(experiment)
-            evaluator = experiment.problem.evaluator()
             layout = experiment.problem.layout()
             reply_bytes = HEADER_BYTES + experiment.compressor.codec(layout).payload_bytes
             transport.start(TaskFormat(experiment.n, layout.size), reply_bytes, experiment.config.run.start_timeout)

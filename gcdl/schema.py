@@ -117,7 +117,7 @@ def validate(model: type[ModelT], values: Mapping[str, Any], path: str, where: s
 
 def _fields(plugin: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
     """Return a plug-in's keys with their types and defaults."""
-    target = plugin.__init__ if inspect.isclass(plugin) else plugin  # type: ignore[misc]
+    target = plugin.__init__ if inspect.isclass(plugin) else plugin
     hints = typing.get_type_hints(target, include_extras=True)
     return {
         name: (hints[name], ... if parameter.default is parameter.empty else parameter.default)

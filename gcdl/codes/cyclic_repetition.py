@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
 from gcdl.codes.base import GradientCode, noise_gain
 from gcdl.errors import ParameterError
-from gcdl.types import Matrix, Natural
+from gcdl.types import Mask, Matrix, Natural
 
 _DRAWS = 32
 _PATTERNS = 256
@@ -52,19 +53,21 @@ def _draw(n: int, s: int, rng: np.random.Generator) -> Matrix:
         support = (i + np.arange(s + 1)) % n
         B[i, support[0]] = 1.0
         B[i, support[1:]] = -np.linalg.solve(H[:, support[1:]], H[:, support[0]])
-    return B / np.linalg.norm(B, axis=1, keepdims=True)
+    B /= np.linalg.norm(B, axis=1, keepdims=True)
+    return B
 
 
-def _patterns(n: int, s: int, rng: np.random.Generator) -> list[np.ndarray]:
+def _patterns(n: int, s: int, rng: np.random.Generator) -> list[Mask]:
     """Return all arrived sets of n - s workers, or a sample of them when there are many."""
+    absent: Iterable[Iterable[int]]
     if math.comb(n, s) <= _PATTERNS:
         absent = itertools.combinations(range(n), s)
     else:
         absent = (tuple(rng.choice(n, s, replace=False)) for _ in range(_PATTERNS))
-    return [np.isin(np.arange(n), who, invert=True) for who in absent]
+    return [np.isin(np.arange(n), list(who), invert=True) for who in absent]
 
 
-def _worst_noise_gain(code: GradientCode, patterns: list[np.ndarray]) -> float:
+def _worst_noise_gain(code: GradientCode, patterns: list[Mask]) -> float:
     worst = 0.0
     for arrived in patterns:
         a = code.decoding_vector(arrived)

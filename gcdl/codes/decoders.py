@@ -25,7 +25,7 @@ def add_up(rows: Matrix) -> Weights:
 
 def least_squares(rows: Matrix) -> Weights:
     """Return the minimum-norm solution of a rows = 1 in the least-squares sense."""
-    return np.linalg.lstsq(rows.T, np.ones(rows.shape[1]), rcond=None)[0]
+    return np.asarray(np.linalg.lstsq(rows.T, np.ones(rows.shape[1]), rcond=None)[0], dtype=np.float64)
 
 
 DECODERS: dict[str, Decoder] = {"sum": add_up, "least_squares": least_squares}

@@ -40,9 +40,7 @@ def sgc(
     if replication > n:
         raise ParameterError(f"sgc: replication = {replication} must be at most the number of workers, {n}")
     if k * replication < n:
-        raise ParameterError(
-            f"sgc: {k} shards on {replication} workers each leave some of the {n} workers without work"
-        )
+        raise ParameterError(f"sgc: {k} shards on {replication} workers each leave some of the {n} workers without work")
     if stragglers >= n:
         raise ParameterError(f"sgc: stragglers = {stragglers} must be at most n - 1 = {n - 1}")
     chance = stragglers / n if p is None else p

@@ -93,7 +93,8 @@ class Classifier:
         return _CodedGradient(self, samples, shards, weights)
 
     def evaluator(self) -> _Evaluator:
-        """Load the test set; the training set is loaded when its loss is asked for."""
+        """Load the test set, without torch; the training set is loaded when its loss is asked for."""
+        _ = self.partition
         return _Evaluator(self)
 
 

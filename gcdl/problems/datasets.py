@@ -53,8 +53,8 @@ def digits(data: str) -> Dataset:
     """Return scikit-learn's handwritten digits: 1797 images of 8 x 8, 360 of them held out for testing.
 
     Which are held out is drawn once and for all, not by the run's seed (the file's own order goes by writer, so that its
-    end is unlike its beginning). ``data`` is not used. The CSV file is read from the installed package: importing scikit-learn in each of n ranks
-    would cost more than the rest of the start-up.
+    end is unlike its beginning). ``data`` is not used. The CSV file is read from the installed package: importing
+    scikit-learn in each of n ranks would cost more than the rest of the start-up.
     """
     train_size = 1437
 
@@ -86,9 +86,7 @@ def fashion_mnist(data: str) -> Dataset:
     DataError : the folder or a file is missing, truncated, or no IDX file of this kind.
     """
     if not data:
-        raise DataError(
-            "problem.data: fashion_mnist needs the folder of its IDX files (train-images-idx3-ubyte.gz, ...)"
-        )
+        raise DataError("problem.data: fashion_mnist needs the folder of its IDX files (train-images-idx3-ubyte.gz, ...)")
     folder = Path(data).expanduser()
     if not folder.is_dir():
         raise DataError(f"problem.data: there is no folder {folder}")
@@ -104,7 +102,10 @@ def fashion_mnist(data: str) -> Dataset:
             raise DataError(f"problem.data: {folder}: a {stem} label is {labels.max()}; labels are 0 to 9")
         return Part(images, labels.astype(np.int64))
 
-    train_size = _idx_header(folder, "train-labels-idx1-ubyte", 1)[0]
+    # Look at all four now: a missing file should end a run before it starts.
+    for stem, dimensions in (("images-idx3", 3), ("labels-idx1", 1)):
+        _idx_header(folder, f"t10k-{stem}-ubyte", dimensions)
+        train_size = _idx_header(folder, f"train-{stem}-ubyte", dimensions)[0]
     return Dataset("fashion_mnist", (28, 28), 10, 255.0, train_size, lambda: load("train"), lambda: load("t10k"))
 
 

@@ -478,9 +478,7 @@ class MpiTransport:
         peer.queued = peer.wire = None
         self._job.damaged = True
         step = "before the first step" if peer.newest < 0 else f"at step {peer.newest}"
-        self._losses.append(
-            WorkerLost(peer.worker, f"its process (pid {peer.pid} on {peer.host}) ended {step} ({error})")
-        )
+        self._losses.append(WorkerLost(peer.worker, f"its process (pid {peer.pid} on {peer.host}) ended {step} ({error})"))
 
 
 # -- the worker's end
@@ -629,9 +627,7 @@ def _work(worker: Worker, task: Task, inbox: _Inbox, outbox: _Outbox, run: int) 
                 return
     finally:
         job.close()
-    header = Header(
-        Kind.REPLY, run, reply.worker, reply.step, reply.loss, slept, computed, reply.message.size - HEADER_BYTES
-    )
+    header = Header(Kind.REPLY, run, reply.worker, reply.step, reply.loss, slept, computed, reply.message.size - HEADER_BYTES)
     header.write(reply.message)
     outbox.send(reply.message)
     outbox.reply_bytes += reply.message.size
