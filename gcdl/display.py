@@ -62,7 +62,7 @@ class _Plain:
 
     def __init__(self, console: Console, name: str, steps: int, workers: int, folder: Path) -> None:
         self.console, self.steps, self.workers = console, steps, workers
-        self._began = time.monotonic()
+        self._first = 0.0
         self._printed = 0.0
         self._totals = _Totals()
         self._line(f"{name}: {steps} steps with {workers} workers; writing to {folder}")
@@ -75,13 +75,14 @@ class _Plain:
             return
         self._printed = now
         late = _ranges(_absent(line, self.workers))
-        left = (now - self._began) / done * (self.steps - done)
+        self._first = self._first or now  # the first step bears the start-up: it says nothing of the others
+        left = f"{(now - self._first) / (done - 1) * (self.steps - done):.0f} s left" if done > 1 else "..."
         parts = [
             f"step {done}/{self.steps}",
             f"loss {_number(line['train_loss'])}",
             f"{len(line['replies'])}/{self.workers} replies" + (f" (not waited for: {late})" if late else ""),
             f"up {_bytes(self._totals.up)}, down {_bytes(self._totals.down)}",
-            f"{left:.0f} s left",
+            left,
         ]
         if line.get("test_accuracy") is not None:
             parts.insert(2, f"test accuracy {line['test_accuracy']:.2%}")

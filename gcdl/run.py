@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from gcdl import checkpoint
 from gcdl.config import Config, Experiment, parse
@@ -96,7 +97,6 @@ def simulate(config: Config, out: Path, watcher: Watcher) -> Summary:
         raise UsageError("workers: missing; a simulation needs the number of workers (workers = 8)")
     experiment = Experiment.of(config, config.workers).check()
     check_unused(out)
-    _set_threads(experiment)
     stop = StopRequest()
     samples = experiment.problem.load(np.arange(experiment.problem.k))
     workers = [_worker(experiment, i, *_row(experiment, i), samples) for i in range(experiment.n)]
@@ -138,7 +138,6 @@ def be_master(job: Job, read: Callable[[], Config], out: Path, watcher: Watcher,
     transport = MpiTransport(job, run=run, interrupted=stop, say=watcher.say)
     try:
         with stop.listening():
-            _set_threads(experiment)
             layout = experiment.problem.layout()
             reply_bytes = HEADER_BYTES + experiment.compressor.codec(layout).payload_bytes
             transport.start(TaskFormat(experiment.n, layout.size), reply_bytes, experiment.config.run.start_timeout)
@@ -168,8 +167,9 @@ def be_worker(job: Job) -> None:
     def prepare() -> Worker:
         experiment = Experiment.of(parse(shared["config"]), job.workers)
         shards, weights = (np.array(part) for part in shared["rows"][worker])
-        _set_threads(experiment)
-        return _worker(experiment, worker, shards, weights, experiment.problem.load(shards))
+        built = _worker(experiment, worker, shards, weights, experiment.problem.load(shards))
+        _limit_threads(experiment)
+        return built
 
     timeout = parse(shared["config"]).run.master_timeout
     serve(job, run=shared["run"], master_timeout=timeout, prepare=prepare)
@@ -200,10 +200,11 @@ def _worker(experiment: Experiment, worker: int, shards: IntVector, weights: Wei
     )
 
 
-def _set_threads(experiment: Experiment) -> None:
-    import torch
-
-    torch.set_num_threads(experiment.config.run.threads)
+def _limit_threads(experiment: Experiment) -> None:
+    """Hold the compute libraries that are loaded by now to [run] threads. torch is not loaded for this alone."""
+    threadpool_limits(experiment.config.run.threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(experiment.config.run.threads)
 
 
 def _conduct(
@@ -219,6 +220,7 @@ def _conduct(
     config = experiment.config
     layout = experiment.problem.layout()
     optimizer = experiment.optimizer.build(experiment.problem.initial_parameters())
+    _limit_threads(experiment)
     master = Master(
         transport,
         code=experiment.code,
