@@ -1,0 +1,153 @@
+"""Real jobs: every test here starts MPI processes, with a timeout, and leaves none behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gcdl.launcher import mpirun
+
+LINEAR = """
+seed = 3
+workers = 4
+steps = 30
+[problem]
+kind = "linear_regression"
+features = 37
+samples = 20
+[code]
+kind = "fractional_repetition"
+stragglers = 1
+[optimizer]
+lr = 0.05
+[run]
+eval_every = 10
+checkpoint_every = 10
+"""
+"""Small, and without torch on the workers: a job of 5 ranks is up in three seconds."""
+
+
+@dataclass
+class Ended:
+    """A job that has ended."""
+
+    code: int
+    output: str
+    folder: Path
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return json.loads((self.folder / "summary.json").read_text())
+
+    @property
+    def steps(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.folder / "steps.jsonl").read_text().splitlines()]
+
+    @property
+    def messages(self) -> list[str]:
+        """The lines gcdl itself wrote as messages."""
+        return [line for line in self.output.splitlines() if line.startswith("gcdl:")]
+
+
+class Job:
+    """A job that may still run. Its ranks are known by the run folder's name on their command lines."""
+
+    def __init__(self, command: list[str], folder: Path) -> None:
+        self.folder = folder
+        self._log = (folder.parent / f"{folder.name}.log").open("w+")
+        self.process = subprocess.Popen(
+            command, cwd=folder.parent, env=environment(), stdout=self._log, stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+
+    def until_step(self, step: int, seconds: float = 60.0) -> None:
+        """Wait until ``step`` steps are recorded."""
+        steps = self.folder / "steps.jsonl"
+        end = time.monotonic() + seconds
+        while not steps.exists() or steps.read_bytes().count(b"\n") < step:
+            assert self.process.poll() is None, self.log()
+            assert time.monotonic() < end, self.log()
+            time.sleep(0.02)
+
+    def pid(self, rank: int) -> int:
+        """Return the process id of a rank."""
+        for pid in self.ranks():
+            variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            if f"OMPI_COMM_WORLD_RANK={rank}".encode() in variables:
+                return pid
+        raise AssertionError(f"there is no rank {rank}")
+
+    def ranks(self) -> list[int]:
+        """Return the ids of the processes that name our run folder, mpirun and the like left out."""
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                arguments = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if str(self.folder).encode() in arguments and arguments[0].rsplit(b"/", 1)[-1].startswith(b"python"):
+                found.append(int(entry.name))
+        return found
+
+    def log(self) -> str:
+        self._log.flush()
+        return Path(self._log.name).read_text()
+
+    def end(self, seconds: float = 90.0) -> Ended:
+        """Wait for the end and check that no process is left."""
+        code = self.process.wait(seconds)
+        end = time.monotonic() + 10.0
+        while self.ranks() and time.monotonic() < end:
+            time.sleep(0.05)
+        assert not self.ranks(), f"processes left behind\n{self.log()}"
+        return Ended(code, self.log(), self.folder)
+
+    def cleanup(self) -> None:
+        for pid in self.ranks():
+            os.kill(pid, signal.SIGKILL)
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        self._log.close()
+
+
+def environment() -> dict[str, str]:
+    root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    return {**os.environ, **root, "PYTHONPATH": ""}
+
+
+Start = Callable[..., Job]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start ``gcdl VERB CONFIG overrides``. VERB train: under mpirun by hand, or, to ``survive`` killed ranks, as gcdl run
+    calls it. ``script`` is run instead of gcdl's own entry."""
+    jobs: list[Job] = []
+
+    def begin(
+        verb: str, *overrides: str, config: str = LINEAR, ranks: int = 5, script: str | None = None, survive: bool = False
+    ) -> Job:
+        path = tmp_path / "config.toml"
+        path.write_text(config)
+        folder = tmp_path / f"run{len(jobs)}"
+        program = [sys.executable, *(["-m", "gcdl"] if script is None else ["-c", script])]
+        ours = mpirun(ranks)  # as gcdl run would
+        by_hand = [ours[0], "--map-by", ":OVERSUBSCRIBE", "-n", str(ranks)]
+        launcher = (ours if survive else by_hand) if verb == "train" else []
+        jobs.append(Job([*launcher, *program, verb, str(path), *overrides, "--out", str(folder)], folder))
+        return jobs[-1]
+
+    yield begin
+    for job in jobs:
+        job.cleanup()

@@ -1,0 +1,113 @@
+"""Jobs that go wrong: one clear message from rank 0, the right exit code, nobody left."""
+
+from __future__ import annotations
+
+import pytest
+
+pytestmark = pytest.mark.mpi
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (("workers=8",), "workers: the config says 8, but there are 4"),
+        (("code.straglers=1",), "code.straglers: unknown key"),
+        (("code.stragglers=2",), "possible values of stragglers: 0, 1, 3"),
+        (("problem.kind=classifier", "problem.dataset=fashion_mnist", "problem.data=/no/such/folder"), "/no/such/folder"),
+        (("problem.kind=classifier", "problem.shards=2000"), "only 1437 training samples"),
+        (("stragglers.kind=fixed", "stragglers.workers=[4]"), "worker ids are 0 to 3"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["train", "run"])
+def test_what_the_user_got_wrong_is_said_once_and_ends_with_2(start, verb, overrides, says):
+    if verb == "run" and overrides == ("workers=8",):
+        pytest.skip("gcdl run starts as many ranks as the config says")
+    job = start(verb, *overrides).end(60.0)
+    assert job.code == 2, job.output
+    assert len(job.messages) == 1, job.output
+    assert says in job.messages[0]
+    assert "Traceback" not in job.output
+    assert not job.folder.exists()
+
+
+def test_a_missing_config_file_ends_with_2(start, tmp_path):
+    job = start("train", config="x")
+    assert job.end().code == 2  # not TOML
+    assert "not TOML" in job.log()
+
+
+def test_a_run_does_not_overwrite_another(start, tmp_path):
+    (tmp_path / "run0").mkdir()
+    (tmp_path / "run0" / "summary.json").write_text("precious")
+    job = start("train").end(60.0)
+    assert job.code == 2, job.output
+    assert len(job.messages) == 1
+    assert (tmp_path / "run0" / "summary.json").read_text() == "precious"
+
+
+def test_a_gradient_that_is_not_finite_is_an_error_that_names_worker_step_and_tensor(start):
+    job = start("run", "optimizer.lr=1e30", "compressor.kind=stochastic_sign").end(60.0)
+    assert job.code == 4, job.output
+    assert len([message for message in job.messages if "NaN" in message]) == 1, job.output
+    assert "step" in job.messages[-1]
+    assert "'weight'" in job.messages[-1]
+
+
+RAISES = """
+import sys
+from gcdl.problems import linear_regression
+original = linear_regression._CodedGradient.compute
+def compute(self, parameters, step, out):
+    from mpi4py import MPI
+    if step == 7 and MPI.COMM_WORLD.rank == 3:
+        raise ZeroDivisionError("the worker's own bug")
+    return (yield from original(self, parameters, step, out))
+linear_regression._CodedGradient.compute = compute
+from gcdl.cli import main
+main()
+"""
+
+
+def test_a_worker_that_raises_sends_its_traceback_home_once(start):
+    job = start("train", "run.checkpoint_every=5", "code.stragglers=0", script=RAISES).end(60.0)
+    assert job.code == 4, job.output
+    assert job.output.count("Traceback") == 1, job.output
+    assert "the worker's own bug" in job.output
+    assert any("worker 2 (rank 3" in message and "step 7" in message for message in job.messages), job.output
+    assert sorted(path.name for path in (job.folder / "checkpoint").iterdir()) == ["step-00000005.npz", "step-00000007.npz"]
+
+
+UNFORESEEN = """
+import sys
+from gcdl import master
+def broken(self, step):
+    raise RuntimeError("a bug in the master")
+master.Master._step = broken
+from gcdl.cli import main
+main()
+"""
+
+
+def test_an_unforeseen_error_of_the_master_ends_all_ranks(start):
+    job = start("train", script=UNFORESEEN).end(60.0)
+    assert job.code == 1, job.output
+    assert job.output.count("Traceback") == 1
+    assert "a bug in the master" in job.output
+
+
+def test_a_step_that_nobody_answers_ends_the_run_and_says_whom_it_waited_for(start):
+    job = start("run", "wait.timeout=1.0", "stragglers.kind=bernoulli", "stragglers.p=1.0", "stragglers.seconds=inf").end(60.0)
+    assert job.code == 3, job.output
+    assert any("waited for workers 0, 1, 2, 3" in message for message in job.messages), job.output
+
+
+def test_a_step_that_times_out_is_decoded_from_what_came(start):
+    job = start(
+        "run", "steps=3", "wait.timeout=0.5", "wait.count=4",
+        "stragglers.kind=fixed", "stragglers.workers=[0,1]", "stragglers.seconds=inf",
+    ).end(60.0)  # fmt: skip
+    assert job.code == 0, job.output
+    assert [line["timed_out"] for line in job.steps] == [True] * 3
+    assert [line["replies"] for line in job.steps] == [[2, 3]] * 3
+    assert all(line["decoding_error"] > 1.0 for line in job.steps)
+    assert job.summary["timed_out_steps"] == 3

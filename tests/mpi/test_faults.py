@@ -1,0 +1,91 @@
+"""Processes that die, stop, or are told to: the job goes on, or ends, and says so."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+pytestmark = pytest.mark.mpi
+
+
+def test_a_killed_worker_is_a_straggler_that_never_answers(start):
+    job = start("run", "steps=3000", "run.checkpoint_every=0", "run.eval_every=0")
+    job.until_step(5)
+    os.kill(job.pid(3), signal.SIGKILL)
+    ended = job.end()
+    assert ended.code == 0, ended.output
+    assert ended.summary["lost_workers"] == [2]
+    assert ended.steps[-1]["replies"] == [0, 1, 3]
+    assert ended.steps[-1]["decoding_error"] < 1e-9
+
+
+def test_too_many_killed_workers_end_the_run_with_3_and_a_checkpoint(start):
+    job = start("run", "steps=1000000", "run.checkpoint_every=0", "run.eval_every=0")
+    job.until_step(5)
+    for rank in (1, 4):
+        os.kill(job.pid(rank), signal.SIGKILL)
+    ended = job.end()
+    assert ended.code == 3, ended.output
+    assert any("too few for the wait rule" in message and "lost: 0, 3" in message for message in ended.messages), ended.output
+    assert len(list((ended.folder / "checkpoint").glob("step-*.npz"))) == 1
+
+
+def test_a_stopped_worker_is_used_again_when_it_goes_on_and_the_end_does_not_wait_for_it(start):
+    job = start("run", "steps=6000", "run.checkpoint_every=0", "run.eval_every=0")
+    job.until_step(5)
+    pid = job.pid(2)
+    os.kill(pid, signal.SIGSTOP)
+    job.until_step(100)
+    os.kill(pid, signal.SIGCONT)
+    job.until_step(2000)
+    os.kill(pid, signal.SIGSTOP)
+    ended = job.end()
+    assert ended.code == 0, ended.output
+    used = [1 in line["replies"] for line in ended.steps]
+    assert not any(used[20:90])
+    assert any(used[100:2000])
+    assert any("worker 1" in message for message in ended.messages), ended.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("verb", ["run", "train", "simulate"])
+def test_an_interrupted_run_leaves_a_checkpoint_and_ends_with_130(start, verb, number):
+    job = start(verb, "steps=1000000", "run.checkpoint_every=0", "run.eval_every=0")
+    job.until_step(20)
+    os.kill(job.pid(0) if verb == "train" else job.process.pid, number)
+    ended = job.end(30.0)
+    assert ended.code == 130, ended.output
+    assert "Traceback" not in ended.output
+    assert len(list((ended.folder / "checkpoint").glob("step-*.npz"))) == 1
+    assert not (ended.folder / "summary.json").exists()
+
+
+def test_a_killed_master_ends_the_job_in_seconds(start):
+    job = start("run", "steps=1000000", "run.eval_every=0")
+    job.until_step(5)
+    os.kill(job.pid(0), signal.SIGKILL)
+    killed = time.monotonic()
+    ended = job.end(30.0)
+    assert ended.code == 1, ended.output
+    assert "without a word from the master" in ended.output
+    assert time.monotonic() - killed < 25.0
+
+
+def test_a_worker_that_dies_before_the_first_step_is_named(start):
+    script = """
+import os
+from gcdl.problems import linear_regression
+def load(self, shards):
+    from mpi4py import MPI
+    if MPI.COMM_WORLD.rank == 2:
+        os.kill(os.getpid(), 9)
+    return {int(j): self.shard(int(j)) for j in shards}
+linear_regression.LinearRegression.load = load
+from gcdl.cli import main
+main()
+"""
+    ended = start("train", script=script, survive=True).end(60.0)  # mpirun's own exit code means nothing then
+    assert any("start-up: worker 1 (rank 2) is lost" in message for message in ended.messages), ended.output

@@ -1,0 +1,112 @@
+"""Jobs that go well: the contracts of a run, and MPI = simulation to the bit."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gcdl.messages import HEADER_BYTES
+
+pytestmark = pytest.mark.mpi
+
+LATE = ("stragglers.kind=fixed", "stragglers.workers=[2]", "stragglers.seconds=30.0")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("code.kind=cyclic_repetition", "compressor.kind=scaled_sign", "compressor.error_feedback=true"),
+        ("code.kind=sgc", "code.replication=2", "code.stragglers=1", "compressor.kind=stochastic_sign"),
+        ("code.kind=uncoded", "wait.count=3", "compressor.kind=sign", "optimizer.kind=adam", "problem.batch_size=7"),
+        ("wait.kind=decodable", "stragglers.workers=[0,1]", "compressor.kind=stochastic_sign", "compressor.error_feedback=true"),
+    ],
+    ids=lambda overrides: " ".join(overrides) or "identity",
+)
+def test_an_mpi_run_is_the_simulated_run_when_the_delays_decide_who_arrives(start, overrides):
+    if any("decodable" in override for override in overrides):
+        # workers 0 and 1 never answer; 2 and 3 hold all shards of the other group only if s = 3
+        overrides = (*overrides, "code.stragglers=3", "wait.kind=first_replies", "wait.count=2")
+    measured = start("train", *LATE, *overrides).end()
+    simulated = start("simulate", *LATE, *overrides).end()
+    assert measured.code == simulated.code == 0, measured.output + simulated.output
+    assert [line["replies"] for line in measured.steps] == [line["replies"] for line in simulated.steps]
+    same = ("model_sha256", "final_train_loss", "final_test_loss", "uplink_bytes", "downlink_bytes", "steps")
+    assert {k: measured.summary[k] for k in same} == {k: simulated.summary[k] for k in same}
+
+
+def test_the_job_does_not_wait_for_the_straggler_nor_for_its_sleep_at_the_end(start):
+    job = start("run", *LATE, "steps=20").end(60.0)  # waiting for it would take ten minutes
+    assert job.code == 0, job.output
+    assert all(2 not in line["replies"] for line in job.steps)
+    assert job.summary["wait_for_all_seconds"] > 20 * 30
+
+
+@pytest.mark.parametrize(("compressor", "payload"), [("identity", 4 * 37), ("sign", 5), ("scaled_sign", 5 + 4)])
+def test_bytes_are_those_of_the_messages(start, compressor, payload):
+    job = start("train", f"compressor.kind={compressor}", "stragglers.kind=bernoulli", "stragglers.p=0.5",
+                "stragglers.seconds=0.004").end()  # fmt: skip
+    assert job.code == 0, job.output
+    reply = payload + HEADER_BYTES
+    for line in job.steps:
+        assert line["uplink_bytes"] == reply * (len(line["replies"]) + line["late"])
+    assert job.summary["uplink_bytes"] == sum(line["uplink_bytes"] for line in job.steps)
+    assert job.summary["downlink_bytes"] == sum(line["downlink_bytes"] for line in job.steps)
+    assert job.summary["late_replies"] == sum(line["late"] for line in job.steps)
+    assert "of which" not in job.output.replace("of which steps", "")  # no worker sent more than arrived
+    task = HEADER_BYTES + 64 + 4 * 37  # header, four steps of acceptance padded to 64, the model
+    assert all(line["downlink_bytes"] % task == 0 and line["downlink_bytes"] <= 4 * task for line in job.steps)
+
+
+def test_late_replies_are_dropped_and_counted(start):
+    # Worker 1's delay is shorter than a step: its replies come, but to steps that are over.
+    job = start("train", "steps=200", "stragglers.kind=fixed", "stragglers.workers=[1]", "stragglers.seconds=0.0015").end()
+    assert job.code == 0, job.output
+    assert all(len(line["replies"]) == 3 for line in job.steps)
+    assert job.summary["late_replies"] > 0
+
+
+def test_a_run_folder_holds_what_the_contract_says(start):
+    job = start("run", *LATE).end()
+    assert job.code == 0, job.output
+    names = {path.name for path in job.folder.iterdir()}
+    assert names == {"config.toml", "manifest.json", "steps.jsonl", "summary.json", "timeline.json", "checkpoint"}
+    line = {"step", "seconds", "train_loss", "replies", "late", "decoding_error", "noise_gain", "uplink_bytes", "downlink_bytes"}
+    assert all(line <= set(record) for record in job.steps)
+    assert [record["step"] for record in job.steps] == list(range(30))
+    manifest = json.loads((job.folder / "manifest.json").read_text())
+    assert manifest["ranks"] == 5
+    assert len(manifest["hosts"]) == 5
+    assert {"gcdl", "numpy", "torch", "mpi4py"} <= set(manifest["versions"])
+    timeline = json.loads((job.folder / "timeline.json").read_text())["traceEvents"]
+    assert {event["name"] for event in timeline} >= {"send", "wait", "decode", "step", "compute"}
+    assert sorted(path.name for path in (job.folder / "checkpoint").iterdir()) == ["step-00000020.npz", "step-00000030.npz"]
+    # The resolved config is a config: running it again is the same run.
+    again = start("simulate", config=(job.folder / "config.toml").read_text()).end()
+    assert again.summary["model_sha256"] == job.summary["model_sha256"]
+
+
+def test_a_classifier_trains_over_mpi_as_in_simulation(start):
+    config = """
+    steps = 8
+    [problem]
+    kind = "classifier"
+    model = "cnn"
+    hidden = [16]
+    shards = 6
+    batch_size = 50
+    [code]
+    kind = "fractional_repetition"
+    [compressor]
+    kind = "stochastic_sign"
+    [stragglers]
+    kind = "fixed"
+    workers = [0]
+    seconds = 60
+    """
+    measured = start("train", config=config).end()
+    simulated = start("simulate", "workers=4", config=config).end()
+    assert measured.code == simulated.code == 0, measured.output + simulated.output
+    assert measured.summary["model_sha256"] == simulated.summary["model_sha256"]
+    assert measured.summary["final_test_accuracy"] == simulated.summary["final_test_accuracy"]
