@@ -92,6 +92,7 @@ def train(config: ConfigPath, overrides: Overrides = None, out: Out = None, cont
         code = _tell(error)
     if control is not None:
         _write(control / launcher.EXIT_CODE, str(code))
+        code = 0  # the launcher has the verdict; to mpirun a failure would be a reason to say more
     job.end(code)
 
 

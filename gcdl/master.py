@@ -5,7 +5,7 @@ Replies are decoded in worker order, not in order of arrival, so that the arrive
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from gcdl.transport.base import Transport
 from gcdl.types import aligned_vector
 from gcdl.wait import WaitRule
 
+_NEWS_SECONDS = 10.0
+
 
 class Master:
     """Trains ``optimizer.parameters``.
@@ -30,6 +32,7 @@ class Master:
     wait : when to stop waiting.
     optimizer : owns the (d,) parameters.
     seed : the run's.
+    say : is told whom a step waits for when it waits long.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class Master:
         wait: WaitRule,
         optimizer: Optimizer,
         seed: int,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.transport = transport
         self.code = code
@@ -48,6 +52,7 @@ class Master:
         self.wait = wait
         self.optimizer = optimizer
         self.seed = seed
+        self.say = say
         self.steps_done = 0
         self.accepted = np.full(code.n, -1, dtype=np.int64)
         self._alive = np.ones(code.n, dtype=bool)
@@ -119,6 +124,7 @@ class Master:
     def _gather(self, step: int, began: float, gathered: _Gathered) -> bool:
         """Collect replies to ``step`` until the wait rule is met; return whether it timed out instead."""
         arrived = gathered.arrived
+        next_news = began + _NEWS_SECONDS
         while True:
             expected = self._alive & ~arrived
             if arrived.any() and (not expected.any() or self.wait.enough(arrived)):
@@ -126,14 +132,18 @@ class Master:
             patience = self.wait.patience if arrived.any() else self.wait.timeout
             until = began + min(patience, self.wait.timeout)
             try:
-                reply = self.transport.receive(until)
+                reply = self.transport.receive(min(until, next_news))
             except WorkerLost as lost:
                 self._without(lost, step)
                 continue
             if reply is None:
+                missing = ", ".join(str(worker) for worker in np.flatnonzero(expected))
+                if next_news < until:
+                    self.say(f"step {step}: waiting for workers {missing} ({next_news - began:.0f} s)")
+                    next_news += _NEWS_SECONDS
+                    continue
                 if arrived.any():
                     return patience > self.wait.timeout
-                missing = ", ".join(str(worker) for worker in np.flatnonzero(expected))
                 raise TooManyLost(
                     f"step {step}: no reply within [wait] timeout = {self.wait.timeout:g} s; waited for workers {missing}"
                 )

@@ -228,6 +228,7 @@ def _conduct(
         wait=experiment.wait,
         optimizer=optimizer,
         seed=config.seed,
+        say=watcher.say if hosts is not None else lambda line: None,  # virtual seconds keep nobody waiting
     )
     folder = RunFolder(out, config.toml(), _manifest(experiment, hosts))
     totals = Totals()

@@ -327,7 +327,7 @@ def test_uncoded_deals_contiguous_runs_each_shard_once():
 
 
 def test_uncoded_is_the_identity_when_shards_are_as_many_as_workers():
-    assert (build("uncoded", 5, 5, {}).B == np.eye(5)).all()
+    np.testing.assert_array_equal(build("uncoded", 5, 5, {}).B, np.eye(5))
 
 
 def test_fractional_repetition_gives_a_group_the_same_shards():
@@ -399,6 +399,6 @@ def test_a_code_owns_its_matrix():
     B = np.eye(3)
     code = GradientCode(B)
     B[:] = 5.0
-    assert (code.B == np.eye(3)).all()
+    np.testing.assert_array_equal(code.B, np.eye(3))
     with pytest.raises(ValueError, match="read-only"):
         code.B[0, 0] = 2.0

@@ -136,7 +136,9 @@ def test_a_missing_file_is_found_at_once(folder, name):
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("head", [b"", b"\0\0\x08", b"\0\0\x08\x07", b"\1\0\x08\x03", b"\0\0\x09\x03", b"not an IDX file, but long"])
+@pytest.mark.parametrize(
+    "head", [b"", b"\0\0\x08", b"\0\0\x08\x07", b"\1\0\x08\x03", b"\0\0\x09\x03", b"not an IDX file, but long"]
+)
 def test_a_bad_magic_number(folder, name, head, zipped):
     put(folder, name, head + (b"\0" * 40 if len(head) == 4 else b""), zipped=zipped)
     assert_refused(folder, name)
