@@ -196,7 +196,7 @@ def parse(text: str, overrides: Sequence[str] = (), *, name: str = "config") -> 
     """As :func:`load`, from TOML text; ``name`` stands for the file in messages."""
     try:
         tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError; so is a number of 5,000 digits
         raise ConfigError(f"{name}: not TOML: {error}") from None
     for key, table in _nested(overrides).items():
         _override(tables, key, table)
@@ -219,9 +219,11 @@ def _nested(overrides: Sequence[str]) -> dict[str, Any]:
         parts = key.strip().split(".")
         if not equals or not all(parts) or len(parts) > 2:
             raise ConfigError(f"{override!r}: an override looks like key=value or table.key=value")
+        if "\n" in value or not _encodable(override):
+            raise ConfigError(f"{override!r}: an override is one line of text")
         try:
             parsed = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             parsed = value.strip()
         if len(parts) == 1:
             nested[parts[0]] = parsed
@@ -233,14 +235,23 @@ def _nested(overrides: Sequence[str]) -> dict[str, Any]:
     return nested
 
 
+def _encodable(text: str) -> bool:
+    """Say whether text can be written to a file: a command line may hold bytes that are no UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _override(tables: dict[str, Any], name: str, given: Any) -> None:
-    """Lay an override over the file. Another ``kind`` drops the file's keys that the new kind does not have."""
+    """Lay an override over the file. Another ``kind`` drops the keys that only the file's own kind has."""
     old = tables.get(name)
     if not isinstance(given, dict) or not isinstance(old, dict):
         tables[name] = given
         return
     section = SECTIONS.get(name)
     if section is not None and "kind" in given:
-        keys = section.keys(str(given["kind"]))
-        old = {key: value for key, value in old.items() if key in keys}
+        outdated = set(section.keys(str(old.get("kind", section.default)))) - set(section.keys(str(given["kind"])))
+        old = {key: value for key, value in old.items() if key not in outdated}
     tables[name] = {**old, **given}

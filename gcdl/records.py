@@ -180,7 +180,7 @@ class RunFolder:
         check_unused(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            (path / CONFIG).write_text(config_toml)
+            (path / CONFIG).write_text(config_toml, encoding="utf-8")
             (path / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
             self._steps = (path / STEPS).open("w", buffering=1)
             self._timeline = Timeline((path / TIMELINE).open("w"))

@@ -79,6 +79,8 @@ class Choice:
         own = {name: value for name, value in self.values.items() if name not in self.section.extra}
         try:
             return plugin(**own, **{name: value for name, value in context.items() if name in wanted})
+        except MemoryError:
+            raise ConfigError(f"{self.section.name}: needs more memory than there is") from None
         except ConfigError as error:
             key = str(error).split(":", 1)[0]
             raise ConfigError(f"{self.section.name}{'.' if key in self.values else ': '}{error}") from None

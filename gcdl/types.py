@@ -16,6 +16,7 @@ a     (n,) decoding vector, zero for workers that have not arrived
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from enum import IntEnum
@@ -97,7 +98,7 @@ class Layout:
     def slices(self) -> tuple[slice, ...]:
         """The slice of each tensor, in order."""
         ends = np.cumsum([math.prod(shape) for shape in self.shapes], dtype=np.int64).tolist()
-        return tuple(slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True))
+        return tuple(slice(start, end) for start, end in itertools.pairwise([0, *ends]))
 
     @property
     def size(self) -> int:

@@ -92,6 +92,5 @@ def test_every_coordinate_has_the_tensor_whose_slice_holds_it(shapes):
         layout.tensor_at(layout.size)
 
 
-@pytest.mark.xfail(strict=True, reason="known bug: Layout((), ()).slices raises ValueError; remove this mark with the fix")
 def test_a_layout_of_no_tensors_has_size_zero():
     assert Layout((), ()).size == 0

@@ -6,6 +6,7 @@ means +1. Measured ways and figures: the README's section on speed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ from gcdl.types import Buffer, Layout, Vector
 DRAW_BLOCK = 1 << 17
 """Coordinates that share one random generator. Part of every seed's meaning: never change it."""
 _DECODE_BYTES = 1 << 12
+_SAFE_SQUARE = 1e-24  # a float32 sum of squares below this may have lost terms to underflow
 _ZERO = np.float32(0.0)  # a Python 0.0 is as good; a float64 one makes the comparison five times slower
 
 
@@ -36,8 +38,14 @@ def max_abs(x: Vector) -> float:
 
 
 def norm2(x: Vector) -> float:
-    """Return ||x||_2."""
-    return float(np.sqrt(np.dot(x, x)))
+    """Return ||x||_2; where squares leave float32's range, by way of float64."""
+    with np.errstate(over="ignore", under="ignore"):
+        square = float(np.dot(x, x))
+    if not _SAFE_SQUARE < square < np.inf:
+        square = sum(
+            float(np.square(x[start : start + DRAW_BLOCK], dtype=np.float64).sum()) for start in range(0, x.size, DRAW_BLOCK)
+        )
+    return math.sqrt(square)
 
 
 def mean_abs(x: Vector, scratch: Vector) -> float:

@@ -27,6 +27,7 @@ from gcdl.compressors.sign_codec import Scratch, SignCodec
 from gcdl.types import Buffer, Layout, Positive, Vector
 
 _HALF_RANGE = float(1 << 15)
+_LARGEST = float(np.finfo(np.float32).max)
 _SMALLEST = 1e-34  # below this, 2^15 / M overflows float32: such a tensor is sent as zeros
 
 
@@ -60,7 +61,7 @@ class StochasticSign:
         # Rounded to float32 first: what is sent is what the bits were drawn for.
         for tensor, where in enumerate(layout.slices):
             magnitude = self.magnitude(x[where])
-            scales[tensor] = magnitude if magnitude > _SMALLEST else 0.0
+            scales[tensor] = min(magnitude, _LARGEST) if magnitude > _SMALLEST else 0.0
         for block, start in enumerate(range(0, x.size, DRAW_BLOCK)):
             stop = min(start + DRAW_BLOCK, x.size)
             rng = draw.rng(block)

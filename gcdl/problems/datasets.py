@@ -6,6 +6,7 @@ A :class:`Dataset` says how many samples there are and reads the ones asked for,
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from collections.abc import Callable
@@ -87,15 +88,16 @@ def fashion_mnist(data: str) -> Dataset:
     """
     if not data:
         raise DataError("problem.data: fashion_mnist needs the folder of its IDX files (train-images-idx3-ubyte.gz, ...)")
-    folder = Path(data).expanduser()
+    try:
+        folder = Path(data).expanduser()
+    except RuntimeError as error:  # ~nobody
+        raise DataError(f"problem.data: {data}: {error}") from None
     if not folder.is_dir():
         raise DataError(f"problem.data: there is no folder {folder}")
 
     def load(stem: str) -> Part:
         images = _idx(folder, f"{stem}-images-idx3-ubyte", 3)
         labels = _idx(folder, f"{stem}-labels-idx1-ubyte", 1)
-        if len(images) != len(labels):
-            raise DataError(f"problem.data: {folder}: {len(images)} {stem} images, but {len(labels)} labels")
         if images.shape[1:] != (28, 28):
             raise DataError(f"problem.data: {folder}: {stem} images are {images.shape[1:]}, not 28 x 28")
         if labels.size and labels.max() > 9:
@@ -103,9 +105,15 @@ def fashion_mnist(data: str) -> Dataset:
         return Part(images, labels.astype(np.int64))
 
     # Look at all four now: a missing file should end a run before it starts.
-    for stem, dimensions in (("images-idx3", 3), ("labels-idx1", 1)):
-        _idx_header(folder, f"t10k-{stem}-ubyte", dimensions)
-        train_size = _idx_header(folder, f"train-{stem}-ubyte", dimensions)[0]
+    sizes = {}
+    for stem in ("t10k", "train"):
+        images = _idx_header(folder, f"{stem}-images-idx3-ubyte", 3)[0]
+        sizes[stem] = _idx_header(folder, f"{stem}-labels-idx1-ubyte", 1)[0]
+        if images != sizes[stem]:
+            raise DataError(f"problem.data: {folder}: {images} {stem} images, but {sizes[stem]} labels")
+        if images == 0:
+            raise DataError(f"problem.data: {folder}: no {stem} images")
+    train_size = sizes["train"]
     return Dataset("fashion_mnist", (28, 28), 10, 255.0, train_size, lambda: load("train"), lambda: load("t10k"))
 
 
@@ -138,7 +146,7 @@ def _idx(folder: Path, name: str, dimensions: int) -> NDArray[np.uint8]:
     shape = _idx_header(folder, name, dimensions)
     path = _idx_path(folder, name)
     offset = 4 + 4 * dimensions
-    expected = int(np.prod(shape, dtype=np.int64))
+    expected = math.prod(shape)
     try:
         if path.suffix == ".gz":
             with gzip.open(path) as file:

@@ -284,9 +284,11 @@ def test_sgc_is_unbiased_when_exactly_s_workers_straggle(n, k, replication, s):
     assert_mean_is_one(np.array([code.decoding_vector(arrived) @ code.B for arrived in patterns]))
 
 
-def test_sgc_spreads_shards_over_pairs_of_workers():
-    # 6 workers have 15 pairs: 15 shards on 2 workers each need not share a pair more than a few times.
-    support = (build("sgc", 6, 15, {"replication": 2}).B != 0).astype(int)
+@pytest.mark.parametrize(("n", "k", "replication"), [(6, 15, 2), (7, 21, 2), (10, 20, 2), (8, 8, 3)])
+@pytest.mark.parametrize("seed", range(5))
+def test_sgc_spreads_shards_over_pairs_of_workers(n, k, replication, seed):
+    # There are enough pairs for each to share about one shard; chance alone would let some share three or four.
+    support = (build("sgc", n, k, {"replication": replication}, seed).B != 0).astype(int)
     together = support @ support.T
     np.fill_diagonal(together, 0)
     assert together.max() <= 2

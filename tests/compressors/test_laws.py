@@ -285,3 +285,13 @@ def test_the_scale_is_that_of_each_tensor(scale, layout, plain):
     order = np.inf if scale == "max" else 2
     by_hand = [np.linalg.norm(x[where].astype(np.float64), order) if x[where].size else 0.0 for where in layout.slices]
     np.testing.assert_allclose(M, by_hand, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1e20, 1e-24])
+@pytest.mark.parametrize("scale", ["l2", "rms"])
+def test_a_norm_neither_overflows_nor_underflows_where_the_values_do_not(size, scale, plain):
+    layout = plain.layout_of([(50,)])
+    x = plain.normal(50) * np.float32(size)
+    payload = plain.compress(StochasticSign(scale=scale, clip=1.0), layout, x)
+    by_hand = np.linalg.norm(x.astype(np.float64)) / (1.0 if scale == "l2" else np.sqrt(50))
+    np.testing.assert_allclose(np.abs(plain.values("stochastic_sign", layout, payload)), by_hand, rtol=1e-5)

@@ -212,6 +212,17 @@ def test_a_folder_in_place_of_a_file(folder):
     assert_refused(folder, FILES[0])
 
 
+def test_a_home_folder_that_does_not_exist():
+    with pytest.raises(DataError, match=r"^problem\.data: "):
+        fashion_mnist("~nobody-has-this-name/data")
+
+
+def test_a_gzipped_test_set_of_no_samples(tmp_path):
+    for name, array in contents().items():
+        put(tmp_path, name, idx(array[:0] if name.startswith("t10k") else array), zipped=True)
+    assert_refused(tmp_path, "t10k")
+
+
 # --- digits ---------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,176 @@
+"""The MPI transport by itself: supersession, buffers that live as long as MPI reads them, foreign messages, shutdown."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from gcdl.launcher import mpirun
+
+pytestmark = pytest.mark.mpi
+
+ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+
+PRELUDE = """
+import sys, time
+import numpy as np
+from gcdl.errors import *
+from gcdl.messages import *
+from gcdl.transport.mpi import *
+from gcdl.transport.mpi import _TAG
+from gcdl.types import Layout, aligned_buffer
+from gcdl.worker import Encode, Sleep, Work
+
+D, RUN = {d}, 5
+job = world()
+
+class Echo:
+    # Replies with the ends of its model, read after a while; in the steps named it sleeps for ever.
+    layout = Layout(("w",), ((D,),))
+    worker = job.rank - 1
+    asleep = {asleep}
+    def handle(self, task):
+        if task.step in self.asleep:
+            yield Sleep(float("inf"))
+        yield Work(1.0)
+        time.sleep({seconds})
+        yield Encode()
+        message = aligned_buffer(HEADER_BYTES + 8)
+        message[HEADER_BYTES:].view(np.float32)[:] = task.model[[0, -1]]
+        return Reply(self.worker, task.step, 0.0, message)
+
+def values(reply):
+    return reply.payload.view(np.float32).tolist()
+
+if job.rank > 0:
+    {before}
+    serve(job, run=RUN, master_timeout=30.0, prepare=Echo)
+    job.end(0)
+
+said = []
+transport = MpiTransport(job, run=RUN, interrupted=lambda: False, say=said.append)
+transport.start(TaskFormat(job.workers, D), HEADER_BYTES + 8, 30.0)
+model = np.zeros(D, dtype=np.float32)
+def send(step, worker=None):
+    model[:] = step
+    task = Task(step, np.full(job.workers, -1), model)
+    for w in range(job.workers) if worker is None else [worker]:
+        transport.send(w, task)
+def receive(seconds=10.0):
+    return transport.receive(transport.now() + seconds)
+"""
+
+
+def check(body: str, *, ranks: int = 3, d: int = 10, seconds: float = 0.0, asleep: str = "()", before: str = "pass") -> None:
+    """Run PRELUDE and, on rank 0, ``body``, which prints OK after its last assertion."""
+    script = PRELUDE.format(d=d, seconds=seconds, asleep=asleep, before=before) + body
+    script += "\ntransport.close()\nprint('OK', flush=True)\njob.end(0)\n"
+    done = subprocess.run(
+        [*mpirun(ranks), sys.executable, "-c", script], env={**os.environ, **ROOT}, capture_output=True, text=True, timeout=60,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.stdout.strip() == "OK", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("d", [10, 1_000_000])
+def test_each_worker_answers_each_task_with_the_model_of_that_step(d):
+    check(
+        """
+for step in range(20):
+    send(step)
+    replies = sorted((receive() for _ in range(2)), key=lambda reply: reply.worker)
+    assert [(r.worker, r.step, values(r)) for r in replies] == [(w, step, [step, step]) for w in range(2)], replies
+assert receive(0.05) is None
+assert transport.close() == 0
+assert transport.traffic.downlink == 40 * TaskFormat(2, D).nbytes
+assert transport.traffic.uplink == 40 * (HEADER_BYTES + 8)
+""",
+        d=d,
+    )
+
+
+def test_a_newer_task_ends_an_endless_sleep():
+    check(
+        """
+send(0)
+assert receive(0.3) is None
+send(1)
+assert [receive().step for _ in range(2)] == [1, 1]
+assert receive(0.05) is None
+""",
+        asleep="(0,)",
+    )
+
+
+@pytest.mark.parametrize("d", [10, 1_000_000])
+def test_a_busy_worker_skips_to_the_newest_task_and_models_are_never_mixed(d):
+    # The workers compute for 0.3 s without looking up; the master writes forty models meanwhile.
+    check(
+        """
+send(0)
+time.sleep(0.1)
+for step in range(1, 41):
+    send(step)
+    receive(0.002)
+replies = []
+while not replies or replies[-1].step != 40 or len([s for w, s, v in seen if s == 40]) < 2:
+    reply = receive()
+    assert reply is not None, seen
+    replies.append(reply)
+    seen = [(r.worker, r.step, None) for r in replies]
+    assert values(reply) == [reply.step, reply.step], (reply.step, values(reply))
+# No task between the one in work (or on its way) and the newest was computed.
+assert len(replies) <= 6, seen
+# Far fewer models were handed to MPI than were made.
+assert transport.traffic.downlink <= 8 * TaskFormat(2, D).nbytes
+""".replace("replies = []", "replies, seen = [], []"),
+        d=d,
+        seconds=0.3,
+    )
+
+
+def test_foreign_messages_are_dropped_and_counted():
+    junk = """
+    for message in (b"x", b"GET / HTTP/1.1" * 20, bytes(bare(Kind.BYE, 6, worker=job.rank - 1)),
+                    bytes(bare(Kind.BYE, RUN, worker=77)), bytes(bare(Kind.TASK, RUN, worker=job.rank - 1))):
+        job.comm.Send([np.frombuffer(message, dtype=np.uint8).copy(), MPI.BYTE], dest=0, tag=_TAG)
+"""
+    check(
+        """
+send(0)
+assert [receive().step for _ in range(2)] == [0, 0]
+assert transport.traffic.foreign == 10, said
+assert len(said) == 10
+""",
+        before=junk.strip().replace("\n", "\n    "),
+    )
+
+
+def test_the_shutdown_drains_replies_that_nobody_waits_for():
+    check(
+        """
+send(0)
+time.sleep(0.5)
+assert transport.close() == 2
+assert transport.traffic.uplink == 2 * (HEADER_BYTES + 8)
+assert transport.close() == 0
+"""
+    )
+
+
+def test_the_shutdown_gives_up_on_a_worker_that_does_not_stop():
+    check(
+        """
+send(0)
+time.sleep(0.5)
+began = time.monotonic()
+transport.close()
+assert time.monotonic() - began < 8.0
+assert transport.abandoned == [0, 1]
+assert "not waiting any longer" in said[0]
+""",
+        seconds=12.0,
+    )
