@@ -1,7 +1,7 @@
 """Packing and decoding kernels: the few lines on which the speed of one bit depends.
 
 Everything works in blocks that stay in the cache, in buffers allocated once. Bits are in ``numpy.packbits`` order; bit 1
-means +1. Measured ways and figures: the README's section on speed.
+means +1. A block is unpacked for all messages at once, and summed by one product.
 """
 
 from __future__ import annotations
