@@ -96,6 +96,52 @@ def train(config: ConfigPath, overrides: Overrides = None, out: Out = None, cont
     job.end(code)
 
 
+@app.command()
+def code(
+    config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", show_default=False)] = None,
+    overrides: Overrides = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="A table of all codes for given sizes: --compare n=12 stragglers=2 [k=12]")
+    ] = False,
+    figure: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw B and its health, e.g. as PNG.")] = None,
+) -> None:
+    """Show a config's code: who holds what, and what decoding costs. Or compare all codes for given sizes."""
+    from gcdl import inspection
+
+    given = overrides or []
+    if compare:
+        sizes = _sizes([str(config), *given] if config is not None else given)
+        if figure is not None:
+            raise UsageError("--figure draws one code: name a config instead of --compare")
+        inspection.compare(Console(), sizes["n"], sizes.get("k", sizes["n"]), sizes["stragglers"], sizes.get("seed", 0))
+        return
+    if config is None:
+        raise UsageError("gcdl code: name a config, or --compare n=12 stragglers=2")
+    checked = load(config, given)
+    if checked.workers is None:
+        raise UsageError("workers: missing; a code needs the number of workers (workers = 8)")
+    experiment = Experiment.of(checked, checked.workers).check()
+    inspection.show(Console(), experiment)
+    if figure is not None:
+        inspection.figure(figure, experiment)
+        Console().print(f"drawn: {figure}", highlight=False)
+
+
+def _sizes(given: list[str]) -> dict[str, int]:
+    """Read n=12 stragglers=2 [k=12] [seed=0]."""
+    sizes: dict[str, int] = {}
+    for word in given:
+        key, _, value = word.partition("=")
+        if key not in ("n", "k", "stragglers", "seed") or not value.isdecimal():
+            raise UsageError(f"gcdl code --compare: {word!r}: takes n=12 stragglers=2, and k=12, seed=0 if you like")
+        sizes[key] = int(value)
+    if "n" not in sizes or "stragglers" not in sizes:
+        raise UsageError("gcdl code --compare: needs n and stragglers, e.g. n=12 stragglers=2")
+    if sizes["n"] < 1 or sizes.get("k", 1) < 1 or sizes["stragglers"] >= sizes["n"]:
+        raise UsageError("gcdl code --compare: n and k must be at least 1, stragglers below n")
+    return sizes
+
+
 def main() -> NoReturn:
     """Entry point of the ``gcdl`` command."""
     try:

@@ -186,6 +186,8 @@ def _report(summary: Mapping[str, Any]) -> Table:
         table.add_row("timed out", f"{summary['timed_out_steps']} steps", "decoded from fewer replies than asked for")
     if summary["lost_workers"]:
         table.add_row("lost workers", _ranges(summary["lost_workers"]), "their processes ended")
+    for warning in summary["warnings"]:
+        table.add_row("warning", "", Text(warning, "yellow"))
     return table
 
 

@@ -99,6 +99,7 @@ class Master:
         ended = clock()
         # A reply decoded with weight zero was not used: its sender keeps its residual.
         self.accepted[gathered.arrived & (a != 0.0)] = step
+        coverage = a @ self.code.B
         return StepRecord(
             step=step,
             seconds=ended - began,
@@ -111,6 +112,7 @@ class Master:
             downlink_bytes=0,
             timed_out=timed_out,
             lost=self.lost,
+            coverage=coverage,
             timing=StepTiming(
                 began, sent, waited, decoded, ended, tuple(gathered.timings[r.worker] for r in used)
             ),

@@ -57,7 +57,7 @@ class StepTiming:
 
 @dataclass(slots=True)
 class StepRecord:
-    """What one step measured. All but ``timing`` is a line of ``steps.jsonl``."""
+    """What one step measured. All but ``coverage`` and ``timing`` is a line of ``steps.jsonl``."""
 
     step: int
     seconds: float
@@ -74,13 +74,15 @@ class StepRecord:
     """The step ended at [wait] timeout, with fewer replies than the rule asks for."""
     lost: list[int]
     """Ids of all workers lost so far."""
+    coverage: Weights
+    """(k,): a B, the weight each shard entered with; 1 is right."""
     timing: StepTiming
     test_loss: float | None = None
     test_accuracy: float | None = None
 
     def line(self) -> dict[str, Any]:
         """Return the record as JSON-ready fields, evaluation only where there was one."""
-        fields = {name: getattr(self, name) for name in self.__slots__ if name != "timing"}
+        fields = {name: getattr(self, name) for name in self.__slots__ if name not in ("coverage", "timing")}
         if self.test_loss is None and self.test_accuracy is None:
             del fields["test_loss"], fields["test_accuracy"]
         return _finite(fields)
@@ -113,6 +115,10 @@ class Summary:
     model_sha256: str
     parameters: int
     workers: int
+    shard_coverage: list[float]
+    """(k,): the weight each shard entered with, mean over the steps; 1 is right, 0 means that it was never seen."""
+    warnings: list[str]
+    """What makes this run's figures worse than they need be."""
 
     def fields(self) -> dict[str, Any]:
         """Return the summary as JSON-ready fields."""
@@ -133,6 +139,8 @@ class Totals:
     uplink_bytes: int = 0
     downlink_bytes: int = 0
     lost: list[int] = field(default_factory=list)
+    coverage: Weights | float = 0.0
+    """(k,): sum over the steps of the weight each shard entered with."""
 
     def add(self, record: StepRecord, delays: Weights) -> None:
         """Take in a step, whose injected delays were ``delays``, (n,) seconds."""
@@ -144,7 +152,12 @@ class Totals:
         self.uplink_bytes += record.uplink_bytes
         self.downlink_bytes += record.downlink_bytes
         self.lost = record.lost
+        self.coverage = self.coverage + record.coverage
         self.extra_seconds += _extra_seconds(record, delays)
+
+    def mean_coverage(self) -> Weights:
+        """Return the weight each shard entered with, (k,), mean over the steps."""
+        return np.atleast_1d(self.coverage / max(self.steps, 1))
 
 
 def _extra_seconds(record: StepRecord, delays: Weights) -> float:

@@ -24,6 +24,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from gcdl import checkpoint
+from gcdl.advice import coverage_warning, noise_warning
 from gcdl.config import Config, Experiment, parse
 from gcdl.errors import GcdlError, TooManyLost, UsageError, WorkerLost
 from gcdl.master import Master
@@ -239,8 +240,16 @@ def _conduct(
         except OSError as error:  # a full disk does not end a run
             watcher.say(f"checkpoint of step {master.steps_done} not written: {error}")
 
+    warnings: list[str] = []
+
+    def warn(warning: str | None) -> None:
+        if warning is not None:
+            warnings.append(warning)
+            watcher.say(f"warning: {warning}")
+
     try:
         watcher.begin(config, out)
+        warn(noise_warning(experiment))
         for record in master.run(config.steps):
             due = record.step + 1
             if due == config.steps or _every(config.run.eval_every, due):
@@ -252,6 +261,8 @@ def _conduct(
             if due < config.steps and _every(config.run.checkpoint_every, due):
                 save()
         save()
+        coverage = totals.mean_coverage()
+        warn(coverage_warning(coverage, experiment.code))
         wall_seconds = time.time() - began
         summary = Summary(
             steps=totals.steps,
@@ -272,6 +283,8 @@ def _conduct(
             model_sha256=model_sha256(optimizer.parameters),
             parameters=layout.size,
             workers=experiment.n,
+            shard_coverage=[round(float(weight), 6) for weight in coverage],
+            warnings=warnings,
         )
         folder.write_summary(summary)
         return summary

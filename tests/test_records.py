@@ -51,6 +51,7 @@ def record(step=0, **changes):
         downlink_bytes=3000,
         timed_out=False,
         lost=[],
+        coverage=np.ones(3),
         timing=timing(ReplyTiming(0, 11.0, 0.0, 0.4), ReplyTiming(2, 12.0, 0.5, 0.6)),
     )
     return dataclasses.replace(first, **changes)
@@ -76,6 +77,8 @@ def summary(**changes):
         model_sha256="ab",
         parameters=7,
         workers=8,
+        shard_coverage=[1.0, 0.5],
+        warnings=[],
     )
     return dataclasses.replace(first, **changes)
 
@@ -326,3 +329,10 @@ def test_the_fingerprint_is_the_sha256_of_little_endian_float32():
     other = parameters.copy()
     other[2] = -0.0
     assert model_sha256(other) != model_sha256(parameters)  # to the bit
+
+
+def test_coverage_is_the_mean_weight_of_each_shard_over_the_steps():
+    totals = Totals()
+    for weights in ([1.0, 0.0, 2.0], [1.0, 1.0, 1.0]):
+        totals.add(record(coverage=np.array(weights)), np.zeros(3))
+    np.testing.assert_array_equal(totals.mean_coverage(), [1.0, 0.5, 1.5])

@@ -20,7 +20,7 @@ from gcdl.types import Mask, Weights
 
 @dataclass(frozen=True)
 class Survey:
-    """Decoding error ||a B - 1|| and noise gain ||a|| over patterns of missing workers.
+    """Decoding error ||a B - 1||, noise gain ||a|| and amplification (:func:`amplification`) over patterns of missing workers.
 
     ``patterns`` were looked at; ``exhaustive``: they are all there are, and the standard errors are 0.
     """
@@ -31,6 +31,7 @@ class Survey:
     worst_gain: float
     mean_gain: float
     gain_standard_error: float
+    worst_amplification: float
     patterns: int
     exhaustive: bool
 
@@ -55,11 +56,12 @@ def survey(code: GradientCode, lost: int, rng: np.random.Generator, limit: int =
         raise ParameterError(f"survey: limit = {limit} must be at least 1")
     exhaustive = math.comb(code.n, lost) <= limit
     masks = patterns(code.n, lost) if exhaustive else sampled_patterns(code.n, lost, rng, limit)
-    errors, gains = [], []
+    errors, gains, amplified = [], [], []
     for arrived in masks:
         a = code.decoding_vector(arrived)
         errors.append(code.decoding_error(a))
         gains.append(noise_gain(a))
+        amplified.append(amplification(code, a))
     error, gain = np.array(errors), np.array(gains)
     return Survey(
         worst_error=float(error.max()),
@@ -68,9 +70,20 @@ def survey(code: GradientCode, lost: int, rng: np.random.Generator, limit: int =
         worst_gain=float(gain.max()),
         mean_gain=float(gain.mean()),
         gain_standard_error=0.0 if exhaustive else _standard_error(gain),
+        worst_amplification=max(amplified),
         patterns=error.size,
         exhaustive=exhaustive,
     )
+
+
+def amplification(code: GradientCode, a: Weights) -> float:
+    """Return sqrt(sum_i a_i^2 ||B_i||^2 / k): what decoding does to compression noise, compared with no code at all.
+
+    The noise in a compressed vector is in proportion to the vector, and ||C_i|| to ||B_i|| when the shards' gradients are
+    alike in size and independent. So this is the noise in the decoded gradient relative to that of the uncoded scheme that
+    waits for all, 1; unlike ||a|| it does not change when a row of B is scaled. Averaging r replicas gives 1 / sqrt(r).
+    """
+    return float(np.sqrt(np.square(a) @ np.square(code.B).sum(axis=1) / code.k))
 
 
 def patterns(n: int, lost: int) -> Iterator[Mask]:

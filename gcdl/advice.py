@@ -1,0 +1,90 @@
+"""Warnings about a run that will be, or was, worse than it need be: noise that a code amplifies, shards that are left out."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gcdl.codes import CODES, GradientCode
+from gcdl.codes.health import survey
+from gcdl.compressors import Identity
+from gcdl.config import SECTIONS, Experiment
+from gcdl.errors import ConfigError
+from gcdl.types import Stream, Weights, rng_for
+
+AMPLIFICATION_BOUND = 4.0
+"""Compression noise, in units of the uncoded scheme's, beyond which a code is warned of: 16 times the variance."""
+COVERAGE_BOUND = 0.1
+"""How far a shard's mean weight may be from 1."""
+
+
+def noise_warning(experiment: Experiment) -> str | None:
+    """Warn if the code would amplify compression noise past the bound in the worst pattern it plans for; name a better one."""
+    if isinstance(experiment.compressor, Identity):
+        return None
+    code = experiment.code
+    worst = survey(
+        code, code.stragglers, rng_for(experiment.config.seed, Stream.CODE, 1), _patterns(code.n)
+    ).worst_amplification
+    if worst <= AMPLIFICATION_BOUND:
+        return None
+    kind = experiment.config.choices["code"].kind
+    better = [(name, found) for name, found in _others(code, kind, experiment.config.seed) if found < worst]
+    use = (
+        f"; use code.kind = {better[0][0]!r} ({better[0][1]:.1f} times)"
+        if better
+        else "; use compressor.kind = 'identity', or fewer stragglers"
+    )
+    return (
+        f"{kind} with s = {code.stragglers} multiplies compression noise by up to {worst:.1f} "
+        f"(bound: {AMPLIFICATION_BOUND:g}){use}"
+    )
+
+
+def coverage_warning(coverage: Weights, code: GradientCode) -> str | None:
+    """Warn if a shard entered with a mean weight, (k,), far from 1: the model is biased."""
+    off = np.abs(coverage - 1.0)
+    worst = int(off.argmax())
+    if off[worst] <= COVERAGE_BOUND:
+        return None
+    holders = ", ".join(str(worker) for worker in np.flatnonzero(code.B[:, worst]))
+    many = int((off > COVERAGE_BOUND).sum())
+    less = coverage[worst] < 1.0
+    return (
+        f"shard {worst} entered with weight {coverage[worst]:.2f} on average instead of 1 "
+        f"({'its holders, workers ' + holders + ', were left out too often' if less else 'held by workers ' + holders}); "
+        f"the model is biased ({many} of {len(coverage)} shards are off by more than {COVERAGE_BOUND:g})"
+    )
+
+
+def code_of(kind: str, n: int, k: int, stragglers: int, seed: int) -> GradientCode:
+    """Return the code of a kind for these sizes: with s stragglers, and s + 1 holders a shard, where it has such keys.
+
+    Raises
+    ------
+    ConfigError : there is none.
+    """
+    section = SECTIONS["code"]
+    wanted = {"stragglers": stragglers, "replication": stragglers + 1}
+    keys = section.keys(kind)
+    choice = section.check({"kind": kind, **{key: value for key, value in wanted.items() if key in keys}})
+    code: GradientCode = choice.build(n=n, k=k, rng=rng_for(seed, Stream.CODE))
+    return code
+
+
+def _patterns(n: int) -> int:
+    """Return how many straggler patterns to look at: a second's worth, whatever n."""
+    return max(10, min(500, 450_000 // n**2))
+
+
+def _others(code: GradientCode, kind: str, seed: int) -> list[tuple[str, float]]:
+    """Return the other kinds that are exact for these n, k and s, with their worst amplification, best first."""
+    found = []
+    for other in CODES:
+        try:
+            built = code_of(other, code.n, code.k, code.stragglers, seed)
+        except ConfigError:
+            continue
+        health = survey(built, code.stragglers, rng_for(seed, Stream.CODE, 1), _patterns(code.n))
+        if other != kind and health.worst_error < 1e-6:
+            found.append((other, health.worst_amplification))
+    return sorted(found, key=lambda item: item[1])
