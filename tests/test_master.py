@@ -161,7 +161,7 @@ def scripted(answers: dict[int, list], wait=None, n: int = 4) -> tuple[Master, S
 
 
 def test_replies_are_decoded_in_worker_order_whatever_the_order_of_arrival():
-    values = {0: 0.1, 1: 1e8, 3: -0.7}
+    values = {0: 2.0, 1: 2e8, 3: -1e8}  # in float32 (1 + 1e8) - 1e8 is 0, 1e8 - 1e8 + 1 is 1
     models = []
     for order in itertools.permutations(values):
         master, _ = scripted({0: [(i, 0, values[i]) for i in order]})
