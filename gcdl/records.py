@@ -17,11 +17,12 @@ import json
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
 from gcdl.errors import UsageError
+from gcdl.timeline import StepTiming, Timeline
 from gcdl.types import Vector, Weights
 
 CONFIG, MANIFEST, STEPS, SUMMARY, TIMELINE = (
@@ -31,28 +32,6 @@ CONFIG, MANIFEST, STEPS, SUMMARY, TIMELINE = (
     "summary.json",
     "timeline.json",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class ReplyTiming:
-    """When a reply that was used reached the master, and what its worker spent, in seconds."""
-
-    worker: int
-    received: float
-    slept: float
-    computed: float
-
-
-@dataclass(frozen=True, slots=True)
-class StepTiming:
-    """When the parts of a step ended, on the transport's clock, in seconds."""
-
-    began: float
-    sent: float
-    waited: float
-    decoded: float
-    ended: float
-    replies: tuple[ReplyTiming, ...]
 
 
 @dataclass(slots=True)
@@ -204,7 +183,7 @@ class RunFolder:
     def write_step(self, record: StepRecord) -> None:
         """Append a step."""
         self._steps.write(json.dumps(record.line()) + "\n")
-        self._timeline.add(record)
+        self._timeline.add(record.step, record.timing)
 
     def write_summary(self, summary: Summary) -> None:
         """Write the summary, the last file of a run."""
@@ -214,48 +193,6 @@ class RunFolder:
         """Close the files. Idempotent."""
         self._steps.close()
         self._timeline.close()
-
-
-class Timeline:
-    """Trace Events: the master's send, wait, decode and step; the sleep and compute of each worker that was used."""
-
-    def __init__(self, file: TextIO) -> None:
-        self._file = file
-        self._file.write('{"displayTimeUnit": "ms", "traceEvents": [\n')
-        self._named: set[int] = set()
-        self._name(0, "master")
-
-    def add(self, record: StepRecord) -> None:
-        """Append a step's events."""
-        timing = record.timing
-        edges = (timing.began, timing.sent, timing.waited, timing.decoded, timing.ended)
-        for name, start, end in zip(("send", "wait", "decode", "step"), edges[:-1], edges[1:], strict=True):
-            self._event(0, name, start, end, record.step)
-        for reply in timing.replies:
-            row = reply.worker + 1
-            if row not in self._named:
-                self._name(row, f"worker {reply.worker}")
-            slept_until = reply.received - reply.computed
-            self._event(row, "compute", slept_until, reply.received, record.step)
-            if reply.slept > 0.0:
-                self._event(row, "injected sleep", slept_until - reply.slept, slept_until, record.step)
-
-    def close(self) -> None:
-        """Complete the JSON and close the file. Idempotent."""
-        if not self._file.closed:
-            self._file.write('{"ph": "M", "pid": 0, "name": "process_name", "args": {"name": "gcdl"}}\n]}\n')
-            self._file.close()
-
-    def _name(self, row: int, name: str) -> None:
-        self._named.add(row)
-        self._write({"ph": "M", "pid": 0, "tid": row, "name": "thread_name", "args": {"name": name}})
-
-    def _event(self, row: int, name: str, start: float, end: float, step: int) -> None:
-        microseconds = {"ts": round(start * 1e6, 1), "dur": round((end - start) * 1e6, 1)}
-        self._write({"ph": "X", "pid": 0, "tid": row, "name": name, **microseconds, "args": {"step": step}})
-
-    def _write(self, event: dict[str, Any]) -> None:
-        self._file.write(json.dumps(event) + ",\n")
 
 
 def _finite(fields: dict[str, Any]) -> dict[str, Any]:

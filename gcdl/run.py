@@ -6,19 +6,15 @@ clock; both ways lead to :func:`_conduct`, the only place where a run's records 
 
 from __future__ import annotations
 
-import platform
 import secrets
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -27,6 +23,7 @@ from gcdl import checkpoint
 from gcdl.advice import coverage_warning, noise_warning
 from gcdl.config import Config, Experiment, parse
 from gcdl.errors import GcdlError, TooManyLost, UsageError, WorkerLost
+from gcdl.manifest import manifest
 from gcdl.master import Master
 from gcdl.messages import HEADER_BYTES, TaskFormat
 from gcdl.problems import Evaluator, Samples
@@ -38,7 +35,7 @@ from gcdl.types import IntVector, Weights
 from gcdl.worker import Worker
 
 if TYPE_CHECKING:
-    from gcdl.transport.mpi import Job
+    from gcdl.transport.job import Job
 
 _COLLECTIVE_SECONDS = 120.0
 _SECONDS_AFTER_SIGTERM = 10
@@ -156,7 +153,7 @@ def be_worker(job: Job) -> None:
     ------
     MasterGone : the master is gone, or silent for too long.
     """
-    from gcdl.transport.mpi import serve
+    from gcdl.transport.serve import serve
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop_soon)
@@ -231,7 +228,7 @@ def _conduct(
         seed=config.seed,
         say=watcher.say if hosts is not None else lambda line: None,  # virtual seconds keep nobody waiting
     )
-    folder = RunFolder(out, config.toml(), _manifest(experiment, hosts))
+    folder = RunFolder(out, config.toml(), manifest(experiment.n + 1, hosts))
     totals = Totals()
 
     def save() -> None:
@@ -300,45 +297,3 @@ def _conduct(
 
 def _every(period: int, steps: int) -> bool:
     return period > 0 and steps % period == 0
-
-
-def _manifest(experiment: Experiment, hosts: list[str] | None) -> dict[str, Any]:
-    """Return what ran where: versions, host of each rank, commit."""
-    versions = {name: version(name) for name in ("gcdl", "numpy", "torch")}
-    manifest: dict[str, Any] = {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
-        "python": platform.python_version(),
-        "versions": versions,
-        "platform": platform.platform(),
-        "host": platform.node(),
-        "commit": _commit(),
-    }
-    if hosts is None:
-        return {**manifest, "transport": "simulated", "ranks": experiment.n + 1}
-    from mpi4py import MPI
-
-    versions["mpi4py"] = version("mpi4py")
-    library = MPI.Get_library_version().rstrip("\0").splitlines()[0]
-    return {
-        **manifest,
-        "transport": "mpi",
-        "mpi": library,
-        "ranks": experiment.n + 1,
-        "hosts": [platform.node(), *hosts],
-    }
-
-
-def _commit() -> str | None:
-    """Return the commit of the source tree gcdl runs from, marked if changed; None when it is installed."""
-    root = Path(__file__).resolve().parent.parent
-    if not (root / ".git").exists():
-        return None
-    try:
-        described = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return described.stdout.strip() or None

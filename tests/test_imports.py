@@ -22,15 +22,16 @@ LAYERS: list[tuple[set[str], bool]] = [
     ({"gcdl.advice"}, False),
     ({"gcdl.config"}, False),
     ({"gcdl.schema"}, False),
-    ({"gcdl.master", "gcdl.transport.mpi", "gcdl.transport.simulated"}, False),
-    ({"gcdl.worker"}, False),
+    ({"gcdl.master", "gcdl.transport.mpi", "gcdl.transport.serve", "gcdl.transport.simulated"}, False),
+    ({"gcdl.worker", "gcdl.transport.downlink"}, False),
+    ({"gcdl.transport.job"}, False),
     ({"gcdl.wait", "gcdl.transport.base"}, False),
     (
         {"gcdl.codes", "gcdl.compressors", "gcdl.stragglers", "gcdl.problems", "gcdl.optimizers", "gcdl.messages",
-         "gcdl.records", "gcdl.checkpoint"},
+         "gcdl.records", "gcdl.checkpoint", "gcdl.manifest"},
         False,
     ),
-    ({"gcdl.types", "gcdl.errors"}, False),
+    ({"gcdl.types", "gcdl.errors", "gcdl.timeline"}, False),
 ]  # fmt: skip
 PACKAGES = {"gcdl.codes", "gcdl.compressors", "gcdl.stragglers", "gcdl.problems"}
 TORCH = {"gcdl.problems.models", "gcdl.problems.flat"}  # the only modules that import torch when they are imported
@@ -97,7 +98,7 @@ def test_only_problems_and_optimizers_know_torch_and_nobody_imports_it_before_it
 def test_only_the_mpi_transport_knows_mpi():
     for name, path in modules().items():
         if any(imported.split(".")[0] == "mpi4py" for imported in imports(path)):
-            assert name in ("gcdl.transport.mpi", "gcdl.run"), name
+            assert name.startswith("gcdl.transport.") or name == "gcdl.manifest", name
 
 
 @pytest.mark.parametrize("heavy", ["torch", "mpi4py", "sklearn"])

@@ -15,15 +15,14 @@ from gcdl.records import (
     STEPS,
     SUMMARY,
     TIMELINE,
-    ReplyTiming,
     RunFolder,
     StepRecord,
-    StepTiming,
     Summary,
     Totals,
     check_unused,
     model_sha256,
 )
+from gcdl.timeline import ReplyTiming, StepTiming
 
 STEP_FIELDS = {
     "step", "seconds", "train_loss", "replies", "late", "decoding_error", "noise_gain", "uplink_bytes", "downlink_bytes",

@@ -19,8 +19,9 @@ import sys, time
 import numpy as np
 from gcdl.errors import *
 from gcdl.messages import *
-from gcdl.transport.mpi import *
-from gcdl.transport.mpi import _TAG
+from gcdl.transport.job import MPI, TAG, world
+from gcdl.transport.mpi import MpiTransport
+from gcdl.transport.serve import serve
 from gcdl.types import Layout, aligned_buffer
 from gcdl.worker import Encode, Sleep, Work
 
@@ -136,9 +137,9 @@ while not replies or replies[-1].step != 40 or len([s for w, s, v in seen if s =
 assert [begun(reply) for reply in replies if reply.step == 40] == [2, 2], seen
 # A version's buffer goes back to the pool once, when nobody reads it any more.
 receive(0.1)
-pool = transport._spare
-assert transport._current[1].users == 1 and all(wire.users == 0 for wire in pool)
-assert len({id(wire) for wire in [*pool, transport._current[1]]}) == len(pool) + 1 <= 4
+pool, newest = transport._downlink.spare, transport._downlink.newest
+assert newest.users == 1 and all(version.users == 0 for version in pool)
+assert len({id(version) for version in [*pool, newest]}) == len(pool) + 1 <= 4
 # Far fewer models were handed to MPI than were made.
 assert transport.traffic.downlink <= 8 * TaskFormat(2, D).nbytes
 """.replace("replies = []", "replies, seen = [], []"),
@@ -169,7 +170,7 @@ def test_foreign_messages_are_dropped_and_counted():
     junk = """
     for message in (b"x", b"GET / HTTP/1.1" * 20, bytes(bare(Kind.BYE, 6, worker=job.rank - 1)),
                     bytes(bare(Kind.BYE, RUN, worker=77)), bytes(bare(Kind.TASK, RUN, worker=job.rank - 1))):
-        job.comm.Send([np.frombuffer(message, dtype=np.uint8).copy(), MPI.BYTE], dest=0, tag=_TAG)
+        job.comm.Send([np.frombuffer(message, dtype=np.uint8).copy(), MPI.BYTE], dest=0, tag=TAG)
 """
     check(
         """

@@ -1,0 +1,53 @@
+"""What a run ran on: versions, hosts, the commit of the source; ``manifest.json``."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+
+def manifest(ranks: int, hosts: list[str] | None) -> dict[str, Any]:
+    """Return what runs where, JSON-ready; ``hosts``: of each worker, None when all are simulated here."""
+    versions = {name: version(name) for name in ("gcdl", "numpy", "torch")}
+    manifest: dict[str, Any] = {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "versions": versions,
+        "platform": platform.platform(),
+        "host": platform.node(),
+        "commit": _commit(),
+    }
+    if hosts is None:
+        return {**manifest, "transport": "simulated", "ranks": ranks}
+    from mpi4py import MPI
+
+    versions["mpi4py"] = version("mpi4py")
+    library = MPI.Get_library_version().rstrip("\0").splitlines()[0]
+    return {
+        **manifest,
+        "transport": "mpi",
+        "mpi": library,
+        "ranks": ranks,
+        "hosts": [platform.node(), *hosts],
+    }
+
+
+def _commit() -> str | None:
+    """Return the commit of the source tree gcdl runs from, marked if changed; None when it is installed."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip() or None

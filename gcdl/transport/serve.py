@@ -1,0 +1,196 @@
+"""A worker's end of the MPI transport: :func:`serve`. How messages flow is told in :mod:`gcdl.transport.mpi`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+import traceback
+from collections.abc import Callable
+
+from mpi4py import MPI
+
+from gcdl.errors import GcdlError, MasterGone, MessageError, WorkerError
+from gcdl.messages import HEADER_BYTES, Header, Kind, Reply, Task, TaskFormat, with_json
+from gcdl.transport.job import CONTROL_BYTES, TAG, Backoff, Job
+from gcdl.types import Buffer, aligned_buffer
+from gcdl.worker import Encode, Pause, Sleep, Worker
+
+_TRACEBACK_CHARACTERS = CONTROL_BYTES // 8  # a character takes up to six bytes of JSON
+
+
+class _Inbox:
+    """What the master sends: one receive always posted, in the buffer that the current task does not lie in."""
+
+    def __init__(self, comm: MPI.Comm, run: int) -> None:
+        self._comm = comm
+        self._run = run
+        self._buffers: list[Buffer] = []
+        self._status = MPI.Status()
+        self._header: Header | None = None
+        self._which = 0
+
+    def open(self, nbytes: int) -> None:
+        """Begin to receive messages of up to ``nbytes`` bytes. Once open, it stays as it is."""
+        if not self._buffers:
+            self._buffers = [aligned_buffer(nbytes), aligned_buffer(nbytes)]
+            self._post()
+
+    def _post(self) -> None:
+        self._request = self._comm.Irecv([self._buffers[self._which], MPI.BYTE], source=0, tag=TAG)
+
+    def poll(self) -> bool:
+        """Say whether a message has come."""
+        if self._header is None and self._request.Test(self._status):
+            received = self._status.Get_count(MPI.BYTE)
+            try:
+                self._header = Header.read(self._buffers[self._which], received, self._run)
+            except MessageError:
+                self._post()
+        return self._header is not None
+
+    def take(self) -> tuple[Header, Buffer]:
+        """Return the message that has come; it stays valid until the next call."""
+        assert self._header is not None
+        header, buffer = self._header, self._buffers[self._which]
+        self._header = None
+        self._which = 1 - self._which
+        if header.kind is not Kind.END:
+            self._post()
+        return header, buffer
+
+
+class _Outbox:
+    """What goes to the master, kept alive until MPI has it."""
+
+    def __init__(self, comm: MPI.Comm) -> None:
+        self._comm = comm
+        self._pending: list[tuple[MPI.Request, Buffer]] = []
+        self.reply_bytes = 0
+
+    def send(self, message: Buffer) -> None:
+        """Start sending."""
+        self._pending.append((self._comm.Isend([message, MPI.BYTE], dest=0, tag=TAG), message))
+
+    def empty(self) -> bool:
+        """Say whether all sends are complete."""
+        self._pending = [(request, kept) for request, kept in self._pending if not request.Test()]
+        return not self._pending
+
+
+def serve(job: Job, *, run: int, master_timeout: float, prepare: Callable[[], Worker]) -> None:
+    """Be a worker until the master says STOP, and then END; the caller then ends the job.
+
+    An exception of ``prepare`` (which loads the data) or of the work itself is sent home, and ends the whole run from there.
+
+    Raises
+    ------
+    MasterGone : the master's process is gone, or it has been silent for ``master_timeout`` seconds.
+    """
+    me = job.rank - 1
+    outbox = _Outbox(job.comm)
+    inbox = _Inbox(job.comm, run)
+    step = -1
+    try:
+        try:
+            worker = prepare()
+            task_format = TaskFormat(job.workers, worker.layout.size)
+            inbox.open(task_format.nbytes)
+            outbox.send(with_json(Kind.READY, run, me, {"host": platform.node(), "pid": os.getpid()}))
+            while True:
+                header, buffer = _next(inbox, outbox, master_timeout)
+                if header.kind is Kind.STOP:
+                    break
+                if header.kind is not Kind.TASK or inbox.poll():
+                    continue  # a note, or a task with something newer right behind it
+                step = header.step
+                _work(worker, task_format.read(header, buffer), inbox, outbox, run)
+        except (MPI.Exception, MasterGone):
+            raise
+        except Exception as error:
+            outbox.send(_confession(error, run, me, step))
+            inbox.open(HEADER_BYTES)
+            while _next(inbox, outbox, master_timeout)[0].kind is not Kind.STOP:
+                pass
+        _flush(inbox, outbox, master_timeout)
+        outbox.send(with_json(Kind.BYE, run, me, {"uplink_bytes": outbox.reply_bytes}))
+        header, _ = _next(inbox, outbox, master_timeout)
+        while header.kind is not Kind.END:
+            header, _ = _next(inbox, outbox, master_timeout)
+        job.damaged = header.step != 0
+    except MPI.Exception as error:
+        raise MasterGone(f"worker {me}: lost the master ({error})") from error
+
+
+def _next(inbox: _Inbox, outbox: _Outbox, seconds: float) -> tuple[Header, Buffer]:
+    backoff = Backoff()
+    until = time.monotonic() + seconds
+    while not inbox.poll():
+        outbox.empty()  # sends move on only while somebody looks
+        if time.monotonic() > until:
+            raise MasterGone(f"the master (rank 0) has been silent for {seconds:g} s")
+        backoff.sleep()
+    return inbox.take()
+
+
+def _flush(inbox: _Inbox, outbox: _Outbox, seconds: float) -> None:
+    backoff = Backoff()
+    until = time.monotonic() + seconds
+    while not outbox.empty():
+        inbox.poll()
+        if time.monotonic() > until:
+            raise MasterGone(f"the master (rank 0) has not taken the last message within {seconds:g} s")
+        backoff.sleep()
+
+
+def _work(worker: Worker, task: Task, inbox: _Inbox, outbox: _Outbox, run: int) -> None:
+    """Do one task and send the reply, unless something newer comes."""
+    job = worker.handle(task)
+    slept = computed = 0.0
+    try:
+        while True:
+            began = time.perf_counter()
+            try:
+                pause = next(job)
+            except StopIteration as done:
+                reply: Reply = done.value
+                break
+            finally:
+                computed += time.perf_counter() - began
+            if isinstance(pause, Sleep):
+                slept = pause.seconds
+            if _superseded(pause, inbox, outbox):
+                return
+    finally:
+        job.close()
+    header = Header(Kind.REPLY, run, reply.worker, reply.step, reply.loss, slept, computed, reply.message.size - HEADER_BYTES)
+    header.write(reply.message)
+    outbox.send(reply.message)
+    outbox.reply_bytes += reply.message.size
+
+
+def _superseded(pause: Pause, inbox: _Inbox, outbox: _Outbox) -> bool:
+    """Live through a pause; say whether something newer has come in it."""
+    until = time.monotonic() + (pause.seconds if isinstance(pause, Sleep) else 0.0)
+    backoff = Backoff()
+    while not inbox.poll():
+        left = until - time.monotonic()
+        # The last reply must be out before it may be overwritten.
+        if left <= 0.0 and (not isinstance(pause, Encode) or outbox.empty()):
+            return False
+        outbox.empty()
+        backoff.sleep(left if left > 0.0 else 1.0)
+    return True
+
+
+def _confession(error: Exception, run: int, worker: int, step: int) -> Buffer:
+    """Return the ERROR message for an exception: gcdl's own errors speak for themselves, others bring their traceback."""
+    expected = isinstance(error, GcdlError)
+    text = "" if expected else "".join(traceback.format_exception(error))
+    body = {
+        "message": str(error) if expected else f"{type(error).__name__}: {error}"[:1000],
+        "traceback": text[-_TRACEBACK_CHARACTERS:],
+        "exit_code": error.exit_code if isinstance(error, GcdlError) else WorkerError.exit_code,
+        "host": platform.node(),
+    }
+    return with_json(Kind.ERROR, run, worker, body, step=step)
