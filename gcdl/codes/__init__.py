@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from gcdl.codes.base import GradientCode, noise_gain
 from gcdl.codes.cyclic_repetition import cyclic_repetition
-from gcdl.codes.decoders import DECODERS, Decoder, add_up, least_squares
+from gcdl.codes.decoders import DECODERS, Decoder, add_up, least_squares, majority, mmse, one_step
 from gcdl.codes.fractional_repetition import fractional_repetition
 from gcdl.codes.sgc import sgc
 from gcdl.codes.uncoded import uncoded
@@ -29,7 +29,10 @@ __all__ = [
     "cyclic_repetition",
     "fractional_repetition",
     "least_squares",
+    "majority",
+    "mmse",
     "noise_gain",
+    "one_step",
     "sgc",
     "uncoded",
 ]
