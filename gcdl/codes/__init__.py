@@ -7,6 +7,7 @@ the config's ``[code]`` table.
 from collections.abc import Callable
 
 from gcdl.codes.base import GradientCode, noise_gain
+from gcdl.codes.cyclic_mds import cyclic_mds
 from gcdl.codes.cyclic_repetition import cyclic_repetition
 from gcdl.codes.decoders import DECODERS, Decoder, add_up, least_squares, majority, mmse, one_step
 from gcdl.codes.fractional_repetition import fractional_repetition
@@ -17,6 +18,7 @@ CODES: dict[str, Callable[..., GradientCode]] = {
     "uncoded": uncoded,
     "fractional_repetition": fractional_repetition,
     "cyclic_repetition": cyclic_repetition,
+    "cyclic_mds": cyclic_mds,
     "sgc": sgc,
 }
 
@@ -26,6 +28,7 @@ __all__ = [
     "Decoder",
     "GradientCode",
     "add_up",
+    "cyclic_mds",
     "cyclic_repetition",
     "fractional_repetition",
     "least_squares",

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from gcdl.codes import CODES, DECODERS, GradientCode, add_up, cyclic_repetition, least_squares, noise_gain, sgc
-from gcdl.codes import cyclic_repetition as cyclic_function
+from gcdl.codes import CODES, DECODERS, GradientCode, add_up, least_squares, noise_gain, sgc
 from gcdl.errors import ConfigError, ParameterError
 
 TABLE = [
@@ -26,6 +25,10 @@ TABLE = [
     ("cyclic_repetition", 5, 5, {"stragglers": 2}),
     ("cyclic_repetition", 7, 7, {"stragglers": 3}),
     ("cyclic_repetition", 4, 4, {"stragglers": 3}),
+    ("cyclic_mds", 5, 5, {"stragglers": 0}),
+    ("cyclic_mds", 5, 5, {"stragglers": 2}),
+    ("cyclic_mds", 8, 8, {"stragglers": 3}),
+    ("cyclic_mds", 4, 4, {"stragglers": 3}),
     ("sgc", 6, 6, {}),
     ("sgc", 5, 13, {"replication": 3, "stragglers": 1}),
     ("sgc", 7, 4, {"replication": 2, "p": 0.3}),
@@ -150,12 +153,13 @@ EXACT = [
     *(("uncoded", n, k, {}) for n in range(1, 10) for k in (n, n + 1, 2 * n + 1)),
     *(
         ("fractional_repetition", n, k, {"stragglers": s})
-        for n in range(1, 10)
+        for n in range(1, 13)
         for s in range(n)
         if n % (s + 1) == 0
         for k in {n // (s + 1), n, n + 3}
     ),
-    *(("cyclic_repetition", n, n, {"stragglers": s}) for n in range(1, 10) for s in range(n)),
+    *(("cyclic_repetition", n, n, {"stragglers": s}) for n in range(1, 13) for s in range(n)),
+    *(("cyclic_mds", n, n, {"stragglers": s}) for n in range(1, 13) for s in range(n) if s == 0 or (n - s) % 2),
 ]
 
 
@@ -173,7 +177,7 @@ def test_a_redundant_code_costs_each_worker_its_load_and_no_more(case):
     loads = (code.B != 0).sum(axis=1)
     replication = (code.B != 0).sum(axis=0)
     assert (replication == params["stragglers"] + 1).all()
-    if kind == "cyclic_repetition":
+    if kind.startswith("cyclic"):
         assert (loads == params["stragglers"] + 1).all()
     groups = n // (params["stragglers"] + 1)
     if kind == "fractional_repetition":
@@ -294,31 +298,6 @@ def test_sgc_spreads_shards_over_pairs_of_workers(n, k, replication, seed):
     assert together.max() <= 2
 
 
-# --- cyclic repetition ----------------------------------------------------------------------------------------------
-
-
-def worst_noise_gain(code):
-    return max(noise_gain(code.decoding_vector(arrived)) for arrived in masks(code.n, [code.n - code.stragglers]))
-
-
-@pytest.mark.parametrize(("n", "s"), [(6, 1), (6, 2), (8, 3)])
-def test_the_searched_cyclic_code_is_no_worse_than_a_single_draw(n, s, monkeypatch):
-    module = inspect.getmodule(cyclic_function)
-    searched = [worst_noise_gain(cyclic_repetition(n, n, np.random.default_rng(seed), stragglers=s)) for seed in range(5)]
-    monkeypatch.setattr(module, "_DRAWS", 1)
-    single = [worst_noise_gain(cyclic_repetition(n, n, np.random.default_rng(seed), stragglers=s)) for seed in range(5)]
-    assert all(best <= one + 1e-12 for best, one in zip(searched, single, strict=True))
-    assert sum(searched) < 0.9 * sum(single)
-
-
-@pytest.mark.parametrize(("n", "s"), [(5, 1), (7, 3), (9, 4)])
-def test_cyclic_rows_have_norm_one_and_cyclic_supports(n, s):
-    code = build("cyclic_repetition", n, n, {"stragglers": s})
-    np.testing.assert_allclose(np.linalg.norm(code.B, axis=1), 1.0)
-    for worker in range(n):
-        assert set(code.shards(worker)) == {(worker + offset) % n for offset in range(s + 1)}
-
-
 # --- k != n ---------------------------------------------------------------------------------------------------------
 
 
@@ -350,6 +329,11 @@ IMPOSSIBLE = [
     ("cyclic_repetition", 4, 5, {"stragglers": 1}, r"as many shards as workers \(4\), not 5"),
     ("cyclic_repetition", 4, 4, {"stragglers": 4}, r"at most n - 1 = 3"),
     ("cyclic_repetition", 4, 4, {"stragglers": 9}, r"at most n - 1 = 3"),
+    ("cyclic_mds", 4, 5, {"stragglers": 1}, r"as many shards as workers \(4\), not 5"),
+    ("cyclic_mds", 6, 6, {"stragglers": 2}, r"possible values of stragglers: 0, 1, 3, 5$"),
+    ("cyclic_mds", 7, 7, {"stragglers": 1}, r"possible values of stragglers: 0, 2, 4, 6$"),
+    ("cyclic_mds", 7, 7, {"stragglers": 8}, r"possible values of stragglers: 0, 2, 4, 6$"),
+    ("cyclic_mds", 1, 1, {"stragglers": 1}, r"possible values of stragglers: 0$"),
     ("sgc", 4, 4, {"replication": 5}, r"replication = 5 must be at most the number of workers, 4"),
     ("sgc", 5, 2, {"replication": 2}, r"2 shards on 2 workers each leave some of the 5 workers"),
     ("sgc", 4, 4, {"stragglers": 4}, r"stragglers = 4 must be at most n - 1 = 3"),
@@ -367,11 +351,11 @@ def test_impossible_parameters_say_what_is_possible(kind, n, k, params, message)
 
 
 def test_the_values_an_error_calls_possible_are_possible():
-    for n in range(1, 10):
+    for kind, n in itertools.product(["fractional_repetition", "cyclic_mds"], range(1, 10)):
         with pytest.raises(ParameterError) as caught:
-            build("fractional_repetition", n, n, {"stragglers": n})
+            build(kind, n, n, {"stragglers": n})
         for s in str(caught.value).rsplit(": ", 1)[1].split(", "):
-            assert build("fractional_repetition", n, n, {"stragglers": int(s)}).stragglers == int(s)
+            assert build(kind, n, n, {"stragglers": int(s)}).stragglers == int(s)
 
 
 @pytest.mark.parametrize(
