@@ -17,6 +17,7 @@ from gcdl.types import IntVector, Mask, Matrix, Weights
 _RANK = 1e-14  # of B B^T
 _SINGULAR = 1e-9  # of N_S
 _INEXACT = 1e-11
+_UNDECODABLE = 1e-8
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +60,6 @@ class FewMissing:
         N_S = self.N[:, missing].transpose(1, 2, 0)  # (P, s, s): N_S^T for each pattern
         wanted = self.whole[missing][..., None]
         y = np.linalg.pinv(N_S, rcond=_SINGULAR) @ wanted
-        if np.abs(N_S @ y - wanted).max(initial=0.0) > _INEXACT:
+        if np.abs(N_S @ y - wanted).max(initial=0.0) > _UNDECODABLE:
             return float("inf")
         return float(np.sqrt(self.whole @ self.whole + (y * y).sum(axis=(1, 2)).max(initial=0.0)))

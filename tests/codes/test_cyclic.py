@@ -71,9 +71,8 @@ def test_a_code_that_fails_in_some_pattern_has_no_finite_worst_noise_gain():
 
 
 LARGE = [
-    (cyclic_repetition, 15, 4), (cyclic_mds, 15, 4), (cyclic_repetition, 24, 3), (cyclic_mds, 24, 3), (cyclic_repetition, 50, 2),
-    (cyclic_repetition, 101, 3), (cyclic_mds, 101, 2), (cyclic_repetition, 200, 4), (cyclic_repetition, 200, 19),
-    (cyclic_repetition, 199, 4), (cyclic_mds, 200, 3),
+    *((cyclic_repetition, n, s) for n, s in [(15, 4), (24, 3), (50, 2), (101, 3), (200, 4), (200, 19), (199, 4)]),
+    *((cyclic_mds, n, s) for n, s in [(15, 4), (24, 3), (101, 2), (200, 3)]),
 ]  # fmt: skip
 
 
