@@ -89,10 +89,25 @@ def test_the_search_is_seeded():
         assert build(n, n, rng(3), stragglers=s).B.tobytes() == build(n, n, rng(3), stragglers=s).B.tobytes()
 
 
-@pytest.mark.parametrize(("n", "s"), [(6, 2), (12, 3), (15, 4), (20, 4)])
+@pytest.mark.parametrize(("n", "s"), [(6, 2), (12, 3), (15, 4), (20, 4), (100, 3)])
 def test_where_s_plus_1_divides_n_the_worst_noise_gain_is_root_n(n, s):
     code = cyclic_repetition(n, n, rng(), stragglers=s)
     assert survey(code, s, rng(), limit=5000).worst_gain == pytest.approx(math.sqrt(n))
+
+
+@pytest.mark.parametrize(("n", "s", "found"), [(7, 2, 5.4), (9, 4, 21.9), (11, 4, 41.0), (12, 4, 18.0)])
+def test_the_search_keeps_the_best_it_has_seen(n, s, found):
+    assert survey(cyclic_repetition(n, n, rng(), stragglers=s), s, rng()).worst_gain < found
+
+
+def test_where_not_all_patterns_can_be_looked_at_regular_ones_are_decoded_all_the_same():
+    # Sampled waves as they are fail when workers at equal distances are missing, which no random pattern shows.
+    n, s = 28, 8
+    code = cyclic_repetition(n, n, rng(), stragglers=s)
+    for first, distance in itertools.product(range(n), range(1, n)):
+        missing = {(first + i * distance) % n for i in range(s)}
+        arrived = np.array([worker not in missing for worker in range(n)])
+        assert code.decoding_error(code.decoding_vector(arrived)) < 1e-8  # ||a|| reaches 1e5 here
 
 
 def unsearched(n, s, seed, *, unit_rows):
