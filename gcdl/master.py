@@ -17,7 +17,7 @@ from gcdl.optimizers import Optimizer
 from gcdl.records import StepRecord
 from gcdl.timeline import ReplyTiming, StepTiming
 from gcdl.transport.base import Transport
-from gcdl.types import aligned_vector
+from gcdl.types import Weights, aligned_vector
 from gcdl.wait import WaitRule
 
 _NEWS_SECONDS = 10.0
@@ -90,11 +90,13 @@ class Master:
         timed_out = self._gather(step, began, gathered)
         waited = clock()
 
-        a = self.code.decoding_vector(gathered.arrived)
         used = [gathered.replies[worker] for worker in sorted(gathered.replies)]
+        noise = self._noise(used) if self.code.decoder.needs_noise else None
+        a = self.code.decoding_vector(gathered.arrived, noise)
         self.codec.decode(
             [Message(r.payload, float(a[r.worker]), Draw(self.seed, step, r.worker)) for r in used], self._gradient
         )
+        self.code.decoder.finish(self._gradient)
         decoded = clock()
         self.optimizer.step(self._gradient)
         ended = clock()
@@ -123,6 +125,15 @@ class Master:
     def lost(self) -> list[int]:
         """The ids of the workers that are gone."""
         return [int(worker) for worker in np.flatnonzero(~self._alive)]
+
+    def _noise(self, replies: list[Reply]) -> Weights:
+        """Return v, (n,): the noise energy of each reply as a share of the signal energy of all; see the MMSE decoder."""
+        v = np.zeros(self.code.n)
+        total = 0.0
+        for reply in replies:
+            signal, v[reply.worker] = self.codec.energy(reply.payload)
+            total += signal
+        return v / total if total > 0.0 else v * 0.0
 
     def _gather(self, step: int, began: float, gathered: _Gathered) -> bool:
         """Collect replies to ``step`` until the wait rule is met; return whether it timed out instead."""

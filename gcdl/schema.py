@@ -108,8 +108,10 @@ def validate(model: type[ModelT], values: Mapping[str, Any], path: str, where: s
     try:
         return model.model_validate({key: _frozen(value) for key, value in values.items()})
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        location = prefix + ".".join(str(part) for part in first["loc"])
+        findings = error.errors(include_url=False)
+        # A key of several types has a finding for each: the one that goes deepest is of the type that was meant.
+        first = max((one for one in findings if one["loc"][0] == findings[0]["loc"][0]), key=lambda one: len(one["loc"]))
+        location = prefix + ".".join(str(part) for i, part in enumerate(first["loc"]) if i == 0 or isinstance(part, int))
         if first["type"] == "missing":
             raise ConfigError(f"{location}: missing") from None
         found = first["input"]

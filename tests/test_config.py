@@ -253,7 +253,7 @@ FINDINGS = [
     (["problem.k=3"], r"^problem\.k: unknown key"),
     (["problem.seed=3"], r"^problem\.seed: unknown key"),
     # unknown kinds
-    (["code.kind=cyclic"], r"^code\.kind: unknown kind 'cyclic'; did you mean 'cyclic_repetition'\?"),
+    (["code.kind=cyclic_rep"], r"^code\.kind: unknown kind 'cyclic_rep'; did you mean 'cyclic_repetition'\?"),
     (["compressor.kind=signs"], r"^compressor\.kind: unknown kind 'signs'; did you mean 'sign'\?"),
     (["optimizer.kind=Adam"], r"^optimizer\.kind: unknown kind 'Adam'; did you mean 'adam'\?"),
     (["wait.kind=7"], r"^wait\.kind: unknown kind 7 \(valid: first_replies, decodable, deadline"),
@@ -274,7 +274,9 @@ FINDINGS = [
     (["problem.shards=0"], r"^problem\.shards: 0: input should be greater than or equal to 1$"),
     (["problem.features=1.5"], r"^problem\.features: 1\.5: input should be a valid integer"),
     (["compressor.error_feedback=1"], r"^compressor\.error_feedback: 1: input should be a valid boolean$"),
-    (["code.decoder=magic"], r"^code\.decoder: 'magic': input should be 'sum'.* or 'least_squares'"),
+    (["code.kind=sgc", "code.p=[0.1, 1.5]"], r"^code\.p\.1: 1\.5: input should be less than 1$"),
+    (["code.kind=sgc", "code.p=1.0"], r"^code\.p: 1\.0: input should be less than 1$"),
+    (["code.decoder=magic"], r"^code\.decoder: 'magic': input should be 'sum', .*'least_squares'"),
     (
         ["compressor.kind=stochastic_sign", "compressor.scale=mean"],
         r"^compressor\.scale: 'mean': input should be 'max', 'l2' or",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from gcdl.codes import fractional_repetition
+from gcdl.codes import fractional_repetition, majority, mmse
 from gcdl.compressors import Identity
 from gcdl.config import Experiment, parse
 from gcdl.errors import TooManyLost, WorkerLost
@@ -248,3 +249,25 @@ def test_the_last_record_comes_after_the_shutdown_and_counts_what_was_drained():
     (record,) = master.run(1)
     assert record.late == 2
     assert record.uplink_bytes == 3 * (HEADER_BYTES + 4 * D) + 100
+
+
+def sent_to(decoder, values: dict[int, float]) -> tuple[Master, Script]:
+    master, transport = scripted({0: [(i, 0, value) for i, value in values.items()]})
+    master.code = replace(master.code, decoder=decoder)
+    return master, transport
+
+
+def test_a_majority_steps_by_the_sign_of_the_vote():
+    master, _ = sent_to(majority, {0: 5.0, 1: -1.0, 2: -1.0})
+    list(master.run(1))
+    np.testing.assert_array_equal(master.optimizer.parameters, -1.0)  # minus the sign of +3
+
+
+def test_an_mmse_decoder_is_told_the_noise_of_each_message():
+    master, _ = sent_to(mmse, {0: 1.0, 1: 1.0, 3: 2.0})
+    master.codec.energy = lambda payload: (4.0, 6.0 if payload.view(np.float32)[0] == 2.0 else 0.0)
+    list(master.run(1))
+    # Group 0 is without noise, so it is averaged. Group 1: minimise 2 (a - 1)^2 + lambda a^2 v; lambda = 3 rows of 2 ones,
+    # v = 6 of 3 * 4.
+    a = 2.0 / (2.0 + 6.0 * 6.0 / 12.0)
+    np.testing.assert_allclose(master.optimizer.parameters, -(1.0 + 2.0 * a), rtol=1e-6)

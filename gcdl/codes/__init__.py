@@ -7,9 +7,13 @@ the config's ``[code]`` table.
 from collections.abc import Callable
 
 from gcdl.codes.base import GradientCode, noise_gain
+from gcdl.codes.bernoulli import bernoulli
+from gcdl.codes.bibd import bibd
+from gcdl.codes.cyclic_mds import cyclic_mds
 from gcdl.codes.cyclic_repetition import cyclic_repetition
-from gcdl.codes.decoders import DECODERS, Decoder, add_up, least_squares
+from gcdl.codes.decoders import DECODERS, Decoder, add_up, least_squares, majority, mmse, one_step
 from gcdl.codes.fractional_repetition import fractional_repetition
+from gcdl.codes.graph import graph
 from gcdl.codes.sgc import sgc
 from gcdl.codes.uncoded import uncoded
 
@@ -17,7 +21,11 @@ CODES: dict[str, Callable[..., GradientCode]] = {
     "uncoded": uncoded,
     "fractional_repetition": fractional_repetition,
     "cyclic_repetition": cyclic_repetition,
+    "cyclic_mds": cyclic_mds,
     "sgc": sgc,
+    "bernoulli": bernoulli,
+    "graph": graph,
+    "bibd": bibd,
 }
 
 __all__ = [
@@ -26,10 +34,17 @@ __all__ = [
     "Decoder",
     "GradientCode",
     "add_up",
+    "bernoulli",
+    "bibd",
+    "cyclic_mds",
     "cyclic_repetition",
     "fractional_repetition",
+    "graph",
     "least_squares",
+    "majority",
+    "mmse",
     "noise_gain",
+    "one_step",
     "sgc",
     "uncoded",
 ]

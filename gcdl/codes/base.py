@@ -8,6 +8,7 @@ zero off A, with a B as near to the all-ones row as it can, and takes sum_i a_i 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,6 +29,8 @@ class GradientCode:
     B : (n, k) float64. Its support says which worker holds which shard.
     decoder : picks a from B and the arrived set.
     stragglers : s, the number of missing workers the code was made for. The master waits for n - s by default.
+    closed_form : the least-squares a, (n,), of an arrived set, where this B has one that is faster than solving;
+        returns None where it has not. Other decoders don't ask it.
 
     Raises
     ------
@@ -37,6 +40,7 @@ class GradientCode:
     B: Matrix
     decoder: Decoder = least_squares
     stragglers: int = 0
+    closed_form: Callable[[Mask], Weights | None] | None = None
     _cache: OrderedDict[bytes, Weights] = field(default_factory=OrderedDict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -65,21 +69,34 @@ class GradientCode:
         """Return the shards that a worker holds, in ascending order."""
         return np.flatnonzero(self.B[worker])
 
-    def decoding_vector(self, arrived: Mask) -> Weights:
-        """Return a, (n,) float64 and read-only, zero for workers that have not arrived. Cached by arrived set."""
+    def decoding_vector(self, arrived: Mask, noise: Weights | None = None) -> Weights:
+        """Return a, (n,) float64 and read-only, zero for workers that have not arrived.
+
+        ``noise``, (n,): v_i of the arrived messages, for a decoder that asks for it. What depends on it is made anew each
+        time; everything else is cached by arrived set.
+        """
+        if noise is not None and self.decoder.needs_noise:
+            return self._solve(arrived, noise[arrived])
         key = np.packbits(arrived).tobytes()
         found = self._cache.get(key)
         if found is None:
-            found = np.zeros(self.n)
-            if arrived.any():
-                found[arrived] = self.decoder(self.B[arrived])
-            found.setflags(write=False)
-            self._cache[key] = found
+            found = self._cache[key] = self._solve(arrived, None)
             if len(self._cache) > _CACHED_PATTERNS:
                 self._cache.popitem(last=False)
         else:
             self._cache.move_to_end(key)
         return found
+
+    def _solve(self, arrived: Mask, noise: Weights | None) -> Weights:
+        a = None
+        if self.closed_form is not None and self.decoder is least_squares:
+            a = self.closed_form(arrived)
+        if a is None:
+            a = np.zeros(self.n)
+            if arrived.any():
+                a[arrived] = self.decoder(self.B[arrived], noise)
+        a.setflags(write=False)
+        return a
 
     def decoding_error(self, a: Weights) -> float:
         """Return ||a B - 1||: how far the decoded gradient is from the sum over all shards."""

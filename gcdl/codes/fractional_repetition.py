@@ -1,8 +1,9 @@
 """Fractional repetition: s + 1 workers form a group and hold the same shards.
 
 Tandon, Lei, Dimakis and Karampatziakis, *Gradient Coding*, ICML 2017, section 4.1. Any s stragglers leave one worker in
-each group, and one is enough. Where we differ: all replicas of a group that have arrived are averaged (least squares
-does so by itself), because the average has the same mean as one of them and less compression noise.
+each group, and one is enough. Where we differ: all replicas of a group that have arrived are averaged, because the average
+has the same mean as one of them and less compression noise. Least squares does so by itself; the closed form is
+a_i = 1 / (the number of i's group that have arrived).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import numpy as np
 
 from gcdl.codes.base import GradientCode
 from gcdl.errors import ParameterError
-from gcdl.types import Natural
+from gcdl.types import Mask, Natural, Weights
 
 
 def fractional_repetition(n: int, k: int, *, stragglers: Natural = 1) -> GradientCode:
@@ -34,4 +35,10 @@ def fractional_repetition(n: int, k: int, *, stragglers: Natural = 1) -> Gradien
     for group, shards in enumerate(np.array_split(np.arange(k), groups)):
         first = group * (stragglers + 1)
         B[first : first + stragglers + 1, shards] = 1.0
-    return GradientCode(B, stragglers=stragglers)
+
+    def average(arrived: Mask) -> Weights:
+        here = arrived.reshape(groups, stragglers + 1)
+        replicas = np.maximum(here.sum(axis=1, keepdims=True), 1)
+        return np.asarray(here / replicas, dtype=np.float64).ravel()
+
+    return GradientCode(B, stragglers=stragglers, closed_form=average)

@@ -61,6 +61,10 @@ class Codec(Protocol):
         """Overwrite ``into``, (d,), with the weighted sum of the messages, added up in the order given."""
         ...
 
+    def energy(self, payload: Buffer) -> tuple[float, float]:
+        """Return estimates of ||x||^2 and of E||Q(x) - x||^2 for the x behind a message: what an MMSE decoder goes by."""
+        ...
+
 
 class Compressor(Protocol):
     """The recipe."""

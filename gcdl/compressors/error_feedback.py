@@ -72,3 +72,7 @@ class ErrorFeedbackCodec:
     def decode(self, messages: Sequence[Message], into: Vector) -> None:
         """Overwrite ``into`` with the weighted sum of the messages, as the inner compressor decodes them."""
         self.inner.decode(messages, into)
+
+    def energy(self, payload: Buffer) -> tuple[float, float]:
+        """Return what the inner compressor says: of x + e, not of x."""
+        return self.inner.energy(payload)

@@ -1,7 +1,12 @@
-"""The engine of every one-bit compressor: it lays out the payload and decodes; a quantiser decides the bits."""
+"""The engine of every one-bit compressor: it lays out the payload and decodes; a quantiser decides the bits.
+
+A message tells its energy, size * M^2 for a tensor of scale M, but not how much of it is signal. ``signal_share``,
+||x||^2 / (size M^2) for a tensor of that size, comes from the quantiser: exact where M is a norm, else as for normal x.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -25,10 +30,22 @@ Quantiser = Callable[[Vector, Layout, Draw, Buffer, Vector, Scratch], None]
 """(x, layout, draw, bits out (ceil(d/8),), scales out (T,), scratch): writes the bits and the scales of x, (d,)."""
 
 
+def normal_share(size: int) -> float:
+    """Return ||x||^2 / (size M^2) for normal x and M = mean|x|: pi / 2."""
+    return math.pi / 2.0
+
+
 class SignCodec(Stateless):
     """Bits, then one float32 scale per tensor (``scaled``) or none, every value then being +-1."""
 
-    def __init__(self, layout: Layout, quantise: Quantiser, *, scaled: bool) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        quantise: Quantiser,
+        *,
+        scaled: bool,
+        signal_share: Callable[[int], float] = normal_share,
+    ) -> None:
         d, tensors = layout.size, len(layout.names)
         self.layout = layout
         self.quantise = quantise
@@ -38,6 +55,8 @@ class SignCodec(Stateless):
         self._scales = np.ones(tensors, dtype=np.float32)
         self._scratch = Scratch(np.empty(d, dtype=np.bool_), np.empty(min(d, DRAW_BLOCK), dtype=np.float32))
         self._sum = SignSum(layout)
+        self._sizes = np.array([where.stop - where.start for where in layout.slices], dtype=np.float64)
+        self._shares = np.array([signal_share(int(size)) if size else 1.0 for size in self._sizes])
 
     def compress(self, x: Vector, state: State, draw: Draw, out: Buffer) -> State:
         """Write the bits, then the scales; see :class:`gcdl.compressors.base.Codec`."""
@@ -52,5 +71,17 @@ class SignCodec(Stateless):
         for row, message in zip(weights, messages, strict=True):
             row[:] = message.weight
             if self.scaled:
-                row *= np.frombuffer(message.payload[self._bits_bytes :].tobytes(), dtype=np.float32)
+                row *= self._read_scales(message.payload)
         self._sum([message.payload[: self._bits_bytes] for message in messages], weights, into)
+
+    def energy(self, payload: Buffer) -> tuple[float, float]:
+        """Return ||x||^2 and E||Q(x) - x||^2 as the scales tell: both in shares of size * M^2 per tensor.
+
+        With share the signal's, the noise's is |1 - share|: M^2 - x_j^2 for an unbiased quantiser; for a deterministic one
+        with M = mean|x| the squared error x_j^2 - M^2.
+        """
+        square = self._sizes * (self._read_scales(payload).astype(np.float64) ** 2 if self.scaled else 1.0)
+        return float(square @ self._shares), float(square @ np.abs(1.0 - self._shares))
+
+    def _read_scales(self, payload: Buffer) -> Vector:
+        return np.frombuffer(payload[self._bits_bytes :].tobytes(), dtype=np.float32)

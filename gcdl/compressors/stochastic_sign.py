@@ -17,6 +17,7 @@ per block of coordinates: (r + delta) / 2^15 is then uniform on [-1, 1), so the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
@@ -48,13 +49,25 @@ class StochasticSign:
 
     def codec(self, layout: Layout) -> SignCodec:
         """Return a codec of ceil(d/8) + 4 T bytes a message."""
-        return SignCodec(layout, self.quantise, scaled=True)
+        return SignCodec(layout, self.quantise, scaled=True, signal_share=self.signal_share)
 
     def magnitude(self, x: Vector) -> float:
         """Return M for one tensor."""
         if self.scale == "max":
             return max_abs(x)
         return norm2(x) * (1.0 if self.scale == "l2" else self.clip / max(x.size, 1) ** 0.5)
+
+    def signal_share(self, size: int) -> float:
+        """Return ||x||^2 / (size M^2) of a tensor: exact for l2 and rms, for max as if x were normal.
+
+        The median of max|x| over ``size`` standard normals is the z with P(|x| <= z)^size = 1/2. Heavier tails have a smaller
+        share: then the noise is a little more than this says.
+        """
+        if self.scale == "l2":
+            return 1.0 / size
+        if self.scale == "rms":
+            return 1.0 / self.clip**2
+        return 1.0 / max(1.0, NormalDist().inv_cdf((1.0 + 0.5 ** (1.0 / size)) / 2.0)) ** 2
 
     def quantise(self, x: Vector, layout: Layout, draw: Draw, bits: Buffer, scales: Vector, scratch: Scratch) -> None:
         """Write one random bit per coordinate and M of each tensor."""

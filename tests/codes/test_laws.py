@@ -2,6 +2,8 @@
 
 import inspect
 import itertools
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from gcdl.codes import CODES, DECODERS, GradientCode, add_up, cyclic_repetition, least_squares, noise_gain, sgc
-from gcdl.codes import cyclic_repetition as cyclic_function
+from gcdl.codes import CODES, DECODERS, GradientCode, add_up, least_squares, noise_gain, sgc
 from gcdl.errors import ConfigError, ParameterError
 
 TABLE = [
@@ -26,11 +27,27 @@ TABLE = [
     ("cyclic_repetition", 5, 5, {"stragglers": 2}),
     ("cyclic_repetition", 7, 7, {"stragglers": 3}),
     ("cyclic_repetition", 4, 4, {"stragglers": 3}),
+    ("cyclic_mds", 5, 5, {"stragglers": 0}),
+    ("cyclic_mds", 5, 5, {"stragglers": 2}),
+    ("cyclic_mds", 8, 8, {"stragglers": 3}),
+    ("cyclic_mds", 4, 4, {"stragglers": 3}),
     ("sgc", 6, 6, {}),
     ("sgc", 5, 13, {"replication": 3, "stragglers": 1}),
     ("sgc", 7, 4, {"replication": 2, "p": 0.3}),
     ("sgc", 4, 4, {"replication": 4, "p": 0.0}),
     ("sgc", 6, 60, {"replication": 1, "stragglers": 2}),
+    ("sgc", 5, 8, {"replication": 3, "p": (0.1, 0.0, 0.5, 0.3, 0.2)}),
+    ("bernoulli", 6, 6, {}),
+    ("bernoulli", 5, 13, {"replication": 3, "stragglers": 1}),
+    ("bernoulli", 7, 4, {"replication": 4, "p": 0.3, "regularised": True}),
+    ("graph", 6, 6, {}),
+    ("graph", 6, 4, {"replication": 3, "stragglers": 1}),
+    ("graph", 5, 13, {"replication": 2, "stragglers": 2}),
+    ("bibd", 7, 7, {}),
+    ("bibd", 7, 7, {"replication": 4, "stragglers": 2}),
+    ("bibd", 6, 4, {"replication": 3}),
+    ("bibd", 4, 6, {"replication": 2, "stragglers": 1}),
+    ("bibd", 9, 12, {"replication": 3}),
 ]
 
 
@@ -150,12 +167,13 @@ EXACT = [
     *(("uncoded", n, k, {}) for n in range(1, 10) for k in (n, n + 1, 2 * n + 1)),
     *(
         ("fractional_repetition", n, k, {"stragglers": s})
-        for n in range(1, 10)
+        for n in range(1, 13)
         for s in range(n)
         if n % (s + 1) == 0
         for k in {n // (s + 1), n, n + 3}
     ),
-    *(("cyclic_repetition", n, n, {"stragglers": s}) for n in range(1, 10) for s in range(n)),
+    *(("cyclic_repetition", n, n, {"stragglers": s}) for n in range(1, 13) for s in range(n)),
+    *(("cyclic_mds", n, n, {"stragglers": s}) for n in range(1, 13) for s in range(n) if s == 0 or (n - s) % 2),
 ]
 
 
@@ -173,7 +191,7 @@ def test_a_redundant_code_costs_each_worker_its_load_and_no_more(case):
     loads = (code.B != 0).sum(axis=1)
     replication = (code.B != 0).sum(axis=0)
     assert (replication == params["stragglers"] + 1).all()
-    if kind == "cyclic_repetition":
+    if kind.startswith("cyclic"):
         assert (loads == params["stragglers"] + 1).all()
     groups = n // (params["stragglers"] + 1)
     if kind == "fractional_repetition":
@@ -284,6 +302,23 @@ def test_sgc_is_unbiased_when_exactly_s_workers_straggle(n, k, replication, s):
     assert_mean_is_one(np.array([code.decoding_vector(arrived) @ code.B for arrived in patterns]))
 
 
+@pytest.mark.parametrize(("n", "k", "replication"), [(6, 6, 2), (6, 9, 3), (8, 4, 4)])
+@pytest.mark.parametrize("kind", ["bernoulli", "graph"])
+@pytest.mark.parametrize("s", [0, 1, 3])
+def test_the_sum_of_an_approximate_code_is_unbiased(kind, n, k, replication, s):
+    code = replace(build(kind, n, k, {"replication": replication, "stragglers": s}), decoder=add_up)
+    rng = np.random.default_rng(2)
+    patterns = [~np.isin(np.arange(n), rng.choice(n, s, replace=False)) for _ in range(3000)]
+    assert_mean_is_one(np.array([code.decoding_vector(arrived) @ code.B for arrived in patterns]))
+
+
+def test_heterogeneous_sgc_is_unbiased_when_workers_straggle_with_their_own_probabilities():
+    p = (0.05, 0.1, 0.6, 0.3, 0.2, 0.4)
+    code = sgc(6, 9, np.random.default_rng(1), replication=3, p=p)
+    rng = np.random.default_rng(2)
+    assert_mean_is_one(np.array([code.decoding_vector(rng.random(6) >= np.array(p)) @ code.B for _ in range(6000)]))
+
+
 @pytest.mark.parametrize(("n", "k", "replication"), [(6, 15, 2), (7, 21, 2), (10, 20, 2), (8, 8, 3)])
 @pytest.mark.parametrize("seed", range(5))
 def test_sgc_spreads_shards_over_pairs_of_workers(n, k, replication, seed):
@@ -292,31 +327,6 @@ def test_sgc_spreads_shards_over_pairs_of_workers(n, k, replication, seed):
     together = support @ support.T
     np.fill_diagonal(together, 0)
     assert together.max() <= 2
-
-
-# --- cyclic repetition ----------------------------------------------------------------------------------------------
-
-
-def worst_noise_gain(code):
-    return max(noise_gain(code.decoding_vector(arrived)) for arrived in masks(code.n, [code.n - code.stragglers]))
-
-
-@pytest.mark.parametrize(("n", "s"), [(6, 1), (6, 2), (8, 3)])
-def test_the_searched_cyclic_code_is_no_worse_than_a_single_draw(n, s, monkeypatch):
-    module = inspect.getmodule(cyclic_function)
-    searched = [worst_noise_gain(cyclic_repetition(n, n, np.random.default_rng(seed), stragglers=s)) for seed in range(5)]
-    monkeypatch.setattr(module, "_DRAWS", 1)
-    single = [worst_noise_gain(cyclic_repetition(n, n, np.random.default_rng(seed), stragglers=s)) for seed in range(5)]
-    assert all(best <= one + 1e-12 for best, one in zip(searched, single, strict=True))
-    assert sum(searched) < 0.9 * sum(single)
-
-
-@pytest.mark.parametrize(("n", "s"), [(5, 1), (7, 3), (9, 4)])
-def test_cyclic_rows_have_norm_one_and_cyclic_supports(n, s):
-    code = build("cyclic_repetition", n, n, {"stragglers": s})
-    np.testing.assert_allclose(np.linalg.norm(code.B, axis=1), 1.0)
-    for worker in range(n):
-        assert set(code.shards(worker)) == {(worker + offset) % n for offset in range(s + 1)}
 
 
 # --- k != n ---------------------------------------------------------------------------------------------------------
@@ -350,9 +360,32 @@ IMPOSSIBLE = [
     ("cyclic_repetition", 4, 5, {"stragglers": 1}, r"as many shards as workers \(4\), not 5"),
     ("cyclic_repetition", 4, 4, {"stragglers": 4}, r"at most n - 1 = 3"),
     ("cyclic_repetition", 4, 4, {"stragglers": 9}, r"at most n - 1 = 3"),
+    ("cyclic_mds", 4, 5, {"stragglers": 1}, r"as many shards as workers \(4\), not 5"),
+    ("cyclic_mds", 6, 6, {"stragglers": 2}, r"possible values of stragglers: 0, 1, 3, 5$"),
+    ("cyclic_mds", 7, 7, {"stragglers": 1}, r"possible values of stragglers: 0, 2, 4, 6$"),
+    ("cyclic_mds", 7, 7, {"stragglers": 8}, r"possible values of stragglers: 0, 2, 4, 6$"),
+    ("cyclic_mds", 1, 1, {"stragglers": 1}, r"possible values of stragglers: 0$"),
     ("sgc", 4, 4, {"replication": 5}, r"replication = 5 must be at most the number of workers, 4"),
     ("sgc", 5, 2, {"replication": 2}, r"2 shards on 2 workers each leave some of the 5 workers"),
     ("sgc", 4, 4, {"stragglers": 4}, r"stragglers = 4 must be at most n - 1 = 3"),
+    *(
+        (kind, n, k, params, message)
+        for kind in ("bernoulli", "graph")
+        for n, k, params, message in [
+            (4, 4, {"replication": 5}, r"replication = 5 must be at most the number of workers, 4"),
+            (5, 2, {"replication": 2}, r"2 shards on 2 workers each leave some of the 5 workers"),
+            (4, 4, {"stragglers": 4}, r"stragglers = 4 must be at most n - 1 = 3"),
+        ]
+    ),
+    ("bibd", 7, 7, {"stragglers": 7}, r"stragglers = 7 must be at most n - 1 = 6"),
+    (
+        "bibd",
+        8,
+        8,
+        {"replication": 3},
+        r"8 workers, 8 shards, replication 3; the nearest: .*7 workers, 7 shards, replication 3",
+    ),
+    ("bibd", 20, 21, {}, r"20 workers, 21 shards; the nearest: 21 workers, 21 shards, replication 5;"),
 ]
 
 
@@ -367,11 +400,27 @@ def test_impossible_parameters_say_what_is_possible(kind, n, k, params, message)
 
 
 def test_the_values_an_error_calls_possible_are_possible():
-    for n in range(1, 10):
+    for kind, n in itertools.product(["fractional_repetition", "cyclic_mds"], range(1, 10)):
         with pytest.raises(ParameterError) as caught:
-            build("fractional_repetition", n, n, {"stragglers": n})
+            build(kind, n, n, {"stragglers": n})
         for s in str(caught.value).rsplit(": ", 1)[1].split(", "):
-            assert build("fractional_repetition", n, n, {"stragglers": int(s)}).stragglers == int(s)
+            assert build(kind, n, n, {"stragglers": int(s)}).stragglers == int(s)
+
+
+def test_the_designs_an_error_calls_nearest_exist():
+    for n, k, replication in [(8, 8, 3), (20, 21, None), (100, 100, 9), (1, 1, 1), (1000, 1000, 3)]:
+        with pytest.raises(ParameterError) as caught:
+            build("bibd", n, k, {"replication": replication})
+        nearest = re.findall(r"(\d+) workers, (\d+) shards, replication (\d+)", str(caught.value).split("nearest:")[1])
+        assert len(nearest) == 4
+        for N, K, r in nearest:
+            code = build("bibd", int(N), int(K), {"replication": int(r)})
+            assert ((code.B != 0).sum(axis=0) == int(r)).all()
+
+
+def test_a_list_of_probabilities_must_have_one_for_each_worker():
+    with pytest.raises(ParameterError, match=r"^p: needs one probability, or one for each of the 4 workers, not 3$"):
+        sgc(4, 4, np.random.default_rng(0), p=(0.1, 0.2, 0.3))
 
 
 @pytest.mark.parametrize(
