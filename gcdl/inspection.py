@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -19,10 +20,10 @@ from gcdl.types import Stream, rng_for
 
 _ROWS, _COLUMNS = 40, 60
 _EXACT = 1e-9
-_COSTS = ("patterns", "worst\nerror", "mean\nerror", "worst\ngain", "mean\ngain", "noise")
+_COSTS = ("sets", "worst\nerror", "mean\nerror", "worst\ngain", "mean\ngain", "noise")
 _LEGEND = (
-    "error: ||a B - 1||; gain: ||a||; noise: compression noise in the decoded gradient, in the worst pattern, relative to the "
-    "uncoded scheme that waits for all; +-: standard error over sampled patterns"
+    "sets of missing workers that were looked at; error: ||a B - 1||; gain: ||a||; noise: compression noise in the decoded "
+    "gradient, in the worst set, relative to the uncoded scheme that waits for all; +-: standard error over sampled sets"
 )
 
 
@@ -34,7 +35,7 @@ def show(console: Console, experiment: Experiment) -> None:
     console.print(f"shards per worker: {_counts(assignment.sum(axis=1))}; workers per shard: {_counts(assignment.sum(axis=0))}")
     for line in _picture(assignment):
         console.print(line)
-    table = Table(title="what decoding costs")
+    table = _table("what decoding costs")
     for column in ("missing", *_COSTS):
         table.add_column(column, justify="right")
     for lost in range(min(code.stragglers + 2, code.n)):
@@ -50,7 +51,7 @@ def show(console: Console, experiment: Experiment) -> None:
 
 def compare(console: Console, n: int, k: int, stragglers: int, seed: int) -> None:
     """Print a table of all kinds of codes for these sizes; for those that do not exist, why."""
-    table = Table(title=f"codes for n = {n}, k = {k}, s = {stragglers}")
+    table = _table(f"codes for n = {n}, k = {k}, s = {stragglers}")
     table.add_column("code", no_wrap=True)
     for column in ("load", *_COSTS):
         table.add_column(column, justify="right")
@@ -103,11 +104,15 @@ def figure(path: Path, experiment: Experiment) -> None:
         raise UsageError(f"--figure {path}: {error}") from None
 
 
+def _table(title: str) -> Table:
+    return Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
+
+
 def _cells(health: Survey) -> list[str]:
     error = "exact" if health.worst_error < _EXACT else f"{health.worst_error:.3g}"
     mean_error = "exact" if health.worst_error < _EXACT else _with(health.mean_error, health.error_standard_error)
     return [
-        f"{health.patterns}{'' if health.exhaustive else ' sampled'}",
+        f"{health.patterns}{'' if health.exhaustive else ' drawn'}",
         error,
         mean_error,
         f"{health.worst_gain:.3g}",
@@ -122,7 +127,7 @@ def _with(value: float, standard_error: float) -> str:
 
 def _counts(counts: np.ndarray) -> str:
     low, high = int(counts.min()), int(counts.max())
-    return str(low) if low == high else f"{low} to {high}"
+    return str(low) if low == high else f"{low}-{high}"
 
 
 def _picture(assignment: np.ndarray) -> Iterator[Text]:

@@ -17,7 +17,7 @@ import math
 import numpy as np
 
 from gcdl.codes.base import GradientCode
-from gcdl.codes.cyclic_search import circulant, missing_patterns
+from gcdl.codes.cyclic_search import circulant, missing_patterns, refuse_beyond_bound
 from gcdl.codes.few_missing import FewMissing
 from gcdl.errors import ParameterError
 from gcdl.types import IntVector, Matrix, Natural
@@ -30,7 +30,8 @@ def cyclic_mds(n: int, k: int, rng: np.random.Generator, *, stragglers: Natural 
 
     Raises
     ------
-    ParameterError : k is not n, s is not below n, or n and s > 0 are both odd or both even.
+    ParameterError : k is not n, s is not below n, n and s > 0 are both odd or both even, or no code of this size is
+        well enough conditioned to be exact in float64.
     """
     s = stragglers
     if k != n:
@@ -46,7 +47,8 @@ def cyclic_mds(n: int, k: int, rng: np.random.Generator, *, stragglers: Natural 
     steps = [c for c in range(1, n // 2 + 1) if math.gcd(c, n) == 1][:_STEPS] if n > 2 else [1]
     missing = missing_patterns(n, s, rng)
     found = (_with_roots(n, consecutive(n, s) * c % n) for c in steps)
-    B, decode = min(found, key=lambda made: made[1].worst_noise_gain(missing))
+    gain, B, decode = min(((decode.worst_noise_gain(missing), B, decode) for B, decode in found), key=lambda made: made[0])
+    refuse_beyond_bound("cyclic_mds", n, s, gain)
     return GradientCode(B, stragglers=s, closed_form=decode)
 
 

@@ -26,7 +26,8 @@ def cyclic_repetition(n: int, k: int, rng: np.random.Generator, *, stragglers: N
 
     Raises
     ------
-    ParameterError : k is not n, or s is not below n.
+    ParameterError : k is not n, s is not below n, or no code of this size was found that is well enough conditioned to
+        be exact in float64 (large n that s + 1 does not divide).
     """
     s = stragglers
     if k != n:

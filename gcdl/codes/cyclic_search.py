@@ -27,6 +27,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from gcdl.codes.few_missing import FewMissing
+from gcdl.errors import ParameterError
 from gcdl.types import IntVector, Matrix, Weights
 
 _ALL_PATTERNS = 20_000
@@ -37,11 +38,17 @@ _RANDOM = 8
 _MOVES = 120
 _FIRST_STEP = 0.1
 _SHAKE = 0.02
+_BOUND = 1e4
 _THIN = 1e-3  # an entry this much smaller than its row would be a shard held in name only
 
 
 def search(n: int, s: int, rng: np.random.Generator) -> Matrix:
-    """Return the B, (n, n), of the smallest worst noise gain that was found, for 0 < s < n."""
+    """Return the B, (n, n), of the smallest worst noise gain that was found, for 0 < s < n.
+
+    Raises
+    ------
+    ParameterError : none was found that is exact to float64's accuracy.
+    """
     if n % (s + 1) == 0:
         return circulant(n, np.full(s + 1, (s + 1) ** -0.5))
     missing = missing_patterns(n, s, rng)
@@ -61,7 +68,22 @@ def search(n: int, s: int, rng: np.random.Generator) -> Matrix:
         step *= 1.4 if gain < best else 0.93
         if gain < best:
             best, H = gain, moved
+    refuse_beyond_bound("cyclic_repetition", n, s, best)
     return with_null_space(H)
+
+
+def refuse_beyond_bound(kind: str, n: int, s: int, gain: float) -> None:
+    """Raise ParameterError if a code's worst noise gain is so large that it is no longer exact in float64.
+
+    The decoding error is about 1e-14 times the gain: at the bound a tenth of the 1e-9 that exact codes promise.
+    """
+    if gain > _BOUND:
+        divisors = [t for t in range(n) if n % (t + 1) == 0]
+        raise ParameterError(
+            f"{kind}: with {n} workers and stragglers = {s} the best code found multiplies noise by {gain:.1e}, and is not "
+            f"exact any more; possible: a smaller one, code.kind = 'cyclic_repetition' with stragglers = "
+            f"{', '.join(map(str, divisors))}, or an approximate code (sgc, graph)"
+        )
 
 
 def _move(n: int, s: int, rng: np.random.Generator) -> Matrix:

@@ -12,6 +12,7 @@ from gcdl.codes.cyclic_search import random_null_space, with_null_space
 from gcdl.codes.few_missing import FewMissing
 from gcdl.codes.health import patterns, sampled_patterns, survey
 from gcdl.config import Experiment, parse
+from gcdl.errors import ParameterError
 from gcdl.master import Master
 from gcdl.transport.simulated import SimulatedTransport
 from gcdl.worker import Worker
@@ -71,7 +72,7 @@ def test_a_code_that_fails_in_some_pattern_has_no_finite_worst_noise_gain():
 
 
 LARGE = [
-    *((cyclic_repetition, n, s) for n, s in [(15, 4), (24, 3), (50, 2), (101, 3), (200, 4), (200, 19), (199, 4)]),
+    *((cyclic_repetition, n, s) for n, s in [(50, 7), (15, 4), (24, 3), (50, 2), (101, 3), (200, 4), (200, 19), (199, 4)]),
     *((cyclic_mds, n, s) for n, s in [(15, 4), (24, 3), (101, 2), (200, 3)]),
 ]  # fmt: skip
 
@@ -188,3 +189,9 @@ def test_one_bit_training_converges_with_the_searched_code_and_diverges_with_sin
     assert train() < 0.01  # the noise in y alone is 0.005
     for seed, unit_rows in itertools.product(range(3), (True, False)):
         assert train(unsearched(15, 4, seed, unit_rows=unit_rows)) == math.inf
+
+
+@pytest.mark.parametrize(("build", "n", "s"), [(cyclic_repetition, 200, 11), (cyclic_mds, 200, 11)])
+def test_a_code_too_ill_conditioned_to_be_exact_is_refused_with_what_is_possible(build, n, s):
+    with pytest.raises(ParameterError, match=r"not exact any more; possible: .* 0, 1, 3, 4, 7, 9, 19,"):
+        build(n, n, rng(), stragglers=s)
