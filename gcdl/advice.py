@@ -14,7 +14,7 @@ from gcdl.types import Stream, Weights, rng_for
 AMPLIFICATION_BOUND = 4.0
 """Compression noise, in units of the uncoded scheme's, beyond which a code is warned of: 16 times the variance."""
 COVERAGE_BOUND = 0.1
-"""How far a shard's mean weight may be from 1."""
+"""How far a shard's mean weight may be from the typical one, relatively."""
 
 
 def noise_warning(experiment: Experiment) -> str | None:
@@ -41,18 +41,22 @@ def noise_warning(experiment: Experiment) -> str | None:
 
 
 def coverage_warning(coverage: Weights, code: GradientCode) -> str | None:
-    """Warn if a shard entered with a mean weight, (k,), far from 1: the model is biased."""
-    off = np.abs(coverage - 1.0)
+    """Warn if a shard entered with a mean weight, (k,), far from the typical one: the model is biased.
+
+    The typical weight is the median: a decoder that shrinks all shards alike (MMSE) changes the step, not the direction.
+    """
+    typical = float(np.median(coverage)) or 1.0
+    off = np.abs(coverage / typical - 1.0)
     worst = int(off.argmax())
     if off[worst] <= COVERAGE_BOUND:
         return None
     holders = ", ".join(str(worker) for worker in np.flatnonzero(code.B[:, worst]))
-    many = int((off > COVERAGE_BOUND).sum())
-    less = coverage[worst] < 1.0
+    left_out = coverage[worst] < typical
     return (
-        f"shard {worst} entered with weight {coverage[worst]:.2f} on average instead of 1 "
-        f"({'its holders, workers ' + holders + ', were left out too often' if less else 'held by workers ' + holders}); "
-        f"the model is biased ({many} of {len(coverage)} shards are off by more than {COVERAGE_BOUND:g})"
+        f"shard {worst} entered with weight {coverage[worst]:.2f} on average, a typical one with {typical:.2f} "
+        f"({'its holders, workers ' + holders + ', were left out too often' if left_out else 'held by workers ' + holders}); "
+        f"the model is biased ({int((off > COVERAGE_BOUND).sum())} of {len(coverage)} shards are off by more than "
+        f"{COVERAGE_BOUND:.0%})"
     )
 
 

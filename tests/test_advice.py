@@ -79,6 +79,12 @@ def test_a_shard_that_is_left_out_is_named_with_its_holders():
     assert "2 of 6 shards" in warning
 
 
+def test_weights_that_are_all_alike_are_no_bias():
+    code = fractional_repetition(6, 6, stragglers=1)
+    assert coverage_warning(np.full(6, 0.3), code) is None
+    assert "shard 5" in coverage_warning(np.array([2.0, 2.0, 2.0, 2.0, 2.0, 1.0]), code)
+
+
 @pytest.mark.parametrize("kind", CODES)
 def test_every_kind_exists_for_some_sizes(kind):
     built = []

@@ -38,10 +38,8 @@ def test_help_names_every_command():
         assert f" {command} " in done.stdout
 
 
-@pytest.mark.parametrize("verb", ["run", "train", "simulate", "code"])
+@pytest.mark.parametrize("verb", ["run", "simulate", "code"])
 def test_a_config_that_is_not_there(verb):
-    if verb == "train":
-        pytest.skip("train asks for its ranks first")
     assert "nowhere.toml" in one_message(gcdl(verb, "nowhere.toml"))
 
 

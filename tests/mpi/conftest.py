@@ -72,12 +72,16 @@ class Job:
 
     def until_step(self, step: int, seconds: float = 60.0) -> None:
         """Wait until ``step`` steps are recorded."""
-        steps = self.folder / "steps.jsonl"
         end = time.monotonic() + seconds
-        while not steps.exists() or steps.read_bytes().count(b"\n") < step:
+        while self.steps() < step:
             assert self.process.poll() is None, self.log()
             assert time.monotonic() < end, self.log()
             time.sleep(0.02)
+
+    def steps(self) -> int:
+        """Return how many steps are recorded."""
+        steps = self.folder / "steps.jsonl"
+        return steps.read_bytes().count(b"\n") if steps.exists() else 0
 
     def pid(self, rank: int) -> int:
         """Return the process id of a rank."""

@@ -10,7 +10,6 @@ pytestmark = pytest.mark.mpi
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        (("workers=8",), "workers: the config says 8, but there are 4"),
         (("code.straglers=1",), "code.straglers: unknown key"),
         (("code.stragglers=2",), "possible values of stragglers: 0, 1, 3"),
         (("problem.kind=classifier", "problem.dataset=fashion_mnist", "problem.data=/no/such/folder"), "/no/such/folder"),
@@ -20,14 +19,19 @@ pytestmark = pytest.mark.mpi
 )
 @pytest.mark.parametrize("verb", ["train", "run"])
 def test_what_the_user_got_wrong_is_said_once_and_ends_with_2(start, verb, overrides, says):
-    if verb == "run" and overrides == ("workers=8",):
-        pytest.skip("gcdl run starts as many ranks as the config says")
     job = start(verb, *overrides).end(60.0)
     assert job.code == 2, job.output
     assert len(job.messages) == 1, job.output
     assert says in job.messages[0]
     assert "Traceback" not in job.output
     assert not job.folder.exists()
+
+
+def test_a_wrong_number_of_ranks_is_said_once_with_the_right_one(start):
+    job = start("train", "workers=8").end(60.0)
+    assert job.code == 2, job.output
+    assert len(job.messages) == 1, job.output
+    assert "the config says 8, but there are 4 (ranks - 1); start 9 ranks" in job.messages[0]
 
 
 def test_a_missing_config_file_ends_with_2(start, tmp_path):

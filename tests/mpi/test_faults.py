@@ -38,15 +38,17 @@ def test_a_stopped_worker_is_used_again_when_it_goes_on_and_the_end_does_not_wai
     job.until_step(5)
     pid = job.pid(2)
     os.kill(pid, signal.SIGSTOP)
-    job.until_step(100)
+    stopped = job.steps()
+    job.until_step(stopped + 100)
+    continued = job.steps()
     os.kill(pid, signal.SIGCONT)
-    job.until_step(2000)
+    job.until_step(continued + 2000)
     os.kill(pid, signal.SIGSTOP)
     ended = job.end()
     assert ended.code == 0, ended.output
     used = [1 in line["replies"] for line in ended.steps]
-    assert not any(used[20:90])
-    assert any(used[100:2000])
+    assert not any(used[stopped + 2 : continued])
+    assert any(used[continued : continued + 2000])
     assert any("worker 1" in message for message in ended.messages), ended.output
 
 

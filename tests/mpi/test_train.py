@@ -65,7 +65,7 @@ def test_bytes_are_those_of_the_messages(start, compressor, payload):
 
 def test_late_replies_are_dropped_and_counted(start):
     # Worker 1's delay is shorter than a step: its replies come, but to steps that are over.
-    job = start("train", "steps=200", "stragglers.kind=fixed", "stragglers.workers=[1]", "stragglers.seconds=0.0015").end()
+    job = start("train", "steps=600", "stragglers.kind=fixed", "stragglers.workers=[1]", "stragglers.seconds=0.0015").end()
     assert job.code == 0, job.output
     assert all(len(line["replies"]) == 3 for line in job.steps)
     assert job.summary["late_replies"] > 0
