@@ -31,6 +31,8 @@ import numpy as np
 from gcdl.types import Matrix, Vector, Weights
 
 _WELL_POSED = 1e-6  # a penalty above this share of the rows' squares makes the normal equations safe
+_MANY = 256  # rows, from which on singular values are slow
+_PIVOT = 1e-3  # smallest pivot, as a share of the largest, with which the normal equations are safe
 
 
 def _leave(gradient: Vector) -> None:
@@ -68,7 +70,26 @@ def _constant(rows: Matrix, noise: Weights) -> Weights:
 
 
 def _least_squares(rows: Matrix, noise: Weights) -> Weights:
-    return _solve(rows, np.ones(rows.shape[1]))
+    a = _normal_equations(rows) if rows.shape[0] >= _MANY else None
+    return _solve(rows, np.ones(rows.shape[1])) if a is None else a
+
+
+def _normal_equations(rows: Matrix) -> Weights | None:
+    """Return the a of smallest ||a rows - 1|| from rows rows^T a = rows 1, refined once; None unless that is well-posed.
+
+    Several times faster than singular values. The smallest pivot of the Cholesky factor tells replicas and other near
+    dependencies, among which only singular values find the shortest a.
+    """
+    gram = rows @ rows.T
+    try:
+        pivots = np.linalg.cholesky(gram).diagonal()
+    except np.linalg.LinAlgError:
+        return None
+    if pivots.min() < _PIVOT * pivots.max():
+        return None
+    wanted = rows.sum(axis=1)
+    a = np.linalg.solve(gram, wanted)
+    return np.asarray(a + np.linalg.solve(gram, wanted - gram @ a), dtype=np.float64)
 
 
 def _mmse(rows: Matrix, noise: Weights) -> Weights:

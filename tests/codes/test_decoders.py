@@ -1,5 +1,6 @@
 """Decoders: what each one minimises, and the closed forms that stand in for solving."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from gcdl.codes import (
+    CODES,
     DECODERS,
     GradientCode,
     add_up,
@@ -159,7 +161,7 @@ def squared_errors(code, decoders, compressor, runs, lost, rng):
     return found
 
 
-CODES = {
+PLANNED = {
     "fractional_repetition": (fractional_repetition(6, 6, stragglers=2), 2),
     "uncoded": (uncoded(6, 6), 2),
     "sgc": (sgc(8, 8, np.random.default_rng(0), replication=3, stragglers=2), 2),
@@ -168,9 +170,9 @@ CODES = {
 
 
 @pytest.mark.parametrize("compressor", NOISY, ids=lambda compressor: compressor.scale)
-@pytest.mark.parametrize("name", CODES)
+@pytest.mark.parametrize("name", PLANNED)
 def test_mmse_is_never_worse_than_sum_or_least_squares_under_real_quantiser_noise(name, compressor):
-    code, lost = CODES[name]
+    code, lost = PLANNED[name]
     errors = squared_errors(code, [mmse, add_up, least_squares], compressor, 400, lost, np.random.default_rng(11))
     for other in (1, 2):
         gain = errors[:, other] - errors[:, 0]
@@ -204,3 +206,19 @@ def test_energy_of_messages_without_scales_or_of_zeros():
     assert noise == pytest.approx(8 * (np.pi / 2 - 1))
     codec = StochasticSign().codec(Layout(("w", "empty", "one"), ((8,), (0,), (1,))))
     assert codec.energy(np.zeros(codec.payload_bytes, dtype=np.uint8)) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(("kind", "missing"), [("sgc", 0), ("sgc", 40), ("graph", 30), ("bernoulli", 10)])
+def test_least_squares_of_many_workers_is_the_shortest_solution_whichever_way_it_is_found(kind, missing):
+    rng = np.random.default_rng(3)
+    code = dataclasses.replace(CODES[kind](n=320, k=320, rng=rng, replication=3), decoder=least_squares)
+    arrived = np.ones(320, dtype=bool)
+    arrived[rng.choice(320, missing, replace=False)] = False
+    a = code.decoding_vector(arrived)[arrived]
+    expected = np.linalg.lstsq(code.B[arrived].T, np.ones(320), rcond=None)[0]
+    np.testing.assert_allclose(a, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_replicas_are_averaged_among_many_workers_too():
+    code = dataclasses.replace(fractional_repetition(400, 400, stragglers=1), closed_form=None)
+    np.testing.assert_allclose(code.decoding_vector(np.ones(400, dtype=bool)), 0.5, atol=1e-9)
