@@ -63,9 +63,8 @@ def simulate(config: ConfigPath, overrides: Overrides = None, out: Out = None) -
     from gcdl.run import simulate as simulate_run
 
     folder = _folder(out, config)
-    checked = _check(config, overrides)
     with Display(Console(), config.stem) as display:
-        summary = simulate_run(checked, folder, _Watcher(display))
+        summary = simulate_run(load(config, overrides or []), folder, _Watcher(display))
         display.report(summary.fields(), folder)
 
 

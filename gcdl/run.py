@@ -162,15 +162,16 @@ def be_worker(job: Job) -> None:
         return
     worker = job.rank - 1
 
+    config = parse(shared["config"])
+
     def prepare() -> Worker:
-        experiment = Experiment.of(parse(shared["config"]), job.workers)
+        experiment = Experiment.of(config, job.workers)
         shards, weights = (np.array(part) for part in shared["rows"][worker])
         built = _worker(experiment, worker, shards, weights, experiment.problem.load(shards))
         _limit_threads(experiment)
         return built
 
-    timeout = parse(shared["config"]).run.master_timeout
-    serve(job, run=shared["run"], master_timeout=timeout, prepare=prepare)
+    serve(job, run=shared["run"], master_timeout=config.run.master_timeout, prepare=prepare)
 
 
 def _stop_soon(number: int, frame: object) -> None:

@@ -16,10 +16,26 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from gcdl.errors import ParameterError
 from gcdl.types import Matrix
 
 _CANDIDATES = 256
 _TRIES = 1000
+
+
+def check_sizes(kind: str, n: int, k: int, replication: int, stragglers: int) -> None:
+    """Check that k shards can each lie on ``replication`` of n workers, with work for all, of which s may be missing.
+
+    Raises
+    ------
+    ParameterError : they cannot; ``kind`` is the code that asks.
+    """
+    if replication > n:
+        raise ParameterError(f"{kind}: replication = {replication} must be at most the number of workers, {n}")
+    if k * replication < n:
+        raise ParameterError(f"{kind}: {k} shards on {replication} workers each leave some of the {n} workers without work")
+    if stragglers >= n:
+        raise ParameterError(f"{kind}: stragglers = {stragglers} must be at most n - 1 = {n - 1}")
 
 
 def weighted(support: NDArray[np.bool_], p: float) -> Matrix:

@@ -16,10 +16,9 @@ import math
 
 import numpy as np
 
-from gcdl.codes.assignment import weighted
+from gcdl.codes.assignment import check_sizes, weighted
 from gcdl.codes.base import GradientCode
 from gcdl.codes.decoders import one_step
-from gcdl.errors import ParameterError
 from gcdl.types import Count, Fraction, Natural
 
 
@@ -46,12 +45,7 @@ def bernoulli(
     ------
     ParameterError : replication above n, fewer shards than can employ every worker, or s not below n.
     """
-    if replication > n:
-        raise ParameterError(f"bernoulli: replication = {replication} must be at most the number of workers, {n}")
-    if k * replication < n:
-        raise ParameterError(f"bernoulli: {k} shards on {replication} workers each leave some of the {n} workers without work")
-    if stragglers >= n:
-        raise ParameterError(f"bernoulli: stragglers = {stragglers} must be at most n - 1 = {n - 1}")
+    check_sizes("bernoulli", n, k, replication, stragglers)
     support = rng.random((n, k)) < replication / n
     if regularised:
         most = math.ceil(2 * k * replication / n)

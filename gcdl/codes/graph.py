@@ -19,9 +19,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gcdl.codes.assignment import weighted
+from gcdl.codes.assignment import check_sizes, weighted
 from gcdl.codes.base import GradientCode
-from gcdl.errors import ParameterError
 from gcdl.types import Count, Natural
 
 _DRAWS = 16
@@ -35,12 +34,7 @@ def graph(n: int, k: int, rng: np.random.Generator, *, replication: Count = 2, s
     ------
     ParameterError : replication above n, too few shards to employ every worker, or s not below n.
     """
-    if replication > n:
-        raise ParameterError(f"graph: replication = {replication} must be at most the number of workers, {n}")
-    if k * replication < n:
-        raise ParameterError(f"graph: {k} shards on {replication} workers each leave some of the {n} workers without work")
-    if stragglers >= n:
-        raise ParameterError(f"graph: stragglers = {stragglers} must be at most n - 1 = {n - 1}")
+    check_sizes("graph", n, k, replication, stragglers)
     draws = [random_regular(n, k, replication, rng) for _ in range(_DRAWS if max(n, k) <= _LARGE else 1)]
     support = min(draws, key=second_singular_value) if len(draws) > 1 else draws[0]
     return GradientCode(weighted(support, stragglers / n), stragglers=stragglers)

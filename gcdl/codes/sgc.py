@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gcdl.codes.assignment import balanced, weighted
+from gcdl.codes.assignment import balanced, check_sizes, weighted
 from gcdl.codes.base import GradientCode
 from gcdl.codes.decoders import add_up
 from gcdl.errors import ParameterError
@@ -48,12 +48,7 @@ def sgc(
     ------
     ParameterError : replication above n, too few shards to employ every worker, s not below n, or another number of p.
     """
-    if replication > n:
-        raise ParameterError(f"sgc: replication = {replication} must be at most the number of workers, {n}")
-    if k * replication < n:
-        raise ParameterError(f"sgc: {k} shards on {replication} workers each leave some of the {n} workers without work")
-    if stragglers >= n:
-        raise ParameterError(f"sgc: stragglers = {stragglers} must be at most n - 1 = {n - 1}")
+    check_sizes("sgc", n, k, replication, stragglers)
     if isinstance(p, tuple) and len(p) != n:
         raise ParameterError(f"p: needs one probability, or one for each of the {n} workers, not {len(p)}")
     support = balanced(n, k, replication, rng)
