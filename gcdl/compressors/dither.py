@@ -24,7 +24,7 @@ from typing import Literal
 import numpy as np
 
 from gcdl.compressors.base import Draw
-from gcdl.compressors.kernels import BLOCK, Scratch, Shorts, mix, random_shorts, random_words
+from gcdl.compressors.kernels import BLOCK, Stream16, mix, random_words
 from gcdl.types import IntVector, Stream, seed_words
 
 DitherName = Literal["independent", "correlated", "subtractive", "correlated+subtractive"]
@@ -44,9 +44,9 @@ class Source:
     key: tuple[int, int]
     shift: int
 
-    def shorts(self, block: int, n: int, scratch: Scratch) -> Shorts:
-        """Return r of a block's n coordinates; it lies in the scratch until the next call."""
-        return random_shorts(n, block * (BLOCK // 4), self.key, self.shift, scratch)
+    def stream(self, block: int) -> Stream16:
+        """Return where r of a block's coordinates comes from."""
+        return Stream16(self.key, block * (BLOCK // 4), self.shift)
 
     def delta(self, block: int) -> float:
         """Return delta of a block, in [0, 1)."""

@@ -13,17 +13,16 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gcdl.compressors import kernels
 from gcdl.compressors.base import Draw
 from gcdl.compressors.dither import Dither, DitherName, Source
 from gcdl.compressors.groups import Block
-from gcdl.compressors.kernels import Scratch, Shorts
+from gcdl.compressors.kernels import Kernels
 from gcdl.types import Buffer, Vector
 
 _HALF_RANGE = float(1 << 15)
 _RANGE = 1 << 16
 
-Adder = Callable[[Block, Vector, Scratch], None]
+Adder = Callable[[Block, Vector, Kernels], None]
 """Adds noise to a block of a sum."""
 
 
@@ -32,7 +31,7 @@ class Noise(Protocol):
 
     dither: Dither
 
-    def quantise(self, block: Block, x: Vector, scales: Vector, source: Source, out: Buffer, scratch: Scratch) -> None:
+    def quantise(self, block: Block, x: Vector, scales: Vector, source: Source, out: Buffer, kernels: Kernels) -> None:
         """Write the bits x > N of a block's x, for the scales M, (q,), of the groups it meets."""
         ...
 
@@ -47,12 +46,11 @@ class UniformNoise:
     def __init__(self, dither: DitherName) -> None:
         self.dither = Dither(dither)
 
-    def quantise(self, block: Block, x: Vector, scales: Vector, source: Source, out: Buffer, scratch: Scratch) -> None:
+    def quantise(self, block: Block, x: Vector, scales: Vector, source: Source, out: Buffer, kernels: Kernels) -> None:
         """Write the bits; see :class:`Noise`. M = 0 leaves a fair coin, whose value is zero."""
         with np.errstate(divide="ignore"):
             units = np.where(scales > 0.0, _HALF_RANGE / scales.astype(np.float64), 0.0).astype(np.float32)
-        r = source.shorts(block.number, x.size, scratch)
-        kernels.stochastic(x, units, block.edges, r, source.delta(block.number), out, scratch)
+        kernels.stochastic(x, units, block.edges, source.stream(block.number), source.delta(block.number), out)
 
     def adder(self, draws: Sequence[Draw], scales: NDArray[np.float32]) -> Adder:
         """Return the adder; with correlated dither one pass serves all messages."""
@@ -62,11 +60,10 @@ class UniformNoise:
             return _steps(sources, units)
         rounded = units.astype(np.float32)
 
-        def add(block: Block, into: Vector, scratch: Scratch) -> None:
+        def add(block: Block, into: Vector, kernels: Kernels) -> None:
             for source, exact, unit in zip(sources, units, rounded, strict=True):
                 offsets = (exact[block.groups] * source.delta(block.number)).astype(np.float32)
-                r = source.shorts(block.number, into.size, scratch)
-                kernels.add_ramp(r, unit[block.groups], offsets, block.edges, into, scratch)
+                kernels.add_ramp(source.stream(block.number), unit[block.groups], offsets, block.edges, into)
 
         return add
 
@@ -81,7 +78,7 @@ def _steps(sources: Sequence[Source], units: NDArray[np.float64]) -> Adder:
     shifts = np.array([sources[i].shift for i in order], dtype=np.int64)
     units = units[order]
     ascending = np.cumsum(np.bincount(_RANGE - shifts, minlength=_RANGE + 1)[:_RANGE])
-    passed = np.roll(ascending, _RANGE // 2).astype(np.min_scalar_type(len(sources)))
+    passed = np.roll(ascending, _RANGE // 2).astype(np.uint16)
     slope = units.sum(axis=0)
     levels = np.empty((units.shape[1], len(sources) + 1))
     levels[:, 0] = shifts @ units
@@ -89,11 +86,10 @@ def _steps(sources: Sequence[Source], units: NDArray[np.float64]) -> Adder:
     slopes = slope.astype(np.float32)
     common = Source(sources[0].key, 0)
 
-    def add(block: Block, into: Vector, scratch: Scratch) -> None:
+    def add(block: Block, into: Vector, kernels: Kernels) -> None:
         delta = common.delta(block.number)
         level = (levels[block.groups] + delta * slope[block.groups, np.newaxis]).astype(np.float32)
-        r = common.shorts(block.number, into.size, scratch)
-        kernels.add_steps(r, passed, slopes[block.groups], level, block.edges, into, scratch)
+        kernels.add_steps(common.stream(block.number), passed, slopes[block.groups], level, block.edges, into)
 
     return add
 
@@ -104,35 +100,28 @@ class NormalNoise:
     def __init__(self, dither: DitherName) -> None:
         self.dither = Dither(dither)
 
-    def quantise(self, block: Block, x: Vector, scales: Vector, source: Source, out: Buffer, scratch: Scratch) -> None:
+    def quantise(self, block: Block, x: Vector, scales: Vector, source: Source, out: Buffer, kernels: Kernels) -> None:
         """Write the bits; see :class:`Noise`."""
         with np.errstate(divide="ignore"):
             units = np.where(scales > 0.0, 1.0 / scales.astype(np.float64), 0.0).astype(np.float32)
-        noise = _normal(source.shorts(block.number, x.size, scratch), scratch)
-        kernels.exceeds(x, units, block.edges, noise, out, scratch)
+        noise = kernels.lookup(_quantiles(), source.stream(block.number), x.size)
+        kernels.exceeds(x, units, block.edges, noise, out)
 
     def adder(self, draws: Sequence[Draw], scales: NDArray[np.float32]) -> Adder:
         """Return the adder: a pass for each message."""
         sources = [self.dither.source(draw) for draw in draws]
 
-        def add(block: Block, into: Vector, scratch: Scratch) -> None:
+        def add(block: Block, into: Vector, kernels: Kernels) -> None:
             for source, scale in zip(sources, scales, strict=True):
-                noise = _normal(source.shorts(block.number, into.size, scratch), scratch)
-                kernels.add_noise(noise, scale[block.groups], block.edges, into, scratch)
+                noise = kernels.lookup(_quantiles(), source.stream(block.number), into.size)
+                kernels.add_noise(noise, scale[block.groups], block.edges, into)
 
         return add
 
 
-def _normal(r: Shorts, scratch: Scratch) -> Vector:
-    """Return the normal noise, in units of M, at the quantile (r + 2^15 + 1/2) / 2^16."""
-    index = scratch.index[: r.size]
-    np.copyto(index, r.view(np.uint16))
-    return np.take(_quantiles(), index, out=scratch.more[: r.size], mode="clip")
-
-
 @cache
 def _quantiles() -> Vector:
-    """Return (65536,): the quantiles, at the place of r as uint16; standard deviation sqrt(2 / pi)."""
+    """Return (65536,): normal noise in units of M, by r as uint16: the quantile (r + 2^15 + 1/2) / 2^16."""
     normal = NormalDist(0.0, (2.0 / np.pi) ** 0.5)
     ascending = [normal.inv_cdf((u + 0.5) / _RANGE) for u in range(_RANGE)]
     return np.roll(np.array(ascending), _RANGE // 2).astype(np.float32)

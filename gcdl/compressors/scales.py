@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gcdl.compressors import kernels
-from gcdl.compressors.kernels import Scratch, Wide
+from gcdl.compressors.kernels import Kernels, Wide
 from gcdl.types import IntVector, Vector
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -25,7 +24,7 @@ class Scale(NamedTuple):
     The collected numbers are (c, q) for the q runs of a block, then (c, G). ``rows`` is that of :data:`Levels`.
     """
 
-    collect: Callable[[Vector, IntVector, Scratch], NDArray[Any]]
+    collect: Callable[[Kernels, Vector, IntVector], NDArray[Any]]
     finish: Callable[[Wide, IntVector], NDArray[Any]]
     combine: np.ufunc = np.add
     columns: int = 1
@@ -34,30 +33,30 @@ class Scale(NamedTuple):
 
 def mean_abs() -> Scale:
     """M = mean |x_j|."""
-    return Scale(kernels.sums_abs, lambda sums, sizes: sums / np.maximum(sizes, 1))
+    return Scale(lambda kernels, x, edges: kernels.sums_abs(x, edges), lambda sums, sizes: sums / np.maximum(sizes, 1))
 
 
 def maximum() -> Scale:
     """M = max |x_j|."""
-    return Scale(lambda x, edges, scratch: kernels.maxima(x, edges), lambda found, sizes: _safe(found), np.maximum)
+    return Scale(lambda kernels, x, edges: kernels.maxima(x, edges), lambda found, sizes: _safe(found), np.maximum)
 
 
 def norm() -> Scale:
     """M = ||x||_2."""
-    return Scale(kernels.sums_square, lambda sums, sizes: _safe(np.sqrt(sums)))
+    return Scale(_sums_square, lambda sums, sizes: _safe(np.sqrt(sums)))
 
 
 def rms(factor: float) -> Scale:
     """M = factor ||x||_2 / sqrt(size)."""
-    return Scale(kernels.sums_square, lambda sums, sizes: _safe(factor * np.sqrt(sums / np.maximum(sizes, 1))))
+    return Scale(_sums_square, lambda sums, sizes: _safe(factor * np.sqrt(sums / np.maximum(sizes, 1))))
 
 
 def two_means() -> Scale:
     """The mean of what is >= 0, and the mean of what is below; where there is only one kind, both are its mean."""
 
-    def collect(x: Vector, edges: IntVector, scratch: Scratch) -> Wide:
-        positive = kernels.sums_positive(x, edges, scratch)
-        return np.stack([positive, kernels.sums_abs(x, edges, scratch), kernels.counts_positive(x, edges, scratch)])
+    def collect(kernels: Kernels, x: Vector, edges: IntVector) -> Wide:
+        positive = kernels.sums_positive(x, edges)
+        return np.stack([positive, kernels.sums_abs(x, edges), kernels.counts_positive(x, edges)])
 
     def finish(found: Wide, sizes: IntVector) -> Wide:
         positive, total, count = found
@@ -66,6 +65,10 @@ def two_means() -> Scale:
         return np.stack([np.where(count > 0, upper, lower), np.where(count < sizes, lower, upper)])
 
     return Scale(collect, finish, columns=3, rows=2)
+
+
+def _sums_square(kernels: Kernels, x: Vector, edges: IntVector) -> Wide:
+    return kernels.sums_square(x, edges)
 
 
 def _safe(magnitude: Wide) -> Wide:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gcdl.compressors import kernels
 from gcdl.compressors.base import Draw, Message, State, Stateless
 from gcdl.compressors.groups import Groups
+from gcdl.compressors.kernels import Kernels, packed_bytes, spread
 from gcdl.compressors.noise import Adder, Noise
 from gcdl.compressors.scales import Levels, Scale
 from gcdl.types import Buffer, Layout, Vector
@@ -64,10 +64,10 @@ class SignCodec(Stateless):
         self._sizes = groups.sizes
         self._blocks = groups.blocks()
         self._levels_bytes = 4 * scale.rows * groups.count if scale else 0
-        self._bits_bytes = kernels.packed_bytes(layout.size)
+        self._bits_bytes = packed_bytes(layout.size)
         self.payload_bytes = self._bits_bytes + self._levels_bytes
         self._ones = np.ones((1, groups.count), dtype=np.float32)
-        self._scratch = kernels.Scratch(layout.size)
+        self._kernels = Kernels(layout.size)
         shares = {int(size): signal_share(int(size)) for size in np.unique(self._sizes) if size}
         self._signal = np.array([shares.get(size, 0.0) for size in self._sizes.tolist()]) * self._sizes
         self._noise = np.array([noise_share(shares[size]) if size else 0.0 for size in self._sizes.tolist()]) * self._sizes
@@ -80,12 +80,12 @@ class SignCodec(Stateless):
             source = self.noise.dither.source(draw)
             for block in self._blocks:
                 scales = levels[0, block.groups]
-                self.noise.quantise(block, x[block.where], scales, source, out[block.packed], self._scratch)
+                self.noise.quantise(block, x[block.where], scales, source, out[block.packed], self._kernels)
         return state
 
     def _measure(self, x: Vector, plus: Vector | None, bits: Buffer) -> Levels:
         """Add ``plus`` to x, and return x's levels. Without noise, write the bits too: that saves a pass over x."""
-        scale, scratch = self.scale, self._scratch
+        scale, kernels = self.scale, self._kernels
         found = np.zeros((scale.columns if scale else 0, self._sizes.size))
         for block in self._blocks:
             part = x[block.where]
@@ -93,9 +93,9 @@ class SignCodec(Stateless):
                 part += plus[block.where]
             if scale is not None:
                 seen = found[:, block.groups]
-                scale.combine(seen, scale.collect(part, block.edges, scratch), out=seen)
+                scale.combine(seen, scale.collect(kernels, part, block.edges), out=seen)
             if self.noise is None:
-                kernels.pack(part, bits[block.packed], scratch)
+                kernels.pack(part, bits[block.packed])
         if scale is None:
             return self._ones
         finished = scale.finish(found[0] if scale.columns == 1 else found, self._sizes)
@@ -116,19 +116,19 @@ class SignCodec(Stateless):
         adder = self._adder([message.draw for message in messages], halves)
         for block in self._blocks:
             part = into[block.where]
-            kernels.decode([row[block.packed] for row in rows], halves[:, block.groups], block.edges, part, self._scratch)
+            self._kernels.decode([row[block.packed] for row in rows], halves[:, block.groups], block.edges, part)
             if centre is not None:
-                part += kernels.spread(centre.sum(axis=0)[block.groups], block.edges)
+                part += spread(centre.sum(axis=0)[block.groups], block.edges)
             if adder is not None:
-                adder(block, part, self._scratch)
+                adder(block, part, self._kernels)
 
     def _decode_votes(self, rows: Sequence[Buffer], weight: np.float32, into: Vector) -> None:
         """Decode m messages of one weight: weight (2 votes - m), as a sum of signs of ceil(log2(m+1)) bit planes."""
         for block in self._blocks:
-            planes = kernels.count_votes([row[block.packed] for row in rows])
+            planes = self._kernels.count_votes([row[block.packed] for row in rows])
             weights = (weight * 2.0 ** np.arange(len(planes))).astype(np.float32)
             part = into[block.where]
-            kernels.decode(planes, weights[:, np.newaxis], block.edges, part, self._scratch)
+            self._kernels.decode(planes, weights[:, np.newaxis], block.edges, part)
             part += weight * np.float32(2 ** len(planes) - 1 - len(rows))
 
     def remainder(self, x: Vector, payload: Buffer, draw: Draw, into: Vector) -> None:
@@ -137,11 +137,11 @@ class SignCodec(Stateless):
         adder = self._adder([draw], halves)
         for block in self._blocks:
             part = into[block.where]
-            kernels.fold(payload[block.packed], halves[0, block.groups], block.edges, x[block.where], part, self._scratch)
+            self._kernels.fold(payload[block.packed], halves[0, block.groups], block.edges, x[block.where], part)
             if centre is not None:
-                part += kernels.spread(centre[0, block.groups], block.edges)
+                part += spread(centre[0, block.groups], block.edges)
             if adder is not None:
-                adder(block, part, self._scratch)
+                adder(block, part, self._kernels)
 
     def energy(self, payload: Buffer) -> tuple[float, float]:
         """Return ||x||^2 and E||Q(x) - x||^2 as the levels tell, by the recipe's shares."""

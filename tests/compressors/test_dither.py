@@ -8,7 +8,7 @@ import pytest
 
 from gcdl.compressors import Draw, Message, NoisySign, StochasticSign
 from gcdl.compressors.dither import Dither
-from gcdl.compressors.kernels import BLOCK, Scratch, mix, random_shorts
+from gcdl.compressors.kernels import BLOCK, Kernels, Stream16, mix
 
 DRAWS = 1000
 N = 16
@@ -173,13 +173,12 @@ def test_shorts_are_the_words_quarter_by_quarter_from_any_place_on():
     key = (0x0123456789ABCDEF, 0xFEDCBA9876543210)
     every = [(mix(counter, key) >> (16 * part)) & 0xFFFF for counter in range(30) for part in range(4)]
     for n, first, shift in itertools.product((1, 4, 7, 40), (0, 3, 20), (0, 1, 40_000)):
-        found = random_shorts(n, first, key, shift, Scratch(100)).astype(np.int64) % 65536
+        found = Kernels(100).shorts(n, Stream16(key, first, shift)).astype(np.int64) % 65536
         assert found.tolist() == [(value + shift) % 65536 for value in every[4 * first :][:n]]
 
 
 def test_random_shorts_are_uniform_and_their_neighbours_unrelated():
-    scratch = Scratch(BLOCK)
-    r = random_shorts(BLOCK, 0, (5, 6), 0, scratch).astype(np.float64)
+    r = Kernels(BLOCK).shorts(BLOCK, Stream16((5, 6), 0, 0)).astype(np.float64)
     assert abs(r.mean() + 0.5) <= 4 * 65536 / math.sqrt(12 * BLOCK)
     for bits in (4, 8):
         counts = np.bincount((r.astype(int) + 32768) >> (16 - bits), minlength=2**bits)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gcdl.compressors import Draw, Sign, kernels
+from gcdl.compressors import Draw, Sign
 from gcdl.compressors.groups import Groups
-from gcdl.compressors.kernels import BLOCK, Scratch, packed_bytes
+from gcdl.compressors.kernels import BLOCK, Kernels, blocks, packed_bytes
 from gcdl.types import Layout
 
 
@@ -27,7 +27,7 @@ def test_eight_coordinates_a_byte_rounded_up():
 
 def test_the_first_coordinate_is_the_highest_bit():
     out = np.full(2, 0xFF, dtype=np.uint8)
-    kernels.pack(np.array([1, -1, -1, -1, -1, -1, -1, -1, -1, 1], dtype=np.float32), out, Scratch(10))
+    Kernels(10).pack(np.array([1, -1, -1, -1, -1, -1, -1, -1, -1, 1], dtype=np.float32), out)
     assert out.tolist() == [0b1000_0000, 0b0100_0000]
 
 
@@ -36,7 +36,7 @@ def test_the_first_coordinate_is_the_highest_bit():
 def test_packed_signs_are_numpys_packbits_of_x_not_negative(values):
     x = np.array(values, dtype=np.float32)
     out = np.empty(packed_bytes(x.size), dtype=np.uint8)
-    kernels.pack(x, out, Scratch(x.size))
+    Kernels(x.size).pack(x, out)
     np.testing.assert_array_equal(out, np.packbits(x >= 0))
 
 
@@ -63,7 +63,7 @@ def test_decoding_is_the_naive_weighted_sum(sizes, m, seed):
     bits = rng.integers(0, 256, (m, packed_bytes(d)), dtype=np.uint8)
     values = rng.standard_normal((m, len(sizes))).astype(np.float32)
     into = np.full(d, np.nan, dtype=np.float32)
-    kernels.decode(list(bits), values, edges_of(sizes), into, Scratch(d))
+    Kernels(d).decode(list(bits), values, edges_of(sizes), into)
     signs = 2.0 * np.unpackbits(bits, axis=1)[:, :d] - 1.0
     np.testing.assert_allclose(into, (np.repeat(values.astype(np.float64), sizes, axis=1) * signs).sum(axis=0), atol=1e-5)
 
@@ -78,7 +78,7 @@ def test_decoding_adds_up_in_the_documented_order(sizes, m, seed):
     values = (rng.standard_normal((m, len(sizes))) * 10.0 ** rng.integers(-9, 9, (m, 1))).astype(np.float32)
     values[rng.random(values.shape) < 0.1] = 0.0
     into = np.full(d, np.nan, dtype=np.float32)
-    kernels.decode(list(bits), values, edges_of(sizes), into, Scratch(d))
+    Kernels(d).decode(list(bits), values, edges_of(sizes), into)
     signed = np.repeat(values, sizes, axis=1) * (2.0 * np.unpackbits(bits, axis=1)[:, :d] - 1.0).astype(np.float32)
     total = np.zeros(d, dtype=np.float32)
     for first in range(0, m, 8):
@@ -98,9 +98,9 @@ def test_a_fold_adds_one_message(sizes, seed):
     source = numbers(d, 1)
     signed = np.repeat(values, sizes) * (2.0 * np.unpackbits(bits)[:d] - 1.0).astype(np.float32)
     into = np.full(d, np.nan, dtype=np.float32)
-    kernels.fold(bits, values, edges_of(sizes), source, into, Scratch(d))
+    Kernels(d).fold(bits, values, edges_of(sizes), source, into)
     assert into.tobytes() == (source + signed).tobytes()
-    kernels.fold(bits, values, edges_of(sizes), source, source, Scratch(d))
+    Kernels(d).fold(bits, values, edges_of(sizes), source, source)
     assert into.tobytes() == source.tobytes()
 
 
@@ -109,7 +109,7 @@ def test_a_fold_adds_one_message(sizes, seed):
 def test_votes_are_counted_in_as_many_planes_as_it_takes(m, seed):
     rows = list(np.random.default_rng(seed).integers(0, 256, (m, 5), dtype=np.uint8))
     before = [row.copy() for row in rows]
-    planes = kernels.count_votes(rows)
+    planes = Kernels(40).count_votes(rows)
     assert len(planes) == int(np.ceil(np.log2(m + 1)))
     counted = sum((2**i * np.unpackbits(plane).astype(int) for i, plane in enumerate(planes)), np.zeros(40, dtype=int))
     np.testing.assert_array_equal(counted, sum((np.unpackbits(row).astype(int) for row in before), np.zeros(40, dtype=int)))
@@ -119,12 +119,12 @@ def test_votes_are_counted_in_as_many_planes_as_it_takes(m, seed):
 @pytest.mark.parametrize("sizes", [[1], [1023], [1024], [5000, 3], [0, 7, 0], [3] * 40, [0, 2] * 30, [BLOCK - 1, 1]], ids=str)
 def test_sums_of_runs_are_those_of_plain_numpy(sizes):
     x = numbers(sum(sizes))
-    edges, scratch = edges_of(sizes), Scratch(x.size)
+    edges, kernels = edges_of(sizes), Kernels(x.size)
     parts = [x[a:b].astype(np.float64) for a, b in itertools.pairwise(edges)]
-    np.testing.assert_allclose(kernels.sums_abs(x, edges, scratch), [np.abs(p).sum() for p in parts], rtol=1e-5)
-    np.testing.assert_allclose(kernels.sums_square(x, edges, scratch), [(p**2).sum() for p in parts], rtol=1e-5)
-    np.testing.assert_allclose(kernels.sums_positive(x, edges, scratch), [p[p > 0].sum() for p in parts], rtol=1e-5)
-    assert kernels.counts_positive(x, edges, scratch).tolist() == [int((p >= 0).sum()) for p in parts]
+    np.testing.assert_allclose(kernels.sums_abs(x, edges), [np.abs(p).sum() for p in parts], rtol=1e-5)
+    np.testing.assert_allclose(kernels.sums_square(x, edges), [(p**2).sum() for p in parts], rtol=1e-5)
+    np.testing.assert_allclose(kernels.sums_positive(x, edges), [p[p > 0].sum() for p in parts], rtol=1e-5)
+    assert kernels.counts_positive(x, edges).tolist() == [int((p >= 0).sum()) for p in parts]
     assert kernels.maxima(x, edges).tolist() == [float(np.abs(p).max()) if p.size else 0.0 for p in parts]
 
 
@@ -132,7 +132,7 @@ def test_sums_of_runs_are_those_of_plain_numpy(sizes):
 @pytest.mark.parametrize("size", [1e25, 1e-24, 0.0])
 def test_squares_neither_overflow_nor_underflow(size, runs):
     x = numbers(runs * 20) * np.float32(size)
-    found = kernels.sums_square(x, edges_of([0, *[20] * runs]), Scratch(x.size))
+    found = Kernels(x.size).sums_square(x, edges_of([0, *[20] * runs]))
     np.testing.assert_allclose(found, [0.0, *(x.astype(np.float64) ** 2).reshape(runs, 20).sum(axis=1)], rtol=1e-6)
 
 
@@ -151,9 +151,9 @@ def test_a_window_names_the_group_of_each_coordinate(sizes, block, data):
 
 def test_blocks_tile_the_vector_and_start_at_whole_bytes():
     d = 2 * BLOCK + 5
-    assert list(kernels.blocks(d)) == [
+    assert list(blocks(d)) == [
         (slice(0, BLOCK), slice(0, BLOCK // 8)),
         (slice(BLOCK, 2 * BLOCK), slice(BLOCK // 8, BLOCK // 4)),
         (slice(2 * BLOCK, d), slice(BLOCK // 4, BLOCK // 4 + 1)),
     ]
-    assert list(kernels.blocks(0)) == []
+    assert list(blocks(0)) == []
