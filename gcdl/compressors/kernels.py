@@ -12,23 +12,28 @@ for each; see :class:`gcdl.compressors.groups.Groups`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gcdl.errors import UsageError
 from gcdl.types import Buffer, IntVector, Vector
 
 BLOCK = 1 << 17
 """Coordinates a block. Part of every seed's meaning: never change it."""
 LANES = 1 << 10
 """Partial sums that a long run is added up in."""
-FEW = 32
+FEW = 16
 """Runs of a block that are worth a Python loop; more are spread over the coordinates."""
 _TABLES = 1 << 10
+_RANGE = 1 << 16
+_WORTH_COMPILING = 1 << 16
 _SAFE_SQUARE = 1e-24  # a float32 sum of squares below this may have lost terms to underflow
 
 Words = NDArray[np.uint64]
@@ -111,6 +116,20 @@ def spread(values: Vector, edges: IntVector) -> Vector | np.float32:
     return values[0] if values.size == 1 else np.repeat(values, np.diff(edges))
 
 
+@dataclass(frozen=True, eq=False)
+class Wraps:
+    """``thresholds``, (m,) int32, ascending: from which r on, r + shift leaves the int16, for each of m shifts."""
+
+    thresholds: NDArray[np.int32]
+
+    @cached_property
+    def counts(self) -> NDArray[np.uint16]:
+        """(65536,): how many have wrapped, by r as uint16."""
+        places = self.thresholds + (1 << 15)
+        ascending = np.cumsum(np.bincount(places, minlength=_RANGE + 1)[:_RANGE])
+        return np.roll(ascending, _RANGE // 2).astype(np.uint16)
+
+
 # A 64-bit word is an 8 x 8 matrix of bits: (distance, mask) of the swaps that mirror it along its antidiagonal.
 _SWAPS = (
     (np.array(9, np.uint64), np.array(0x0055005500550055, np.uint64)),
@@ -188,8 +207,7 @@ class Kernels:
 
     def sums_square(self, x: Vector, edges: IntVector) -> Wide:
         """Return sum x_j^2 of each run, (q,) float64: in float32, and again in float64 where that over- or underflows."""
-        with np.errstate(over="ignore", under="ignore"):
-            sums = _sums(np.multiply(x, x, out=self._values[: x.size]), edges)
+        sums = self._float_squares(x, edges)
         full = np.diff(edges) > 0
         doubtful = full & ~((sums > _SAFE_SQUARE) & (sums < np.inf))
         if doubtful.any():
@@ -198,6 +216,10 @@ class Kernels:
             sums[doubtful] = wide[doubtful]
         return sums
 
+    def _float_squares(self, x: Vector, edges: IntVector) -> Wide:
+        with np.errstate(over="ignore", under="ignore"):
+            return _sums(np.multiply(x, x, out=self._values[: x.size]), edges)
+
     def maxima(self, x: Vector, edges: IntVector) -> Vector:
         """Return max |x_j| of each run, (q,) float32, 0 for an empty one."""
         found = np.zeros(edges.size - 1, dtype=np.float32)
@@ -205,11 +227,11 @@ class Kernels:
         if full.size > FEW:
             starts = edges[full]
             found[full] = np.maximum(np.maximum.reduceat(x, starts), -np.minimum.reduceat(x, starts))
-            return found
-        for run in full.tolist():
-            part = x[edges[run] : edges[run + 1]]
-            found[run] = max(part.max(), -part.min())
-        return found
+        else:
+            for run in full.tolist():
+                part = x[edges[run] : edges[run + 1]]
+                found[run] = max(part.max(), -part.min())
+        return np.abs(found, out=found)  # no minus zero
 
     def counts_positive(self, x: Vector, edges: IntVector) -> IntVector:
         """Return how many coordinates of each run are >= 0, (q,)."""
@@ -292,24 +314,18 @@ class Kernels:
         into += dither
 
     def add_steps(
-        self,
-        stream: Stream16,
-        bins: NDArray[np.uint16],
-        units: Vector,
-        levels: NDArray[np.float32],
-        edges: IntVector,
-        into: Vector,
+        self, stream: Stream16, wraps: Wraps, units: Vector, levels: NDArray[np.float32], edges: IntVector, into: Vector
     ) -> None:
-        """Add (r unit) + levels[bins[r]] to ``into``: the weighted sum of all workers' shifted dithers.
+        """Add (r unit) + levels[how many have wrapped at r] to ``into``; ``levels``, (q, m+1).
 
-        ``bins``, (65536,), counts the workers whose shifted r wraps, indexed by r as uint16; ``levels``, (q, bins).
+        With the right levels that is the weighted sum of m workers' dithers, r shifted differently for each.
         """
         dither, level, index = self._values[: into.size], self._more[: into.size], self._index[: into.size]
         r = self.shorts(into.size, stream)
         np.copyto(dither, r)
         self.times(dither, units, edges, dither)
         np.copyto(index, r.view(np.uint16))
-        np.copyto(index, np.take(bins, index, mode="clip"))
+        np.copyto(index, np.take(wraps.counts, index, mode="clip"))
         if levels.shape[0] > 1:
             index += np.repeat(np.arange(levels.shape[0]) * levels.shape[1], np.diff(edges))
         np.take(levels.reshape(-1), index, out=level, mode="clip")
@@ -364,3 +380,26 @@ def _lane_sum(x: Vector) -> float:
     if rows:
         total += float(np.add.reduce(x[: rows * LANES].reshape(rows, LANES), axis=0).sum(dtype=np.float64))
     return total
+
+
+def kernels_for(d: int) -> Kernels:
+    """Return the fastest kernels there are for d coordinates: the compiled ones if llvmlite is installed and d is worth it.
+
+    ``GCDL_KERNELS`` = numpy or compiled in the environment decides otherwise; the numbers are the same, to the bit.
+
+    Raises
+    ------
+    UsageError : the environment asks for compiled kernels where there are none, or for something else.
+    """
+    wanted = os.environ.get("GCDL_KERNELS", "")
+    if wanted not in ("", "numpy", "compiled"):
+        raise UsageError(f"GCDL_KERNELS={wanted}: must be numpy or compiled")
+    if wanted == "numpy" or (not wanted and d < _WORTH_COMPILING):
+        return Kernels(d)
+    try:
+        from gcdl.compressors.compiled import CompiledKernels
+    except ImportError:
+        if wanted:
+            raise UsageError("GCDL_KERNELS=compiled: llvmlite is missing; pip install 'gcdl[fast]'") from None
+        return Kernels(d)
+    return CompiledKernels(d)

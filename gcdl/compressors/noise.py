@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gcdl.compressors.base import Draw
 from gcdl.compressors.dither import Dither, DitherName, Source
 from gcdl.compressors.groups import Block
-from gcdl.compressors.kernels import Kernels
+from gcdl.compressors.kernels import Kernels, Wraps
 from gcdl.types import Buffer, Vector
 
 _HALF_RANGE = float(1 << 15)
@@ -77,8 +77,7 @@ def _steps(sources: Sequence[Source], units: NDArray[np.float64]) -> Adder:
     order = sorted(range(len(sources)), key=lambda i: -sources[i].shift)
     shifts = np.array([sources[i].shift for i in order], dtype=np.int64)
     units = units[order]
-    ascending = np.cumsum(np.bincount(_RANGE - shifts, minlength=_RANGE + 1)[:_RANGE])
-    passed = np.roll(ascending, _RANGE // 2).astype(np.uint16)
+    wraps = Wraps((_RANGE // 2 - shifts).astype(np.int32))
     slope = units.sum(axis=0)
     levels = np.empty((units.shape[1], len(sources) + 1))
     levels[:, 0] = shifts @ units
@@ -89,7 +88,7 @@ def _steps(sources: Sequence[Source], units: NDArray[np.float64]) -> Adder:
     def add(block: Block, into: Vector, kernels: Kernels) -> None:
         delta = common.delta(block.number)
         level = (levels[block.groups] + delta * slope[block.groups, np.newaxis]).astype(np.float32)
-        kernels.add_steps(common.stream(block.number), passed, slopes[block.groups], level, block.edges, into)
+        kernels.add_steps(common.stream(block.number), wraps, slopes[block.groups], level, block.edges, into)
 
     return add
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gcdl.compressors.base import Draw, Message, State, Stateless
 from gcdl.compressors.groups import Groups
-from gcdl.compressors.kernels import Kernels, packed_bytes, spread
+from gcdl.compressors.kernels import kernels_for, packed_bytes, spread
 from gcdl.compressors.noise import Adder, Noise
 from gcdl.compressors.scales import Levels, Scale
 from gcdl.types import Buffer, Layout, Vector
@@ -67,7 +67,7 @@ class SignCodec(Stateless):
         self._bits_bytes = packed_bytes(layout.size)
         self.payload_bytes = self._bits_bytes + self._levels_bytes
         self._ones = np.ones((1, groups.count), dtype=np.float32)
-        self._kernels = Kernels(layout.size)
+        self._kernels = kernels_for(layout.size)
         shares = {int(size): signal_share(int(size)) for size in np.unique(self._sizes) if size}
         self._signal = np.array([shares.get(size, 0.0) for size in self._sizes.tolist()]) * self._sizes
         self._noise = np.array([noise_share(shares[size]) if size else 0.0 for size in self._sizes.tolist()]) * self._sizes

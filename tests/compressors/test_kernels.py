@@ -1,6 +1,7 @@
 """The kernels are those of plain numpy, and the compiled ones give the same bits."""
 
 import itertools
+import sys
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gcdl.compressors import Draw, Sign
+from gcdl.compressors.compiled import CompiledKernels
 from gcdl.compressors.groups import Groups
-from gcdl.compressors.kernels import BLOCK, Kernels, blocks, packed_bytes
+from gcdl.compressors.kernels import BLOCK, Kernels, Stream16, Wraps, blocks, kernels_for, packed_bytes
+from gcdl.errors import UsageError
 from gcdl.types import Layout
 
 
@@ -157,3 +160,86 @@ def test_blocks_tile_the_vector_and_start_at_whole_bytes():
         (slice(2 * BLOCK, d), slice(BLOCK // 4, BLOCK // 4 + 1)),
     ]
     assert list(blocks(0)) == []
+
+
+# --- compiled -------------------------------------------------------------------------------------------------------
+
+
+def runs(d):
+    """Ways to cut d coordinates into runs: one, two, with empty ones, with short ones, and more than a loop is worth."""
+    yield from ([d], [d // 3, d - d // 3], [0, d // 7, 0, d - d // 7, 0], [1] * min(d, 20) + [d - min(d, 20)])
+    yield [d // 50] * 50 + [d - 50 * (d // 50)]
+
+
+def drawn(rng, *shape, size=6):
+    """Numbers of very different sizes, with zeros and minus zeros among them."""
+    values = (rng.standard_normal(shape) * 10.0 ** rng.integers(-size, size, shape)).astype(np.float32)
+    values[rng.random(shape) < 0.1] = 0.0
+    values[rng.random(shape) < 0.1] *= -0.0
+    return values
+
+
+@pytest.mark.parametrize("d", [1, 63, 64, 65, 1000, 1024, 4096, 100_001, BLOCK])
+def test_the_compiled_kernels_give_the_same_bits(d):
+    rng = np.random.default_rng(d)
+    reference, compiled = Kernels(d), CompiledKernels(d)
+
+    def check(name, *arguments, out=None):
+        """Both write to buffers of their own, filled differently."""
+        results = []
+        for kernels, background in ((reference, 0x11), (compiled, 0xEE)):
+            buffer = None if out is None else np.full(out[0] * np.dtype(out[1]).itemsize, background, np.uint8).view(out[1])
+            if out is not None and len(out) == 3:
+                buffer[:] = out[2]
+            found = getattr(kernels, name)(*arguments, *([] if buffer is None else [buffer]))
+            results.append((buffer if found is None else found).tobytes())
+        assert results[0] == results[1], name
+
+    for sizes in runs(d):
+        edges, q, size = edges_of(sizes), len(sizes), packed_bytes(d)
+        x, units = drawn(rng, d), drawn(rng, q)
+        bits = rng.integers(0, 256, size, dtype=np.uint8)
+        key = int(rng.integers(2**63)) * 2 + 1, int(rng.integers(2**63)) * 2
+        stream = Stream16(key, int(rng.integers(2**40)), int(rng.integers(2**16)))
+        check("pack", x, out=(size, np.uint8))
+        check("shorts", d, stream)
+        check("stochastic", x, units * 1e3, edges, stream, 0.37, out=(size, np.uint8))
+        for name in ("sums_abs", "sums_square", "sums_positive", "maxima", "counts_positive"):
+            check(name, x, edges)
+        check("fold", bits, units, edges, x, out=(d, np.float32))
+        check("add_ramp", stream, units, drawn(rng, q), edges, out=(d, np.float32, x))
+        for m in (1, 7, 8, 9, 50):
+            check("decode", list(rng.integers(0, 256, (m, size), dtype=np.uint8)), drawn(rng, m, q), edges, out=(d, np.float32))
+            wraps = Wraps(np.sort(rng.integers(-(2**15), 2**15 + 1, m)).astype(np.int32))
+            check("add_steps", stream, wraps, units, drawn(rng, q, m + 1), edges, out=(d, np.float32, x))
+        check("decode", [], np.empty((0, q), dtype=np.float32), edges, out=(d, np.float32))
+
+
+def test_a_nan_is_packed_alike():
+    x = np.tile(np.array([np.nan, -np.nan, np.inf, -np.inf], dtype=np.float32), 32)
+    packed = [np.empty(16, dtype=np.uint8), np.empty(16, dtype=np.uint8)]
+    for kernels, out in zip((Kernels(128), CompiledKernels(128)), packed, strict=True):
+        kernels.pack(x, out)
+    assert packed[0].tobytes() == packed[1].tobytes()
+
+
+def test_kernels_are_compiled_where_it_is_worth_it(monkeypatch):
+    monkeypatch.delenv("GCDL_KERNELS", raising=False)
+    assert type(kernels_for(1000)) is Kernels
+    assert type(kernels_for(1_000_000)) is CompiledKernels
+    monkeypatch.setenv("GCDL_KERNELS", "compiled")
+    assert type(kernels_for(1000)) is CompiledKernels
+    monkeypatch.setenv("GCDL_KERNELS", "numpy")
+    assert type(kernels_for(1_000_000)) is Kernels
+
+
+def test_without_the_compiler_numpy_does_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gcdl.compressors.compiled", None)
+    monkeypatch.delenv("GCDL_KERNELS", raising=False)
+    assert type(kernels_for(1_000_000)) is Kernels
+    monkeypatch.setenv("GCDL_KERNELS", "compiled")
+    with pytest.raises(UsageError, match="llvmlite"):
+        kernels_for(1000)
+    monkeypatch.setenv("GCDL_KERNELS", "fortran")
+    with pytest.raises(UsageError, match="fortran"):
+        kernels_for(1000)

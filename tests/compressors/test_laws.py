@@ -109,6 +109,21 @@ def test_what_is_added_first_is_compressed_too_and_stays_in_x(name, compressor, 
     assert out.tobytes() == plain.compress(compressor, layout, x + plus).tobytes()
 
 
+def test_compiled_kernels_change_nothing(name, compressor, plain, monkeypatch):
+    layout = plain.layout_of([(131072 + 50,), (7,), (3000,), (70_000,)])
+    x = plain.normal(layout.size)
+    results = []
+    for kernels in ("numpy", "compiled"):
+        monkeypatch.setenv("GCDL_KERNELS", kernels)
+        codec = compressor.codec(layout)
+        payloads = [plain.compress(compressor, layout, x, Draw(2, 3, worker, 3)) for worker in range(3)]
+        into, left = np.empty((2, layout.size), dtype=np.float32)
+        codec.decode([Message(payload, 0.7, Draw(2, 3, i, 3)) for i, payload in enumerate(payloads)], into)
+        codec.remainder(x, payloads[0], Draw(2, 3, 0, 3), left)
+        results.append((*(payload.tobytes() for payload in payloads), into.tobytes(), left.tobytes()))
+    assert results[0] == results[1]
+
+
 # --- determinism ----------------------------------------------------------------------------------------------------
 
 
