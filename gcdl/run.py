@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -97,7 +97,7 @@ def simulate(config: Config, out: Path, watcher: Watcher) -> Summary:
     check_unused(out)
     stop = StopRequest()
     samples = experiment.problem.load(np.arange(experiment.problem.k))
-    workers = [_worker(experiment, i, *_row(experiment, i), samples) for i in range(experiment.n)]
+    workers = [_worker(experiment, i, _row(experiment, i), samples) for i in range(experiment.n)]
     transport = SimulatedTransport(workers, config.run.seconds_per_shard, stop)
     with stop.listening():
         return _conduct(experiment, transport, out, watcher, began, experiment.problem.evaluator())
@@ -126,7 +126,7 @@ def be_master(job: Job, read: Callable[[], Config], out: Path, watcher: Watcher,
         experiment = Experiment.of(read(), job.workers).check()
         check_unused(out)
         evaluator = experiment.problem.evaluator()
-        rows = [[part.tolist() for part in _row(experiment, worker)] for worker in range(experiment.n)]
+        rows = [_row(experiment, worker).plain() for worker in range(experiment.n)]
         shared = {"run": run, "config": experiment.config.toml(), "rows": rows}
     except Exception:
         job.broadcast({"run": None}, _COLLECTIVE_SECONDS)
@@ -166,8 +166,9 @@ def be_worker(job: Job) -> None:
 
     def prepare() -> Worker:
         experiment = Experiment.of(config, job.workers)
-        shards, weights = (np.array(part) for part in shared["rows"][worker])
-        built = _worker(experiment, worker, shards, weights, experiment.problem.load(shards))
+        shards, weights, shift = shared["rows"][worker]
+        row = Row(np.array(shards), np.array(weights), shift)
+        built = _worker(experiment, worker, row, experiment.problem.load(row.shards))
         _limit_threads(experiment)
         return built
 
@@ -180,22 +181,35 @@ def _stop_soon(number: int, frame: object) -> None:
     signal.alarm(_SECONDS_AFTER_SIGTERM)
 
 
-def _row(experiment: Experiment, worker: int) -> tuple[IntVector, Weights]:
-    """Return a worker's shards and their entries in B."""
-    shards = experiment.code.shards(worker)
-    return shards, experiment.code.B[worker, shards]
+class Row(NamedTuple):
+    """What a worker has to know of the code: its shards, their entries in B, and its place under correlated dither."""
+
+    shards: IntVector
+    weights: Weights
+    shift: int
+
+    def plain(self) -> tuple[list[int], list[float], int]:
+        """Return it as what JSON or pickle carry without numpy."""
+        return self.shards.tolist(), self.weights.tolist(), self.shift
 
 
-def _worker(experiment: Experiment, worker: int, shards: IntVector, weights: Weights, samples: Samples) -> Worker:
+def _row(experiment: Experiment, worker: int) -> Row:
+    code = experiment.code
+    shards = code.shards(worker)
+    return Row(shards, code.B[worker, shards], int(code.shifts[worker]))
+
+
+def _worker(experiment: Experiment, worker: int, row: Row, samples: Samples) -> Worker:
     layout = experiment.problem.layout()
     return Worker(
         worker,
         experiment.n,
-        gradient=experiment.problem.gradient(samples, shards, weights),
+        gradient=experiment.problem.gradient(samples, row.shards, row.weights),
         codec=experiment.compressor.codec(layout),
         layout=layout,
         stragglers=experiment.stragglers,
         seed=experiment.config.seed,
+        shift=row.shift,
     )
 
 

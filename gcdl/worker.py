@@ -54,6 +54,7 @@ class Worker:
     codec, layout : the compressor at work on the model's layout.
     stragglers : draws the injected delays.
     seed : the run's.
+    shift : its place under correlated dither; see :class:`gcdl.compressors.Draw`.
     """
 
     def __init__(
@@ -66,11 +67,13 @@ class Worker:
         layout: Layout,
         stragglers: StragglerModel,
         seed: int,
+        shift: int = 0,
     ) -> None:
         self.worker = worker
         self.n = n
         self.layout = layout
         self.seed = seed
+        self.shift = shift
         self._gradient = gradient
         self._codec = codec
         self._stragglers = stragglers
@@ -100,7 +103,7 @@ class Worker:
             yield Work(shards)
         yield Encode()
         self._check_finite(task.step)
-        draw = Draw(self.seed, task.step, self.worker, self.n)
+        draw = Draw(self.seed, task.step, self.worker, self.shift)
         self._state = self._codec.compress(self._coded, self._state, draw, self._message[HEADER_BYTES:])
         return Reply(self.worker, task.step, loss, self._message)
 

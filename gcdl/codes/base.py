@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from gcdl.codes.decoders import Decoder, least_squares
+from gcdl.codes.places import dither_shifts
 from gcdl.errors import ParameterError
 from gcdl.types import IntVector, Mask, Matrix, Weights
 
@@ -64,6 +66,11 @@ class GradientCode:
     def k(self) -> int:
         """The number of shards."""
         return int(self.B.shape[1])
+
+    @cached_property
+    def shifts(self) -> IntVector:
+        """(n,): where each worker lies under correlated dither, in 2^-16 of the range; see :mod:`gcdl.codes.places`."""
+        return dither_shifts(self.B)
 
     def shards(self, worker: int) -> IntVector:
         """Return the shards that a worker holds, in ascending order."""

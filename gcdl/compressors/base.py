@@ -21,12 +21,15 @@ State = Any
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """The key of a message's random numbers, those of worker ``worker`` of ``n``: the master can recreate them from it."""
+    """The key of a message's random numbers: the master can recreate them from it.
+
+    ``shift``, 0 .. 2^16 - 1, is the worker's place under correlated dither, in 2^-16 of the range.
+    """
 
     seed: int
     step: int
     worker: int
-    n: int
+    shift: int
 
 
 class Message(NamedTuple):

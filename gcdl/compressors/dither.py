@@ -3,10 +3,11 @@
 A randomised one-bit compressor compares x with noise made from u, uniform on [0, 1) for each coordinate:
 
 - ``independent``: every worker has a u of its own.
-- ``correlated``: all workers share v, uniform, and worker i uses u = frac(v + pi(i) / n), pi a permutation drawn each step.
-  Still uniform for each worker, but stratified across workers: where their inputs are alike, the errors cancel (Suresh et
-  al., *Correlated Quantization for Distributed Mean Estimation and Optimization*, ICML 2022). pi(i) / n is rounded down to a
-  multiple of 2^-16.
+- ``correlated``: all workers share v, uniform, and worker i uses u = frac(v + place_i / n), the places a permutation of 0 ..
+  n-1. Still uniform for each worker, but stratified across workers: where their inputs are alike, the errors cancel (Suresh
+  et al., *Correlated Quantization for Distributed Mean Estimation and Optimization*, ICML 2022, with a random permutation).
+  Ours is made for the code: workers that hold the same shards lie far apart; see :mod:`gcdl.codes.places`. place_i / n is
+  rounded down to a multiple of 2^-16.
 - ``subtractive``: the master, who can draw the same u, takes the noise out again. The error is then uniform and independent
   of x (Roberts 1962; Schuchman 1964), its variance a third of the worst case without.
 - ``correlated+subtractive``: both.
@@ -21,16 +22,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from gcdl.compressors.base import Draw
-from gcdl.compressors.kernels import BLOCK, Stream16, mix, random_words
-from gcdl.types import IntVector, Stream, seed_words
+from gcdl.compressors.kernels import BLOCK, Stream16, mix
+from gcdl.types import Stream, seed_words
 
 DitherName = Literal["independent", "correlated", "subtractive", "correlated+subtractive"]
 
-_ORDER_COUNTER = 1 << 62  # these lie far from every coordinate's
-_DELTA_COUNTER = 1 << 63
+_DELTA_COUNTER = 1 << 63  # far from every coordinate's
 _DELTA_BITS = 24  # what a float32 in [0, 1) holds exactly
 
 
@@ -59,26 +57,9 @@ class Dither:
     def __init__(self, name: DitherName) -> None:
         self.correlated = name.startswith("correlated")
         self.subtractive = name.endswith("subtractive")
-        self._step: tuple[int, int, int] | None = None
-        self._key = (0, 0)
-        self._shifts: IntVector = np.zeros(0, dtype=np.int64)
 
     def source(self, draw: Draw) -> Source:
         """Return the source of the message with this key."""
-        if not self.correlated:
-            return Source(seed_words(draw.seed, Stream.COMPRESSOR, draw.step, draw.worker), 0)
-        step = (draw.seed, draw.step, draw.n)
-        if step != self._step:
-            self._key = seed_words(draw.seed, Stream.DITHER, draw.step)
-            self._shifts = (_permutation(draw.n, self._key) << 16) // draw.n
-            self._step = step
-        return Source(self._key, int(self._shifts[draw.worker]))
-
-
-def _permutation(n: int, key: tuple[int, int]) -> IntVector:
-    """Return a random permutation of 0 .. n-1: the order of n random words."""
-    words = np.empty(n, dtype=np.uint64)
-    for start in range(0, n, BLOCK // 4):
-        part = words[start : start + BLOCK // 4]
-        random_words(_ORDER_COUNTER + start, key, part, np.empty_like(part))
-    return np.argsort(words, kind="stable")
+        if self.correlated:
+            return Source(seed_words(draw.seed, Stream.DITHER, draw.step), draw.shift)
+        return Source(seed_words(draw.seed, Stream.COMPRESSOR, draw.step, draw.worker), 0)

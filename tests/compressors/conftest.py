@@ -64,7 +64,7 @@ def compress(compressor, layout, x, draw=None):
     """The payload of a fresh codec for x, which is left alone."""
     codec = compressor.codec(layout)
     out = np.full(codec.payload_bytes, 0xA5, dtype=np.uint8)
-    codec.compress(x.copy(), codec.init(), draw or Draw(0, 0, 0, 16), out)
+    codec.compress(x.copy(), codec.init(), draw or Draw(0, 0, 0, 0), out)
     return out
 
 
@@ -112,8 +112,7 @@ def random_bits(draw, d, shared):
     j = np.arange(d, dtype=np.uint64)
     r = (mix(j // u64(4), key) >> (u64(16) * (j % u64(4)))) & u64(0xFFFF)
     if shared:
-        order = np.argsort(mix(np.arange(draw.n, dtype=np.uint64) + u64(1 << 62), key), kind="stable")
-        r = (r + u64(int(order[draw.worker]) * 65536 // draw.n)) & u64(0xFFFF)
+        r = (r + u64(draw.shift)) & u64(0xFFFF)
     delta = (mix(j // u64(131072) + u64(1 << 63), key) >> u64(40)).astype(np.float64) / 2**24
     r = r.astype(np.int64)
     return np.where(r >= 32768, r - 65536, r), delta
@@ -148,7 +147,7 @@ def values(name, layout, payload, draw=None):
         upper, lower = scales.reshape(2, -1)
         return np.where(bits, np.repeat(upper, sizes), np.repeat(lower, sizes))
     if getattr(compressor, "dither", "").endswith("subtractive"):
-        signs = signs + noise(name, draw or Draw(0, 0, 0, 16), d)
+        signs = signs + noise(name, draw or Draw(0, 0, 0, 0), d)
     return signs * np.repeat(scales, sizes)
 
 

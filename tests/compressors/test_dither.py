@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from gcdl.codes import fractional_repetition
 from gcdl.compressors import Draw, Message, NoisySign, StochasticSign
 from gcdl.compressors.dither import Dither
 from gcdl.compressors.kernels import BLOCK, Kernels, Stream16, mix
@@ -25,7 +26,7 @@ def decoded(compressor, layout, x, draws, seed=11, workers=1):
     payloads = np.empty((workers, codec.payload_bytes), dtype=np.uint8)
     found = np.empty((draws, layout.size), dtype=np.float32)
     for step in range(draws):
-        keys = [Draw(seed, step, worker, N) for worker in range(workers)]
+        keys = [Draw(seed, step, worker, worker * 65536 // N) for worker in range(workers)]
         for key, payload in zip(keys, payloads, strict=True):
             codec.compress(x.copy(), None, key, payload)
         codec.decode([Message(p, 1.0 / workers, key) for p, key in zip(payloads, keys, strict=True)], found[step])
@@ -194,7 +195,7 @@ def test_other_seeds_steps_and_workers_draw_other_bits(shared, plain):
     x = plain.normal(1000)
     keys = list(itertools.product(range(3), repeat=3))
     compressor = StochasticSign(dither="correlated" if shared else "independent")
-    payloads = {plain.compress(compressor, layout, x, Draw(*key, 16)).tobytes() for key in keys}
+    payloads = {plain.compress(compressor, layout, x, Draw(*key, 9000 * key[2])).tobytes() for key in keys}
     assert len(payloads) == len(keys)
 
 
@@ -208,26 +209,44 @@ def test_draw_blocks_do_not_repeat_each_other(plain):
 
 def test_independent_workers_draw_independently(plain):
     d = 100_000
-    noises = [plain.noise("stochastic_sign-max", Draw(0, 0, worker, 4), d) for worker in range(4)]
+    noises = [plain.noise("stochastic_sign-max", Draw(0, 0, worker, 0), d) for worker in range(4)]
     for one, other in itertools.combinations(noises, 2):
         assert abs((one * other).mean()) * 3.0 <= 4.0 / np.sqrt(d)
 
 
-@pytest.mark.parametrize("n", [1, 2, 7, 16, 100])
-def test_correlated_workers_are_evenly_spread_in_a_random_order(n):
-    orders = []
-    for step in range(40):
-        one, other = Dither("correlated"), Dither("correlated")
-        sources = [one.source(Draw(3, step, worker, n)) for worker in range(n)]
-        assert sources == [other.source(Draw(3, step, worker, n)) for worker in reversed(range(n))][::-1]
-        assert len({source.key for source in sources}) == 1
-        assert sorted(source.shift for source in sources) == [place * 65536 // n for place in range(n)]
-        orders.append(tuple(source.shift for source in sources))
-    assert len(set(orders)) >= min(math.factorial(n), 20)
+def test_correlated_workers_share_their_numbers_but_for_the_shift(plain):
+    sources = [Dither("correlated").source(Draw(3, 5, worker, shift)) for worker, shift in enumerate((0, 1, 40_000))]
+    assert len({source.key for source in sources}) == 1
+    assert [source.shift for source in sources] == [0, 1, 40_000]
+    first, *others = [plain.noise("stochastic_sign-correlated", Draw(3, 5, 0, shift), 1000) for shift in (0, 1, 40_000)]
+    for shift, noise in zip((1, 40_000), others, strict=True):
+        np.testing.assert_allclose((noise - first) % 2.0, shift / 2**15, rtol=1e-9)
+
+
+@pytest.mark.parametrize("dither", ["correlated", "correlated+subtractive"], ids=str)
+def test_replicas_leave_a_fraction_of_the_noise_of_workers_at_random_places(dither, plain):
+    # Four groups of two replicas, each group with a gradient of its own.
+    code = fractional_repetition(8, 8, stragglers=1)
+    compressor, layout = StochasticSign(scale="rms", dither=dither), plain.layout_of([(20_000,)])
+    codec = compressor.codec(layout)
+    inputs = [plain.normal(20_000, seed=group) for group in range(4)]
+    into, payloads = np.empty(20_000, dtype=np.float32), np.empty((8, codec.payload_bytes), dtype=np.uint8)
+    errors = {"code": 0.0, "random": 0.0}
+    rng = np.random.default_rng(0)
+    for step in range(20):
+        for name, shifts in (("code", code.shifts), ("random", rng.permutation(8) * 65536 // 8)):
+            messages = []
+            for worker in range(8):
+                key = Draw(0, step, worker, int(shifts[worker]))
+                codec.compress(inputs[worker // 2].copy(), None, key, payloads[worker])
+                messages.append(Message(payloads[worker], 0.5, key))
+            codec.decode(messages, into)
+            errors[name] += float(np.square(into - sum(inputs)).sum())
+    assert errors["code"] < 0.75 * errors["random"]
 
 
 def test_the_fraction_of_the_last_place_is_uniform():
-    source = Dither("independent").source(Draw(0, 0, 0, 1))
+    source = Dither("independent").source(Draw(0, 0, 0, 0))
     deltas = np.array([source.delta(block) for block in range(2000)])
     assert deltas.min() >= 0.0
     assert deltas.max() < 1.0

@@ -27,7 +27,7 @@ def test_compress_writes_every_byte_of_its_buffer_and_none_beyond(compressor, la
     for background in (0x00, 0xFF):
         codec = compressor.codec(layout)
         arena = np.full(64 + codec.payload_bytes + 64, background, dtype=np.uint8)
-        codec.compress(x.copy(), codec.init(), Draw(1, 2, 3, 16), arena[64 : 64 + codec.payload_bytes])
+        codec.compress(x.copy(), codec.init(), Draw(1, 2, 3, 4096 * 3), arena[64 : 64 + codec.payload_bytes])
         assert (arena[:64] == background).all()
         assert (arena[64 + codec.payload_bytes :] == background).all()
         written.append(arena[64 : 64 + codec.payload_bytes].tobytes())
@@ -51,7 +51,7 @@ def test_decode_is_the_weighted_sum_of_what_the_payloads_stand_for(name, compres
     messages, by_hand, size = [], np.zeros(layout.size), np.zeros(layout.size)
     for worker, weight in enumerate(weights):
         x = plain.normal(layout.size, seed=worker) * np.float32(10.0**worker)
-        draw = Draw(0, 5, worker, 16)
+        draw = Draw(0, 5, worker, 4096 * 3)
         payload = plain.compress(compressor, layout, x, draw)
         messages.append(Message(payload, weight, draw))
         value = plain.values(name, layout, payload, draw)
@@ -63,8 +63,10 @@ def test_decode_is_the_weighted_sum_of_what_the_payloads_stand_for(name, compres
 
 
 def test_decode_depends_on_the_messages_alone(compressor, layout, plain):
-    payloads = [plain.compress(compressor, layout, plain.normal(layout.size, seed), Draw(0, 0, seed, 16)) for seed in range(4)]
-    messages = [Message(payload, 0.3, Draw(0, 0, worker, 16)) for worker, payload in enumerate(payloads)]
+    payloads = [
+        plain.compress(compressor, layout, plain.normal(layout.size, seed), Draw(0, 0, seed, 4096 * 3)) for seed in range(4)
+    ]
+    messages = [Message(payload, 0.3, Draw(0, 0, worker, 4096 * 3)) for worker, payload in enumerate(payloads)]
     fresh, used = np.empty((2, layout.size), dtype=np.float32)
     compressor.codec(layout).decode(messages[:2], fresh)
     codec = compressor.codec(layout)
@@ -76,7 +78,7 @@ def test_decode_depends_on_the_messages_alone(compressor, layout, plain):
 def test_decode_leaves_the_payloads_alone(compressor, layout, plain):
     payload = plain.compress(compressor, layout, plain.normal(layout.size))
     before = payload.tobytes()
-    compressor.codec(layout).decode([Message(payload, -2.0, Draw(0, 0, 0, 16))], np.empty(layout.size, dtype=np.float32))
+    compressor.codec(layout).decode([Message(payload, -2.0, Draw(0, 0, 0, 0))], np.empty(layout.size, dtype=np.float32))
     assert payload.tobytes() == before
 
 
@@ -84,15 +86,15 @@ def test_the_payload_may_lie_at_any_address_behind_a_header(name, compressor, la
     codec = compressor.codec(layout)
     message = aligned_buffer(64 + codec.payload_bytes)
     payload = message[64:]
-    codec.compress(plain.normal(layout.size), codec.init(), Draw(0, 0, 0, 16), payload)
+    codec.compress(plain.normal(layout.size), codec.init(), Draw(0, 0, 0, 0), payload)
     into = np.empty(layout.size, dtype=np.float32)
-    codec.decode([Message(payload, 1.0, Draw(0, 0, 0, 16))], into)
+    codec.decode([Message(payload, 1.0, Draw(0, 0, 0, 0))], into)
     assert (np.abs(into - plain.values(name, layout, payload)) <= 1e-6 * plain.extent(name, layout, payload)).all()
 
 
 def test_value_plus_remainder_is_the_input(name, compressor, layout, plain):
     x = plain.normal(layout.size, seed=3)
-    draw = Draw(5, 6, 7, 16)
+    draw = Draw(5, 6, 7, 4096 * 3)
     payload = plain.compress(compressor, layout, x, draw)
     left = np.full(layout.size, np.nan, dtype=np.float32)
     compressor.codec(layout).remainder(x, payload, draw, left)
@@ -104,7 +106,7 @@ def test_what_is_added_first_is_compressed_too_and_stays_in_x(name, compressor, 
     x, plus = plain.normal(layout.size, seed=1), plain.normal(layout.size, seed=2)
     codec = compressor.codec(layout)
     out, added = np.empty(codec.payload_bytes, dtype=np.uint8), x.copy()
-    codec.compress(added, codec.init(), Draw(0, 0, 0, 16), out, plus)
+    codec.compress(added, codec.init(), Draw(0, 0, 0, 0), out, plus)
     np.testing.assert_array_equal(added, x + plus)
     assert out.tobytes() == plain.compress(compressor, layout, x + plus).tobytes()
 
@@ -129,11 +131,11 @@ def test_compiled_kernels_change_nothing(name, compressor, plain, monkeypatch):
 
 def test_the_payload_is_a_function_of_x_and_the_key(compressor, layout, plain):
     x = plain.normal(layout.size)
-    first = plain.compress(compressor, layout, x, Draw(3, 4, 5, 16))
+    first = plain.compress(compressor, layout, x, Draw(3, 4, 5, 4096 * 3))
     codec = compressor.codec(layout)
     again = np.empty_like(first)
-    codec.compress(plain.normal(layout.size, seed=9), codec.init(), Draw(3, 3, 5, 16), again)
-    codec.compress(x.copy(), codec.init(), Draw(3, 4, 5, 16), again)
+    codec.compress(plain.normal(layout.size, seed=9), codec.init(), Draw(3, 3, 5, 4096 * 3), again)
+    codec.compress(x.copy(), codec.init(), Draw(3, 4, 5, 4096 * 3), again)
     assert first.tobytes() == again.tobytes()
 
 
@@ -147,7 +149,7 @@ def test_other_seeds_steps_and_workers_draw_other_bits(plain):
     layout = plain.layout_of([(1000,)])
     x = plain.normal(1000)
     keys = list(itertools.product(range(3), repeat=3))
-    payloads = {plain.compress(StochasticSign(), layout, x, Draw(*key, 16)).tobytes() for key in keys}
+    payloads = {plain.compress(StochasticSign(), layout, x, Draw(*key, 4096 * 3)).tobytes() for key in keys}
     assert len(payloads) == len(keys)
 
 
@@ -202,7 +204,7 @@ def test_scaled_sign_is_the_contraction_its_documentation_states(plain):
 def test_zeros_decode_to_zeros(scaled, layout, plain):
     payload = plain.compress(plain.TABLE[scaled], layout, np.zeros(layout.size, dtype=np.float32))
     into = np.full(layout.size, np.nan, dtype=np.float32)
-    plain.TABLE[scaled].codec(layout).decode([Message(payload, 3.0, Draw(0, 0, 0, 16))] * 3, into)
+    plain.TABLE[scaled].codec(layout).decode([Message(payload, 3.0, Draw(0, 0, 0, 0))] * 3, into)
     assert not into.any()
 
 
@@ -212,7 +214,7 @@ def test_a_tensor_of_zeros_decodes_to_zeros_beside_one_that_is_not(scaled, plain
     x[9:20] = 0.0
     payload = plain.compress(plain.TABLE[scaled], layout, x)
     into = np.full(23, np.nan, dtype=np.float32)
-    plain.TABLE[scaled].codec(layout).decode([Message(payload, 3.0, Draw(0, 0, 0, 16))], into)
+    plain.TABLE[scaled].codec(layout).decode([Message(payload, 3.0, Draw(0, 0, 0, 0))], into)
     assert not into[9:20].any()
     assert into[:9].all()
     assert into[20:].all()
@@ -271,7 +273,7 @@ def test_two_mean_of_one_kind_of_sign_is_the_mean(plain):
     x = np.array([1, 2, 3, 6, -1, -2, -6], dtype=np.float32)
     into = np.empty(7, dtype=np.float32)
     codec = TwoMean().codec(layout)
-    codec.decode([Message(plain.compress(TwoMean(), layout, x), 1.0, Draw(0, 0, 0, 16))], into)
+    codec.decode([Message(plain.compress(TwoMean(), layout, x), 1.0, Draw(0, 0, 0, 0))], into)
     assert into.tolist() == [3.0] * 4 + [-3.0] * 3
 
 
