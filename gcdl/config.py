@@ -21,7 +21,7 @@ from gcdl.errors import ConfigError
 from gcdl.optimizers import OPTIMIZERS, OptimizerRecipe
 from gcdl.problems import PROBLEMS, Problem
 from gcdl.schema import Choice, Section, Table, validate
-from gcdl.stragglers import STRAGGLERS, StragglerModel
+from gcdl.stragglers import STRAGGLERS, AnyModel, BeforeSending
 from gcdl.types import Count, Natural, Positive, Seconds, Stream, rng_for
 from gcdl.wait import WAIT_RULES, WaitRule
 
@@ -32,6 +32,11 @@ def _model_downlink() -> None:
 
 _DecoderName = Literal[tuple(DECODERS)]  # type: ignore[valid-type]
 
+_WHEN = {"at": (Literal["compute", "send"], "compute")}
+"""Whether a delay comes before computing or before sending."""
+_PLACELESS = ("speeds", "sum")
+_DELAY = Section("stragglers", {kind: model for kind, model in STRAGGLERS.items() if kind != "sum"}, extra=_WHEN)
+
 SECTIONS = {
     section.name: section
     for section in (
@@ -39,7 +44,7 @@ SECTIONS = {
         Section("code", CODES, default="uncoded", extra={"decoder": (_DecoderName | None, None)}),
         Section("compressor", COMPRESSORS, default="identity", extra={"error_feedback": (bool, False)}),
         Section("wait", WAIT_RULES, default="first_replies"),
-        Section("stragglers", STRAGGLERS, default="none"),
+        Section("stragglers", STRAGGLERS, default="none", extra=_WHEN, parts=("models", _DELAY)),
         Section("optimizer", OPTIMIZERS, default="sgd"),
         Section("downlink", {"model": _model_downlink}, default="model"),
     )
@@ -163,10 +168,9 @@ class Experiment:
         return rule
 
     @cached_property
-    def stragglers(self) -> StragglerModel:
+    def stragglers(self) -> AnyModel:
         """The delay model."""
-        model: StragglerModel = self._choice("stragglers").build(n=self.n)
-        return model
+        return _delays(self._choice("stragglers"), self.n)
 
     @cached_property
     def optimizer(self) -> OptimizerRecipe:
@@ -176,6 +180,16 @@ class Experiment:
 
     def _choice(self, name: str) -> Choice:
         return self.config.choices[name]
+
+
+def _delays(choice: Choice, n: int) -> AnyModel:
+    """Build a delay model; of a sum, each part."""
+    late = choice.values["at"] == "send"
+    if late and choice.kind in _PLACELESS:
+        raise ConfigError(f"{choice.name}.at: {choice.kind!r} has no delay of its own to place before sending")
+    parts = tuple(_delays(part, n) for part in choice.values.get("models", ()))
+    model: AnyModel = choice.build(n=n, models=parts)
+    return BeforeSending(model) if late else model
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:

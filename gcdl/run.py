@@ -253,7 +253,7 @@ def _conduct(
             if due == config.steps or _every(config.run.eval_every, due):
                 judged = evaluator.evaluate(optimizer.parameters, train=due == config.steps)
                 record.test_loss, record.test_accuracy = judged.test_loss, judged.test_accuracy
-            totals.add(record, delays_at(experiment.stragglers, experiment.n, config.seed, record.step))
+            totals.add(record, delays_at(experiment.stragglers, experiment.n, config.seed, record.step).seconds)
             folder.write_step(record)
             watcher.step(record)
             if due < config.steps and _every(config.run.checkpoint_every, due):

@@ -104,7 +104,7 @@ def test_a_sleeping_worker_takes_up_the_newest_task_at_once_and_never_answers_an
     from gcdl.stragglers import delays_at
 
     for record in master.run(40):
-        delays = delays_at(experiment.stragglers, 4, 0, record.step)
+        delays = delays_at(experiment.stragglers, 4, 0, record.step).seconds
         on_time = [i for i in range(4) if delays[i] == 0.0]
         if {i // 2 for i in on_time} == {0, 1}:
             assert set(record.replies) <= set(on_time)

@@ -10,6 +10,7 @@ import pytest
 
 from gcdl.codes import CODES, GradientCode
 from gcdl.config import Experiment, parse
+from gcdl.stragglers import STRAGGLERS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -60,5 +61,5 @@ def test_the_commands_exist(path):
 def test_the_files_and_kinds_it_names_exist():
     for path in re.findall(r"configs/\w+\.toml", README):
         assert (ROOT / path).is_file(), path
-    for kind in CODES:
-        assert kind in README
+    for kind in (*CODES, *STRAGGLERS):
+        assert f"`{kind}`" in README

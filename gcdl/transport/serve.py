@@ -14,7 +14,7 @@ from gcdl.errors import GcdlError, MasterGone, MessageError, WorkerError
 from gcdl.messages import HEADER_BYTES, Header, Kind, Reply, Task, TaskFormat, with_json
 from gcdl.transport.job import CONTROL_BYTES, TAG, Backoff, Job
 from gcdl.types import Buffer, aligned_buffer
-from gcdl.worker import Encode, Pause, Sleep, Worker
+from gcdl.worker import Encode, Pause, Sleep, Slowdown, Worker
 
 _TRACEBACK_CHARACTERS = CONTROL_BYTES // 8  # a character takes up to six bytes of JSON
 
@@ -157,9 +157,9 @@ def _work(worker: Worker, task: Task, inbox: _Inbox, outbox: _Outbox, run: int) 
                 break
             finally:
                 computed += time.perf_counter() - began
-            if isinstance(pause, Sleep):
-                slept = pause.seconds
-            if _superseded(pause, inbox, outbox):
+            sleep = _sleep(pause, computed)
+            slept += sleep
+            if _superseded(pause, sleep, inbox, outbox):
                 return
     finally:
         job.close()
@@ -169,9 +169,16 @@ def _work(worker: Worker, task: Task, inbox: _Inbox, outbox: _Outbox, run: int) 
     outbox.reply_bytes += reply.message.size
 
 
-def _superseded(pause: Pause, inbox: _Inbox, outbox: _Outbox) -> bool:
-    """Live through a pause; say whether something newer has come in it."""
-    until = time.monotonic() + (pause.seconds if isinstance(pause, Sleep) else 0.0)
+def _sleep(pause: Pause, computed: float) -> float:
+    """Return how many seconds to sleep in a pause, having computed for ``computed``."""
+    if isinstance(pause, Sleep):
+        return pause.seconds
+    return (pause.factor - 1.0) * computed if isinstance(pause, Slowdown) else 0.0
+
+
+def _superseded(pause: Pause, seconds: float, inbox: _Inbox, outbox: _Outbox) -> bool:
+    """Live through a pause, sleeping ``seconds``; say whether something newer has come in it."""
+    until = time.monotonic() + seconds
     backoff = Backoff()
     while not inbox.poll():
         left = until - time.monotonic()

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from gcdl.errors import Interrupted
 from gcdl.messages import Reply, Task, TaskFormat
 from gcdl.transport.base import Traffic
-from gcdl.worker import Pause, Sleep, Work, Worker
+from gcdl.worker import Pause, Sleep, Slowdown, Work, Worker
 
 
 @dataclass(slots=True)
@@ -125,7 +125,12 @@ class SimulatedTransport:
     def _pause(self, worker: int, desk: _Desk, pause: Pause) -> None:
         if isinstance(pause, Sleep):
             desk.asleep = True
-            seconds = desk.slept = pause.seconds
+            seconds = pause.seconds
+            desk.slept += seconds
+        elif isinstance(pause, Slowdown):
+            desk.asleep = True
+            seconds = (pause.factor - 1.0) * desk.computed
+            desk.slept += seconds
         elif isinstance(pause, Work):
             seconds = pause.shards * self._seconds_per_shard
             desk.computed += seconds
