@@ -22,7 +22,7 @@ from gcdl.optimizers import OPTIMIZERS, OptimizerRecipe
 from gcdl.problems import PROBLEMS, Problem
 from gcdl.schema import Choice, Section, Table, validate
 from gcdl.stragglers import STRAGGLERS, AnyModel, BeforeSending
-from gcdl.types import Count, Natural, Positive, Seconds, Stream, rng_for
+from gcdl.types import Count, Natural, Positive, Seconds, Steps, Stream, rng_for
 from gcdl.wait import WAIT_RULES, WaitRule
 
 
@@ -73,7 +73,7 @@ _Top = create_model(
     __base__=Table,
     seed=(Natural, 0),
     workers=(Count | None, None),
-    steps=(Count, 300),
+    steps=(Steps, 300),
     run=(RunOptions, RunOptions()),
     **{name: (dict[str, Any], {}) for name in SECTIONS},  # type: ignore[call-overload]
 )

@@ -41,6 +41,8 @@ Buffer = NDArray[np.uint8]
 
 # Numbers a user may set, with their bounds beside them: the config reads these.
 Count = Annotated[int, Ge(1)]
+Steps = Annotated[int, Ge(1), Lt(1 << 31)]
+"""A step's number fits 31 bits of a message's header."""
 Natural = Annotated[int, Ge(0)]
 Seconds = Annotated[float, Ge(0.0)]
 """Seconds, zero or more; inf is allowed and means never."""

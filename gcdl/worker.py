@@ -23,9 +23,10 @@ from gcdl.types import Layout, Vector, aligned_buffer, aligned_vector
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """The worker sleeps for ``seconds`` (inf: until it is superseded)."""
+    """The worker sleeps for ``seconds`` (inf: until it is superseded); ``computed``: it has computed already."""
 
     seconds: float
+    computed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ class Worker:
         if delays.factor[self.worker] > 1.0:
             yield Slowdown(float(delays.factor[self.worker]))
         if delays.before_send[self.worker] > 0.0:
-            yield Sleep(float(delays.before_send[self.worker]))
+            yield Sleep(float(delays.before_send[self.worker]), computed=True)
         # Only here does the state change: a task dropped in any pause leaves it as it was.
         yield Encode()
         self._check_finite(task.step)

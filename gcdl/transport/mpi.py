@@ -256,7 +256,9 @@ class MpiTransport:
             self._received_bytes[peer.worker] += received
             peer.held = header.step
             message = peer.inbox[:received]
-            return Reply(peer.worker, header.step, header.loss, message, header.slept, header.computed)
+            return Reply(
+                peer.worker, header.step, header.loss, message, header.slept, header.computed, header.held, header.encoded
+            )
         self.traffic.control += received
         body = read_json(header, peer.inbox)
         if header.kind is Kind.READY:

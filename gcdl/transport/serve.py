@@ -146,7 +146,7 @@ def _flush(inbox: _Inbox, outbox: _Outbox, seconds: float) -> None:
 def _work(worker: Worker, task: Task, inbox: _Inbox, outbox: _Outbox, run: int) -> None:
     """Do one task and send the reply, unless something newer comes."""
     job = worker.handle(task)
-    slept = computed = 0.0
+    slept = computed = held = encoded = 0.0
     try:
         while True:
             began = time.perf_counter()
@@ -154,16 +154,20 @@ def _work(worker: Worker, task: Task, inbox: _Inbox, outbox: _Outbox, run: int) 
                 pause = next(job)
             except StopIteration as done:
                 reply: Reply = done.value
+                encoded = time.perf_counter() - began  # what follows the last pause
                 break
-            finally:
-                computed += time.perf_counter() - began
+            computed += time.perf_counter() - began
             sleep = _sleep(pause, computed)
-            slept += sleep
+            if isinstance(pause, Sleep) and not pause.computed:
+                slept = sleep
+            else:
+                held += sleep
             if _superseded(pause, sleep, inbox, outbox):
                 return
     finally:
         job.close()
-    header = Header(Kind.REPLY, run, reply.worker, reply.step, reply.loss, slept, computed, reply.message.size - HEADER_BYTES)
+    body_bytes = reply.message.size - HEADER_BYTES
+    header = Header(Kind.REPLY, run, reply.worker, reply.step, reply.loss, slept, computed, body_bytes, held, encoded)
     header.write(reply.message)
     outbox.send(reply.message)
     outbox.reply_bytes += reply.message.size
