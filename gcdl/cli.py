@@ -58,13 +58,20 @@ def run(config: ConfigPath, overrides: Overrides = None, out: Out = None) -> Non
 
 
 @app.command()
-def simulate(config: ConfigPath, overrides: Overrides = None, out: Out = None) -> None:
+def simulate(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    out: Out = None,
+    timing_only: Annotated[
+        bool, typer.Option("--timing-only", help="Only the clock runs: no gradients, for any number of parameters.")
+    ] = False,
+) -> None:
     """Run the same master and workers in one process, on a virtual clock."""
     from gcdl.run import simulate as simulate_run
 
     folder = _folder(out, config)
     with Display(Console(), config.stem) as display:
-        summary = simulate_run(load(config, overrides or []), folder, _Watcher(display))
+        summary = simulate_run(load(config, overrides or []), folder, _Watcher(display), timing_only=timing_only)
         display.report(summary.fields(), folder)
 
 

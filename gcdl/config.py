@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +23,7 @@ from gcdl.optimizers import OPTIMIZERS, OptimizerRecipe
 from gcdl.problems import PROBLEMS, Problem
 from gcdl.schema import Choice, Section, Table, validate
 from gcdl.stragglers import STRAGGLERS, AnyModel, BeforeSending
-from gcdl.types import Count, Natural, Positive, Seconds, Steps, Stream, rng_for
+from gcdl.types import Count, Natural, Nonnegative, Positive, Rate, Seconds, Steps, Stream, rng_for
 from gcdl.wait import WAIT_RULES, WaitRule
 
 
@@ -68,6 +69,27 @@ class RunOptions(Table):
     """Seconds of silence after which a worker takes the master for dead."""
 
 
+class SimulateOptions(Table):
+    """``[simulate]``: what a simulation assumes, see :mod:`gcdl.transport.network`; over MPI nobody looks at it."""
+
+    compute: str = ""
+    """A run folder: computing takes the seconds measured there, drawn at random, in place of [run] seconds_per_shard."""
+    parameters: Count | None = None
+    """d of a timing-only simulation; the problem's own when left out."""
+    latency: Nonnegative = 0.0
+    """Seconds."""
+    bandwidth: Rate = inf
+    """Bytes a second of each worker's link."""
+    master_bandwidth: Rate = inf
+    """Bytes a second of the master's one link, which all share."""
+    decode_seconds: Nonnegative = 0.0
+    """Seconds the master takes to decode a reply, whatever its size ..."""
+    decode_seconds_per_coordinate: Nonnegative = 0.0
+    """... and for each of its coordinates."""
+    step_seconds: Nonnegative = 0.0
+    """Seconds of the optimizer's step."""
+
+
 _Top = create_model(
     "_Top",
     __base__=Table,
@@ -75,6 +97,7 @@ _Top = create_model(
     workers=(Count | None, None),
     steps=(Steps, 300),
     run=(RunOptions, RunOptions()),
+    simulate=(SimulateOptions, SimulateOptions()),
     **{name: (dict[str, Any], {}) for name in SECTIONS},  # type: ignore[call-overload]
 )
 
@@ -87,6 +110,7 @@ class Config:
     workers: int | None
     steps: int
     run: RunOptions
+    simulate: SimulateOptions
     choices: Mapping[str, Choice]
 
     def for_workers(self, n: int) -> Config:
@@ -110,7 +134,8 @@ class Config:
         """Return the resolved config, every value stated."""
         top: dict[str, Any] = {"seed": self.seed, "workers": self.workers, "steps": self.steps}
         tables = {name: choice.table() for name, choice in self.choices.items()}
-        return tomli_w.dumps({**{k: v for k, v in top.items() if v is not None}, **tables, "run": self.run.model_dump()})
+        options = {"run": self.run.model_dump(), "simulate": self.simulate.model_dump(exclude_none=True)}
+        return tomli_w.dumps({**{k: v for k, v in top.items() if v is not None}, **tables, **options})
 
 
 @dataclass(frozen=True)
@@ -214,15 +239,16 @@ def parse(text: str, overrides: Sequence[str] = (), *, name: str = "config") -> 
         raise ConfigError(f"{name}: not TOML: {error}") from None
     for key, table in _nested(overrides).items():
         _override(tables, key, table)
-    run = tables.pop("run", {})
-    top = validate(_Top, {**tables, "run": RunOptions()}, "")
+    given = {name: tables.pop(name, {}) for name in ("run", "simulate")}
+    top = validate(_Top, tables, "")
     choices = {}
     for section in SECTIONS.values():
         choices[section.name] = section.check(getattr(top, section.name))
-    if not isinstance(run, dict):
-        raise ConfigError(f"run: {run!r}: must be a table")
-    options = validate(RunOptions, run, "run")
-    return Config(top.seed, top.workers, top.steps, options, choices)
+    for name, table in given.items():
+        if not isinstance(table, dict):
+            raise ConfigError(f"{name}: {table!r}: must be a table")
+    run, simulate = validate(RunOptions, given["run"], "run"), validate(SimulateOptions, given["simulate"], "simulate")
+    return Config(top.seed, top.workers, top.steps, run, simulate, choices)
 
 
 def _nested(overrides: Sequence[str]) -> dict[str, Any]:

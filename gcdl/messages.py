@@ -29,6 +29,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -36,6 +37,7 @@ from typing import Any
 import numpy as np
 
 from gcdl.errors import MessageError
+from gcdl.timeline import Rows, rows_of
 from gcdl.types import Buffer, IntVector, Vector, aligned_buffer
 
 HEADER_BYTES = 64
@@ -153,6 +155,26 @@ class Reply:
     def payload(self) -> Buffer:
         """The compressor's bytes."""
         return self.message[HEADER_BYTES:]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Replies:
+    """Replies that a transport hands over together, in the order they came: their table, and their messages beside it.
+
+    ``messages`` is empty where a transport moves no data.
+    """
+
+    rows: Rows
+    messages: Sequence[Buffer]
+
+    @classmethod
+    def of(cls, reply: Reply, received: float) -> Replies:
+        """Return one reply, which came at ``received``."""
+        rows = rows_of(1)
+        rows[0] = (
+            reply.worker, reply.step, received, reply.loss, reply.slept, reply.computed, reply.held, reply.encoded,
+        )  # fmt: skip
+        return cls(rows, [reply.message])
 
 
 class TaskFormat:

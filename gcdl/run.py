@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import secrets
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,21 +16,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from gcdl import checkpoint
-from gcdl.advice import coverage_warning, noise_warning
+from gcdl.advice import coverage_warning, limit_warning, noise_warning
 from gcdl.config import Config, Experiment, parse
+from gcdl.crew import limit_threads, make_crew, make_pace, make_worker, row_of
 from gcdl.errors import GcdlError, TooManyLost, UsageError, WorkerLost
 from gcdl.manifest import manifest
-from gcdl.master import Master
+from gcdl.master import Decodes, Master, Steps
 from gcdl.messages import HEADER_BYTES, TaskFormat
-from gcdl.problems import Evaluator, Samples
+from gcdl.problems import Evaluator
 from gcdl.records import RunFolder, StepRecord, Summary, Totals, check_unused, model_sha256
 from gcdl.stragglers import delays_at
+from gcdl.timing import NoCodec, NoEvaluator, NoOptimizer
 from gcdl.transport.base import Transport
 from gcdl.transport.simulated import SimulatedTransport
-from gcdl.types import IntVector, Weights
+from gcdl.types import Layout
 from gcdl.worker import Worker
 
 if TYPE_CHECKING:
@@ -82,8 +82,10 @@ class StopRequest:
                 signal.signal(number, handler)
 
 
-def simulate(config: Config, out: Path, watcher: Watcher) -> Summary:
+def simulate(config: Config, out: Path, watcher: Watcher, *, timing_only: bool = False) -> Summary:
     """Run the same Master and Workers in this process on a virtual clock. Returns what was written to the run folder.
+
+    ``timing_only``: only the clock runs; no gradient is computed, and nothing of the size of the model is allocated.
 
     Raises
     ------
@@ -96,11 +98,17 @@ def simulate(config: Config, out: Path, watcher: Watcher) -> Summary:
     experiment = Experiment.of(config, config.workers).check()
     check_unused(out)
     stop = StopRequest()
-    samples = experiment.problem.load(np.arange(experiment.problem.k))
-    workers = [_worker(experiment, i, *_row(experiment, i), samples) for i in range(experiment.n)]
-    transport = SimulatedTransport(workers, config.run.seconds_per_shard, stop)
+    if timing_only:
+        d = config.simulate.parameters
+        layout = experiment.problem.layout() if d is None else Layout(("parameters",), ((d,),))
+        learner = _Learner(NoCodec(), NoOptimizer(), NoEvaluator(), layout, learns=False)
+        transport = SimulatedTransport(make_pace(experiment, layout), None, stop)
+    else:
+        pace = make_pace(experiment, experiment.problem.layout())
+        transport = SimulatedTransport(pace, make_crew(experiment), stop)
+        learner = _Learner.of(experiment, experiment.problem.evaluator())
     with stop.listening():
-        return _conduct(experiment, transport, out, watcher, began, experiment.problem.evaluator())
+        return _conduct(experiment, transport, out, watcher, began, learner)
 
 
 def be_master(job: Job, read: Callable[[], Config], out: Path, watcher: Watcher, began: float) -> Summary:
@@ -126,7 +134,7 @@ def be_master(job: Job, read: Callable[[], Config], out: Path, watcher: Watcher,
         experiment = Experiment.of(read(), job.workers).check()
         check_unused(out)
         evaluator = experiment.problem.evaluator()
-        rows = [[part.tolist() for part in _row(experiment, worker)] for worker in range(experiment.n)]
+        rows = [[part.tolist() for part in row_of(experiment, worker)] for worker in range(experiment.n)]
         shared = {"run": run, "config": experiment.config.toml(), "rows": rows}
     except Exception:
         job.broadcast({"run": None}, _COLLECTIVE_SECONDS)
@@ -139,7 +147,7 @@ def be_master(job: Job, read: Callable[[], Config], out: Path, watcher: Watcher,
             layout = experiment.problem.layout()
             reply_bytes = HEADER_BYTES + experiment.compressor.codec(layout).payload_bytes
             transport.start(TaskFormat(experiment.n, layout.size), reply_bytes, experiment.config.run.start_timeout)
-            return _conduct(experiment, transport, out, watcher, began, evaluator, transport.hosts())
+            return _conduct(experiment, transport, out, watcher, began, _Learner.of(experiment, evaluator), transport.hosts())
     except WorkerLost as lost:
         raise TooManyLost(f"start-up: {lost}") from lost
     finally:
@@ -167,8 +175,8 @@ def be_worker(job: Job) -> None:
     def prepare() -> Worker:
         experiment = Experiment.of(config, job.workers)
         shards, weights = (np.array(part) for part in shared["rows"][worker])
-        built = _worker(experiment, worker, shards, weights, experiment.problem.load(shards))
-        _limit_threads(experiment)
+        built = make_worker(experiment, worker, shards, weights, experiment.problem.load(shards))
+        limit_threads(experiment)
         return built
 
     serve(job, run=shared["run"], master_timeout=config.run.master_timeout, prepare=prepare)
@@ -180,30 +188,22 @@ def _stop_soon(number: int, frame: object) -> None:
     signal.alarm(_SECONDS_AFTER_SIGTERM)
 
 
-def _row(experiment: Experiment, worker: int) -> tuple[IntVector, Weights]:
-    """Return a worker's shards and their entries in B."""
-    shards = experiment.code.shards(worker)
-    return shards, experiment.code.B[worker, shards]
+@dataclass(frozen=True)
+class _Learner:
+    """The master's side of learning; ``learns``: there is a model, to be checkpointed and fingerprinted."""
 
+    codec: Decodes
+    optimizer: Steps
+    evaluator: Evaluator
+    layout: Layout
+    learns: bool = True
 
-def _worker(experiment: Experiment, worker: int, shards: IntVector, weights: Weights, samples: Samples) -> Worker:
-    layout = experiment.problem.layout()
-    return Worker(
-        worker,
-        experiment.n,
-        gradient=experiment.problem.gradient(samples, shards, weights),
-        codec=experiment.compressor.codec(layout),
-        layout=layout,
-        stragglers=experiment.stragglers,
-        seed=experiment.config.seed,
-    )
-
-
-def _limit_threads(experiment: Experiment) -> None:
-    """Hold the compute libraries that are loaded by now to [run] threads. torch is not loaded for this alone."""
-    threadpool_limits(experiment.config.run.threads)
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(experiment.config.run.threads)
+    @classmethod
+    def of(cls, experiment: Experiment, evaluator: Evaluator) -> _Learner:
+        """Return that of an experiment."""
+        layout = experiment.problem.layout()
+        optimizer = experiment.optimizer.build(experiment.problem.initial_parameters())
+        return cls(experiment.compressor.codec(layout), optimizer, evaluator, layout)
 
 
 def _conduct(
@@ -212,18 +212,17 @@ def _conduct(
     out: Path,
     watcher: Watcher,
     began: float,
-    evaluator: Evaluator,
+    learner: _Learner,
     hosts: list[str] | None = None,
 ) -> Summary:
     """Train, evaluate, record, save. The workers are ready; they are stopped here, whatever happens."""
     config = experiment.config
-    layout = experiment.problem.layout()
-    optimizer = experiment.optimizer.build(experiment.problem.initial_parameters())
-    _limit_threads(experiment)
+    optimizer = learner.optimizer
+    limit_threads(experiment)
     master = Master(
         transport,
         code=experiment.code,
-        codec=experiment.compressor.codec(layout),
+        codec=learner.codec,
         wait=experiment.wait,
         optimizer=optimizer,
         seed=config.seed,
@@ -233,6 +232,8 @@ def _conduct(
     totals = Totals()
 
     def save() -> None:
+        if not learner.learns:
+            return
         try:
             checkpoint.save(out, master.steps_done, optimizer.parameters, master.accepted, optimizer.state())
         except OSError as error:  # a full disk does not end a run
@@ -247,11 +248,11 @@ def _conduct(
 
     try:
         watcher.begin(config, out)
-        warn(noise_warning(experiment))
+        warn(noise_warning(experiment) if learner.learns else None)
         for record in master.run(config.steps):
             due = record.step + 1
             if due == config.steps or _every(config.run.eval_every, due):
-                judged = evaluator.evaluate(optimizer.parameters, train=due == config.steps)
+                judged = learner.evaluator.evaluate(optimizer.parameters, train=due == config.steps)
                 record.test_loss, record.test_accuracy = judged.test_loss, judged.test_accuracy
             totals.add(record, delays_at(experiment.stragglers, experiment.n, config.seed, record.step).seconds)
             folder.write_step(record)
@@ -261,6 +262,8 @@ def _conduct(
         save()
         coverage = totals.mean_coverage()
         warn(coverage_warning(coverage, experiment.code))
+        shares = _shares(transport, totals.seconds)
+        warn(limit_warning(*shares) if shares is not None else None)
         wall_seconds = time.time() - began
         summary = Summary(
             steps=totals.steps,
@@ -272,28 +275,38 @@ def _conduct(
             final_test_accuracy=judged.test_accuracy,
             uplink_bytes=totals.uplink_bytes,
             downlink_bytes=totals.downlink_bytes,
-            float32_uplink_bytes=(totals.replies + totals.late) * (HEADER_BYTES + 4 * layout.size),
+            float32_uplink_bytes=(totals.replies + totals.late) * (HEADER_BYTES + 4 * learner.layout.size),
             control_bytes=transport.traffic.control,
             late_replies=totals.late,
             timed_out_steps=totals.timed_out,
             foreign_messages=transport.traffic.foreign,
             lost_workers=totals.lost,
-            model_sha256=model_sha256(optimizer.parameters),
-            parameters=layout.size,
+            model_sha256=model_sha256(optimizer.parameters) if learner.learns else None,
+            parameters=learner.layout.size,
             workers=experiment.n,
             shard_coverage=[round(float(weight), 6) for weight in coverage],
+            link_share=shares and shares[0],
+            master_share=shares and shares[1],
             warnings=warnings,
         )
         folder.write_summary(summary)
         return summary
     except (GcdlError, KeyboardInterrupt):
-        if master.steps_done:
+        if master.steps_done and learner.learns:
             save()
             watcher.say(f"checkpoint after {master.steps_done} steps in {out / 'checkpoint'}")
         raise
     finally:
         transport.close()
         folder.close()
+
+
+def _shares(transport: Transport, seconds: float) -> tuple[float, float] | None:
+    """Return which shares of the steps' seconds a simulated master's link and its own work took."""
+    if not isinstance(transport, SimulatedTransport):
+        return None
+    total = max(seconds, 1e-300)
+    return transport.link_seconds / total, transport.master_seconds / total
 
 
 def _every(period: int, steps: int) -> bool:

@@ -6,15 +6,24 @@ import json
 from dataclasses import dataclass
 from typing import Any, TextIO
 
+import numpy as np
+from numpy.typing import NDArray
 
-@dataclass(frozen=True, slots=True)
-class ReplyTiming:
-    """When a reply that was used reached the master, and what its worker spent, in seconds."""
+Rows = NDArray[np.void]
+"""(m,) replies as a table; see :func:`rows_of`."""
+_ROW = np.dtype(
+    [("worker", np.int64), ("step", np.int64), ("received", np.float64), ("loss", np.float64)]
+    + [(name, np.float64) for name in ("slept", "computed", "held", "encoded")]
+)
 
-    worker: int
-    received: float
-    slept: float
-    computed: float
+
+def rows_of(m: int) -> Rows:
+    """Return an empty table of m replies.
+
+    ``worker``, ``step``; ``received``: when it reached the master, on the transport's clock; ``loss``: coded; and the seconds
+    its worker ``slept`` (injected, before computing), ``computed``, ``held`` it (injected, after that) and ``encoded``.
+    """
+    return np.zeros(m, dtype=_ROW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +35,15 @@ class StepTiming:
     waited: float
     decoded: float
     ended: float
-    replies: tuple[ReplyTiming, ...]
+    replies: Rows
+    """Of the replies that were used, in worker order."""
+
+
+_WORKERS_DRAWN = 64
 
 
 class Timeline:
-    """Trace Events: the master's send, wait, decode and step; the sleep and compute of each worker that was used."""
+    """Trace Events: the master's send, wait, decode and step; what each worker that was used did, of the first 64."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -43,14 +56,14 @@ class Timeline:
         edges = (timing.began, timing.sent, timing.waited, timing.decoded, timing.ended)
         for name, start, end in zip(("send", "wait", "decode", "step"), edges[:-1], edges[1:], strict=True):
             self._event(0, name, start, end, step)
-        for reply in timing.replies:
-            row = reply.worker + 1
+        for reply in timing.replies[timing.replies["worker"] < _WORKERS_DRAWN]:
+            row = int(reply["worker"]) + 1
             if row not in self._named:
-                self._name(row, f"worker {reply.worker}")
-            slept_until = reply.received - reply.computed
-            self._event(row, "compute", slept_until, reply.received, step)
-            if reply.slept > 0.0:
-                self._event(row, "injected sleep", slept_until - reply.slept, slept_until, step)
+                self._name(row, f"worker {row - 1}")
+            slept_until = reply["received"] - reply["computed"]
+            self._event(row, "compute", slept_until, reply["received"], step)
+            if reply["slept"] > 0.0:
+                self._event(row, "injected sleep", slept_until - reply["slept"], slept_until, step)
 
     def close(self) -> None:
         """Complete the JSON and close the file. Idempotent."""

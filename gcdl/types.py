@@ -47,6 +47,8 @@ Natural = Annotated[int, Ge(0)]
 Seconds = Annotated[float, Ge(0.0)]
 """Seconds, zero or more; inf is allowed and means never."""
 Positive = Annotated[float, Gt(0.0), Lt(math.inf)]
+Rate = Annotated[float, Gt(0.0)]
+"""Above zero; inf is allowed and means that it takes no time."""
 Nonnegative = Annotated[float, Ge(0.0), Lt(math.inf)]
 Probability = Annotated[float, Ge(0.0), Le(1.0)]
 Fraction = Annotated[float, Ge(0.0), Lt(1.0)]
@@ -62,6 +64,7 @@ class Stream(IntEnum):
     MINIBATCH = 5
     DELAYS = 6
     COMPRESSOR = 7
+    COMPUTE = 20
 
 
 def rng_for(seed: int, stream: Stream, *key: int) -> np.random.Generator:

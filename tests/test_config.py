@@ -35,7 +35,8 @@ NEEDS = {
 
 def same(one: Config, other: Config) -> bool:
     return (
-        (one.seed, one.workers, one.steps, one.run) == (other.seed, other.workers, other.steps, other.run)
+        (one.seed, one.workers, one.steps, one.run, one.simulate)
+        == (other.seed, other.workers, other.steps, other.run, other.simulate)
         and {name: (c.kind, c.values) for name, c in one.choices.items()}
         == {name: (c.kind, c.values) for name, c in other.choices.items()}
     )  # fmt: skip

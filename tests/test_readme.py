@@ -37,6 +37,8 @@ def test_the_config_is_a_config_that_states_every_key_of_its_kinds():
             assert re.search(rf"^{key} = ", table, flags=re.MULTILINE), f"{name}.{key} is not explained"
     for key in type(config.run).model_fields:
         assert f"\n{key} = " in text.split("[run]")[1]
+    for key in type(config.simulate).model_fields:
+        assert f"\n{key} = " in text.split("[simulate]")[1]
 
 
 def test_the_new_code_is_a_file_and_a_line(monkeypatch):
