@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 from rich.text import Text
 
 from gcdl import launcher
@@ -38,6 +39,7 @@ Overrides = Annotated[
 Out = Annotated[
     Path | None, typer.Option(metavar="DIR", help="The run folder; runs/NAME-TIME when left out.", show_default=False)
 ]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
 Control = Annotated[Path | None, typer.Option(hidden=True)]
 
 
@@ -73,6 +75,17 @@ def simulate(
     with Display(Console(), config.stem) as display:
         summary = simulate_run(load(config, overrides or []), folder, _Watcher(display), timing_only=timing_only)
         display.report(summary.fields(), folder)
+
+
+@app.command()
+def replay(run: RunPath) -> None:
+    """Run a finished run again in one process, from the arrived sets it recorded, and compare: step by step, to the bit."""
+    from gcdl.replay import replay as replay_run
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("replaying", total=None)
+        result = replay_run(run, lambda done, total: progress.update(bar, completed=done, total=total))
+    Console().print(Text(result), soft_wrap=True)
 
 
 @app.command()

@@ -87,6 +87,8 @@ def _wrong(line: Any, step: int, n: int) -> str | None:
     if not line["replies"]:
         return "replies: none; a step has one at least"
     for key in _NUMBERS:
-        if not isinstance(line.get(key, ""), int | float | None):
-            return f"{key}: {line.get(key)!r} is not a number"
+        if key not in line:
+            return f"{key}: missing"
+        if not isinstance(line[key], int | float | None):
+            return f"{key}: {line[key]!r} is not a number"
     return None

@@ -9,8 +9,7 @@ from __future__ import annotations
 import secrets
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -22,6 +21,7 @@ from gcdl.advice import coverage_warning, limit_warning, noise_warning
 from gcdl.config import Config, Experiment, parse
 from gcdl.crew import limit_threads, make_crew, make_pace, make_worker, row_of
 from gcdl.errors import GcdlError, TooManyLost, UsageError, WorkerLost
+from gcdl.interrupt import StopRequest
 from gcdl.manifest import manifest
 from gcdl.master import Decodes, Master, Steps
 from gcdl.messages import HEADER_BYTES, TaskFormat
@@ -55,31 +55,6 @@ class Watcher(Protocol):
     def say(self, line: str) -> None:
         """Something the user should know."""
         ...
-
-
-@dataclass
-class StopRequest:
-    """Set by Ctrl-C or SIGTERM; the transports look at it while they wait."""
-
-    signal: int = 0
-
-    def __call__(self) -> bool:
-        """Say whether the user wants to stop."""
-        return self.signal != 0
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Catch SIGINT and SIGTERM in this block."""
-
-        def caught(number: int, frame: object) -> None:
-            self.signal = number
-
-        old = {number: signal.signal(number, caught) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
 
 
 def simulate(config: Config, out: Path, watcher: Watcher, *, timing_only: bool = False) -> Summary:

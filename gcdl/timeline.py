@@ -39,6 +39,8 @@ class StepTiming:
     """Of the replies that were used, in worker order."""
 
 
+_SENT_UP = 0.1
+"""Share of the travel that is drawn as the way up: replies are small."""
 _WORKERS_DRAWN = 64
 
 
@@ -60,10 +62,27 @@ class Timeline:
             row = int(reply["worker"]) + 1
             if row not in self._named:
                 self._name(row, f"worker {row - 1}")
-            slept_until = reply["received"] - reply["computed"]
-            self._event(row, "compute", slept_until, reply["received"], step)
-            if reply["slept"] > 0.0:
-                self._event(row, "injected sleep", slept_until - reply["slept"], slept_until, step)
+            self._worker(row, step, timing.began, reply)
+
+    def _worker(self, row: int, step: int, began: float, reply: np.void) -> None:
+        """Draw what a worker did for a reply.
+
+        It tells how long each part took, not when: clocks of different hosts can't be compared. What is left of the time since
+        the step began is travel, and waiting for the worker to be free; it is drawn where most of it is, before the work.
+        """
+        parts = {
+            "injected sleep": float(reply["slept"]),
+            "compute": float(reply["computed"]),
+            "injected sleep (sending)": float(reply["held"]),
+            "encode": float(reply["encoded"]),
+        }
+        left = max(0.0, float(reply["received"]) - began - sum(parts.values()))
+        send = _SENT_UP * left
+        start = began
+        for name, seconds in {"receive": left - send, **parts, "send": send}.items():
+            if seconds > 0.0:
+                self._event(row, name, start, start + seconds, step)
+            start += seconds
 
     def close(self) -> None:
         """Complete the JSON and close the file. Idempotent."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gcdl.errors import Interrupted
-from gcdl.messages import Replies, Reply, Task
+from gcdl.messages import Replies, Task
 from gcdl.stragglers import Delays
 from gcdl.timeline import rows_of
 from gcdl.transport.base import Traffic
@@ -151,7 +151,7 @@ class SimulatedTransport:
             return _STALE
         if self._interrupted():
             raise Interrupted("interrupted")
-        reply = _done(self._workers[row["worker"]], self._task)
+        reply = self._workers[int(row["worker"])].finish(self._task)
         row["loss"] = reply.loss
         return reply.message
 
@@ -213,14 +213,3 @@ class SimulatedTransport:
         """Count how long the link carried tasks since they were sent."""
         self.link_seconds += max(0.0, min(self._out_until, self._now) - self._since)
         self._since = self._out_until = self._now
-
-
-def _done(worker: Worker, task: Task) -> Reply:
-    """Let a worker do a task to its end; its pauses are on the clock already."""
-    job = worker.handle(task)
-    while True:
-        try:
-            next(job)
-        except StopIteration as done:
-            reply: Reply = done.value
-            return reply
