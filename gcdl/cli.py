@@ -89,6 +89,17 @@ def replay(run: RunPath) -> None:
 
 
 @app.command()
+def trace(
+    run: RunPath,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the trace: .csv or .npz.", show_default=False)] = None,
+) -> None:
+    """Turn a run's reply times into a trace that stragglers.kind=trace replays, and fit delay models to them."""
+    from gcdl.trace import report
+
+    Console().print(Text(report(run, out)), soft_wrap=True)
+
+
+@app.command()
 def train(config: ConfigPath, overrides: Overrides = None, out: Out = None, control: Control = None) -> None:
     """Be one rank of a run: mpirun -n 9 gcdl train CONFIG (rank 0 is the master, n = ranks - 1)."""
     job = _join()

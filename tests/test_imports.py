@@ -18,7 +18,7 @@ LAYERS: list[tuple[set[str], bool]] = [
     ({"gcdl", "gcdl.__main__"}, True),
     ({"gcdl.cli"}, False),
     ({"gcdl.launcher"}, False),
-    ({"gcdl.run", "gcdl.replay", "gcdl.display", "gcdl.inspection"}, False),
+    ({"gcdl.run", "gcdl.replay", "gcdl.trace", "gcdl.display", "gcdl.inspection"}, False),
     ({"gcdl.advice", "gcdl.crew", "gcdl.timing"}, False),
     ({"gcdl.history"}, False),
     ({"gcdl.config"}, False),
@@ -30,7 +30,7 @@ LAYERS: list[tuple[set[str], bool]] = [
     ({"gcdl.wait", "gcdl.transport.base"}, False),
     (
         {"gcdl.codes", "gcdl.compressors", "gcdl.stragglers", "gcdl.problems", "gcdl.optimizers", "gcdl.messages",
-         "gcdl.records", "gcdl.checkpoint", "gcdl.manifest"},
+         "gcdl.records", "gcdl.checkpoint", "gcdl.manifest", "gcdl.fits"},
         False,
     ),
     ({"gcdl.types", "gcdl.errors", "gcdl.timeline", "gcdl.interrupt"}, False),
