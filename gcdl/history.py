@@ -14,7 +14,7 @@ from gcdl.errors import DataError
 from gcdl.records import CONFIG, STEPS, SUMMARY
 from gcdl.types import Matrix
 
-_NUMBERS = ("seconds", "train_loss", "decoding_error", "noise_gain", "uplink_bytes", "downlink_bytes")
+_NUMBERS = ("seconds", "train_loss", "decoding_error", "noise_gain", "gradient_norm", "uplink_bytes", "downlink_bytes")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Replies are decoded in worker order, not in order of arrival, so that the arrive
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
@@ -123,6 +124,7 @@ class Master:
             [Message(payload, float(a[i]), Draw(self.seed, step, i)) for i, payload in payloads.items()], self._gradient
         )
         self.code.decoder.finish(self._gradient)
+        norm = float(np.linalg.norm(self._gradient)) if self._gradient.size else math.nan
         self.transport.decoded(len(rows))
         decoded = clock()
         self.optimizer.step(self._gradient)
@@ -138,6 +140,7 @@ class Master:
             late=gathered.late,
             decoding_error=self.code.decoding_error(a),
             noise_gain=noise_gain(a),
+            gradient_norm=norm,
             uplink_bytes=0,
             downlink_bytes=0,
             timed_out=timed_out,

@@ -49,6 +49,8 @@ class StepRecord:
     """Stale replies dropped during the step (in the last step: and while shutting down)."""
     decoding_error: float
     noise_gain: float
+    gradient_norm: float
+    """||g|| of the decoded gradient; NaN where there is none (timing only)."""
     uplink_bytes: int
     downlink_bytes: int
     timed_out: bool

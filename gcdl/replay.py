@@ -1,7 +1,7 @@
 """``gcdl replay``: run a recorded run again in this process, from the arrived sets of ``steps.jsonl``, and compare.
 
 The arrived sets decide the model: who answered is in the record, everything else follows from the config. So each step's
-loss, decoding error and noise gain must be those recorded, and at the end the model's fingerprint.
+loss, decoding error, noise gain and the norm of its gradient must be those recorded, and at the end the model's fingerprint.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gcdl.master import Master
 from gcdl.records import STEPS, StepRecord, model_sha256
 from gcdl.transport.replay import AsRecorded, ReplayTransport
 
-_COMPARED = ("replies", "train_loss", "decoding_error", "noise_gain")
+_COMPARED = ("replies", "train_loss", "decoding_error", "noise_gain", "gradient_norm")
 
 
 def replay(path: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> str:

@@ -52,6 +52,7 @@ def record(step=0, **changes):
         late=1,
         decoding_error=0.0,
         noise_gain=1.5,
+        gradient_norm=3.0,
         uplink_bytes=1000,
         downlink_bytes=3000,
         timed_out=False,
@@ -193,7 +194,8 @@ def test_the_timeline_is_valid_json(folder, steps):
 
 
 def test_the_timeline_shows_what_the_master_and_each_used_worker_did(folder):
-    folder.write_step(record(3))
+    replies = reply(0, 11.0, 0.0, 0.4), reply(2, 12.0, 0.5, 0.6, held=0.2)
+    folder.write_step(record(3, timing=timing(*replies)))
     folder.close()
     spans = {
         (event["tid"], event["name"]): (event["ts"] / 1e6, event["dur"] / 1e6)
@@ -205,9 +207,15 @@ def test_the_timeline_shows_what_the_master_and_each_used_worker_did(folder):
         (0, "wait"): (10.5, 1.5),
         (0, "decode"): (12.0, 0.25),
         (0, "step"): (12.25, 0.25),
-        (1, "compute"): (pytest.approx(10.6), pytest.approx(0.4)),
-        (3, "compute"): (pytest.approx(11.4), pytest.approx(0.6)),
-        (3, "injected sleep"): (pytest.approx(10.9), pytest.approx(0.5)),
+        # What the parts leave of the time is travel, a tenth of it on the way up.
+        (1, "receive"): (10.0, pytest.approx(0.54)),
+        (1, "compute"): (pytest.approx(10.54), pytest.approx(0.4)),
+        (1, "send"): (pytest.approx(10.94), pytest.approx(0.06)),
+        (3, "receive"): (10.0, pytest.approx(0.63)),
+        (3, "injected sleep"): (pytest.approx(10.63), pytest.approx(0.5)),
+        (3, "compute"): (pytest.approx(11.13), pytest.approx(0.6)),
+        (3, "injected sleep (sending)"): (pytest.approx(11.73), pytest.approx(0.2)),
+        (3, "send"): (pytest.approx(11.93), pytest.approx(0.07)),
     }
 
 

@@ -92,6 +92,7 @@ def test_a_changed_line_is_found_at_its_step(recorded, step):
     for key, value in (
         ("train_loss", records[step]["train_loss"] * (1 + 1e-15)),
         ("noise_gain", 2.0),
+        ("gradient_norm", 1.0),
         ("decoding_error", 0.5),
         ("replies", records[step]["replies"][:-1]),
     ):

@@ -239,7 +239,8 @@ def test_timing_only_is_the_same_run_without_its_numbers(tmp_path):
         assert other["train_loss"] is None
         one["train_loss"] = None
 
-        for key in ("test_loss", "test_accuracy"):
+        assert other["gradient_norm"] is None
+        for key in ("test_loss", "test_accuracy", "gradient_norm"):
             one.pop(key, None)
             other.pop(key, None)
         assert one == other

@@ -51,11 +51,11 @@ CODES = {
 @pytest.mark.parametrize("kind", CODES)
 def test_simulated_seconds_and_arrivals_are_those_measured(start, tmp_path, kind):
     # Delays that are far longer than anything else, and far from each other: a busy machine changes no order.
-    rows = [[0.05 + 0.06 * ((3 * worker + 5 * step) % 8) for worker in range(8)] for step in range(8)]
+    rows = [[0.05 + 0.15 * ((3 * worker + 5 * step) % 8) for worker in range(8)] for step in range(8)]
     trace = tmp_path / "trace.csv"
     table = "\n".join(",".join(map(str, [step, *row])) for step, row in enumerate(rows))
     trace.write_text("step,0,1,2,3,4,5,6,7\n" + table)
-    delays = ["stragglers.kind=trace", f"stragglers.file='{trace}'", "workers=8", "steps=12", *CODES[kind]]
+    delays = ["stragglers.kind=trace", f"stragglers.file='{trace}'", "workers=8", "steps=6", *CODES[kind]]
     job = start("train", *delays, ranks=9).end()
     assert job.code == 0, job.output
     config = load(job.folder / "config.toml", ["run.seconds_per_shard=0"])
@@ -70,7 +70,7 @@ def test_ranks_sleep_as_drawn_before_computing_and_before_sending_and_slow_ones_
     overrides = [
         "stragglers.kind=sum",
         "stragglers.models=[{kind='exponential', seconds=0.03}, {kind='exponential', seconds=0.02, at='send'},"
-        " {kind='speeds', workers=[3], factors=40.0}]",
+        " {kind='speeds', workers=[3], factors=20.0}]",
         "wait.count=4", "steps=15",
     ]  # fmt: skip
     job = start("train", *overrides).end()
@@ -87,7 +87,8 @@ def test_ranks_sleep_as_drawn_before_computing_and_before_sending_and_slow_ones_
         drawn = delays_at(experiment.stragglers, 4, experiment.config.seed, step)
         assert seconds["injected sleep"] == pytest.approx(drawn.before_compute[worker], rel=1e-5, abs=2e-6)
         held = drawn.before_send[worker] + (drawn.factor[worker] - 1.0) * seconds["compute"]
-        assert seconds["injected sleep (sending)"] == pytest.approx(held, rel=1e-2, abs=5e-5)
+        # What little a worker computes after its sleep counts as computing too.
+        assert seconds["injected sleep (sending)"] == pytest.approx(held, rel=0.01, abs=3e-3)
     assert all(line["seconds"] >= max(
         float(delays_at(experiment.stragglers, 4, experiment.config.seed, line["step"]).seconds[w]) for w in line["replies"]
     ) for line in job.steps)  # fmt: skip
