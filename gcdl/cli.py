@@ -100,6 +100,21 @@ def trace(
 
 
 @app.command()
+def plot(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.", show_default=False)],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A .png or .svg; plot.png and plot.svg when left out.", show_default=False),
+    ] = None,
+) -> None:
+    """Draw a run: who was used and who was late, beside its loss. Or compare several."""
+    from gcdl.plots import plot as plot_runs
+
+    for file in plot_runs(runs, out):
+        Console().print(f"drawn: {file}", highlight=False, soft_wrap=True)
+
+
+@app.command()
 def train(config: ConfigPath, overrides: Overrides = None, out: Out = None, control: Control = None) -> None:
     """Be one rank of a run: mpirun -n 9 gcdl train CONFIG (rank 0 is the master, n = ranks - 1)."""
     job = _join()

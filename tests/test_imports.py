@@ -18,7 +18,7 @@ LAYERS: list[tuple[set[str], bool]] = [
     ({"gcdl", "gcdl.__main__"}, True),
     ({"gcdl.cli"}, False),
     ({"gcdl.launcher"}, False),
-    ({"gcdl.run", "gcdl.replay", "gcdl.trace", "gcdl.display", "gcdl.inspection"}, False),
+    ({"gcdl.run", "gcdl.replay", "gcdl.trace", "gcdl.plots", "gcdl.display", "gcdl.inspection"}, False),
     ({"gcdl.advice", "gcdl.crew", "gcdl.timing"}, False),
     ({"gcdl.history"}, False),
     ({"gcdl.config"}, False),
