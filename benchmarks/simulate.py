@@ -60,8 +60,8 @@ decode_seconds = 1e-6
 """
 
 
-def measure(text: str, *options: str) -> tuple[float, float, dict[str, object]]:
-    """Return the seconds of a simulation, start-up included, its peak memory in GiB, and its summary."""
+def measure(text: str, *options: str) -> tuple[float, float, float, dict[str, object]]:
+    """Return a simulation's seconds, and those of a core, start-up included; its peak memory in GiB; and its summary."""
     with tempfile.TemporaryDirectory() as scratch:
         config, folder = Path(scratch) / "config.toml", Path(scratch) / "run"
         config.write_text(text)
@@ -71,7 +71,8 @@ def measure(text: str, *options: str) -> tuple[float, float, dict[str, object]]:
         _, status, usage = os.wait4(process.pid, 0)
         if status:
             raise SystemExit(f"{' '.join(command)} failed")
-        return time.monotonic() - began, usage.ru_maxrss / 2**20, json.loads((folder / "summary.json").read_text())
+        core = usage.ru_utime + usage.ru_stime
+        return time.monotonic() - began, core, usage.ru_maxrss / 2**20, json.loads((folder / "summary.json").read_text())
 
 
 def main() -> None:
@@ -80,15 +81,15 @@ def main() -> None:
     parser.add_argument("--steps-scale", type=float, default=1.0, help="of the number of steps")
     scale = parser.parse_args().steps_scale
     table = Table(title="simulations on one core")
-    for column in ("simulation", "steps", "seconds", "peak GiB", "virtual seconds"):
+    for column in ("simulation", "steps", "seconds", "of a core", "peak GiB", "virtual seconds"):
         table.add_column(column)
     for name, text, steps, options in (
         ("1,000 workers, linear regression, d = 1,000", GRADIENTS, 200, ()),
         ("10,000 workers, timing only, d = 300,000,000", CLOCK, 1000, ("--timing-only",)),
     ):
         count = max(1, round(steps * scale))
-        seconds, peak, summary = measure(text.format(steps=count), *options)
-        table.add_row(name, str(count), f"{seconds:.1f}", f"{peak:.2f}", f"{summary['seconds']:.1f}")
+        seconds, core, peak, summary = measure(text.format(steps=count), *options)
+        table.add_row(name, str(count), f"{seconds:.1f}", f"{core:.1f}", f"{peak:.2f}", f"{summary['seconds']:.1f}")
     Console().print(table)
 
 
