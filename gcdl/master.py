@@ -121,7 +121,8 @@ class Master:
         noise = self._noise(payloads) if self.code.decoder.needs_noise else None
         a = self.code.decoding_vector(gathered.arrived, noise)
         self.codec.decode(
-            [Message(payload, float(a[i]), Draw(self.seed, step, i)) for i, payload in payloads.items()], self._gradient
+            [Message(payload, float(a[i]), Draw(self.seed, step, i, self.code.n)) for i, payload in payloads.items()],
+            self._gradient,
         )
         self.code.decoder.finish(self._gradient)
         norm = float(np.linalg.norm(self._gradient)) if self._gradient.size else math.nan

@@ -113,7 +113,7 @@ class Worker:
         # Only here does the state change: a task dropped in any pause leaves it as it was.
         yield Encode()
         self._check_finite(task.step)
-        draw = Draw(self.seed, task.step, self.worker)
+        draw = Draw(self.seed, task.step, self.worker, self.n)
         self._state = self._codec.compress(self._coded, self._state, draw, self._message[HEADER_BYTES:])
         return Reply(self.worker, task.step, loss, self._message)
 
