@@ -15,6 +15,8 @@ AMPLIFICATION_BOUND = 4.0
 """Compression noise, in units of the uncoded scheme's, beyond which a code is warned of: 16 times the variance."""
 COVERAGE_BOUND = 0.1
 """How far a shard's mean weight may be from the typical one, relatively."""
+LIMIT_BOUND = 0.5
+"""Share of the steps' seconds beyond which the master's link, or its work, is called the limit."""
 
 
 def noise_warning(experiment: Experiment) -> str | None:
@@ -58,6 +60,12 @@ def coverage_warning(coverage: Weights, code: GradientCode) -> str | None:
         f"the model is biased ({int((off > COVERAGE_BOUND).sum())} of {len(coverage)} shards are off by more than "
         f"{COVERAGE_BOUND:.0%})"
     )
+
+
+def limit_warning(link_share: float, master_share: float) -> str | None:
+    """Warn if the master is what a simulated run waited for, most of the time; shares are of the steps' seconds."""
+    share, what = max((link_share, "the master's link"), (master_share, "the master's decoding and stepping"))
+    return f"{what} is the limit: {share:.0%} of the steps' seconds" if share > LIMIT_BOUND else None
 
 
 def code_of(kind: str, n: int, k: int, stragglers: int, seed: int) -> GradientCode:

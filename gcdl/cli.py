@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 from rich.text import Text
 
 from gcdl import launcher
@@ -38,6 +39,7 @@ Overrides = Annotated[
 Out = Annotated[
     Path | None, typer.Option(metavar="DIR", help="The run folder; runs/NAME-TIME when left out.", show_default=False)
 ]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
 Control = Annotated[Path | None, typer.Option(hidden=True)]
 
 
@@ -58,14 +60,58 @@ def run(config: ConfigPath, overrides: Overrides = None, out: Out = None) -> Non
 
 
 @app.command()
-def simulate(config: ConfigPath, overrides: Overrides = None, out: Out = None) -> None:
+def simulate(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    out: Out = None,
+    timing_only: Annotated[
+        bool, typer.Option("--timing-only", help="Only the clock runs: no gradients, for any number of parameters.")
+    ] = False,
+) -> None:
     """Run the same master and workers in one process, on a virtual clock."""
     from gcdl.run import simulate as simulate_run
 
     folder = _folder(out, config)
     with Display(Console(), config.stem) as display:
-        summary = simulate_run(load(config, overrides or []), folder, _Watcher(display))
+        summary = simulate_run(load(config, overrides or []), folder, _Watcher(display), timing_only=timing_only)
         display.report(summary.fields(), folder)
+
+
+@app.command()
+def replay(run: RunPath) -> None:
+    """Run a finished run again in one process, from the arrived sets it recorded, and compare: step by step, to the bit."""
+    from gcdl.replay import replay as replay_run
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("replaying", total=None)
+        result = replay_run(run, lambda done, total: progress.update(bar, completed=done, total=total))
+    Console().print(Text(result), soft_wrap=True)
+
+
+@app.command()
+def trace(
+    run: RunPath,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the trace: .csv or .npz.", show_default=False)] = None,
+) -> None:
+    """Turn a run's reply times into a trace that stragglers.kind=trace replays, and fit delay models to them."""
+    from gcdl.trace import report
+
+    Console().print(Text(report(run, out)), soft_wrap=True)
+
+
+@app.command()
+def plot(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.", show_default=False)],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A .png or .svg; plot.png and plot.svg when left out.", show_default=False),
+    ] = None,
+) -> None:
+    """Draw a run: who was used and who was late, beside its loss. Or compare several."""
+    from gcdl.plots import plot as plot_runs
+
+    for file in plot_runs(runs, out):
+        Console().print(f"drawn: {file}", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,8 +22,8 @@ from gcdl.errors import ConfigError
 from gcdl.optimizers import OPTIMIZERS, OptimizerRecipe
 from gcdl.problems import PROBLEMS, Problem
 from gcdl.schema import Choice, Section, Table, validate
-from gcdl.stragglers import STRAGGLERS, StragglerModel
-from gcdl.types import Count, Natural, Positive, Seconds, Stream, rng_for
+from gcdl.stragglers import STRAGGLERS, AnyModel, BeforeSending
+from gcdl.types import Count, Natural, Nonnegative, Positive, Rate, Seconds, Steps, Stream, rng_for
 from gcdl.wait import WAIT_RULES, WaitRule
 
 
@@ -32,6 +33,11 @@ def _model_downlink() -> None:
 
 _DecoderName = Literal[tuple(DECODERS)]  # type: ignore[valid-type]
 
+_WHEN = {"at": (Literal["compute", "send"], "compute")}
+"""Whether a delay comes before computing or before sending."""
+_PLACELESS = ("speeds", "sum")
+_DELAY = Section("stragglers", {kind: model for kind, model in STRAGGLERS.items() if kind != "sum"}, extra=_WHEN)
+
 SECTIONS = {
     section.name: section
     for section in (
@@ -39,7 +45,7 @@ SECTIONS = {
         Section("code", CODES, default="uncoded", extra={"decoder": (_DecoderName | None, None)}),
         Section("compressor", COMPRESSORS, default="identity", extra={"error_feedback": (bool, False)}),
         Section("wait", WAIT_RULES, default="first_replies"),
-        Section("stragglers", STRAGGLERS, default="none"),
+        Section("stragglers", STRAGGLERS, default="none", extra=_WHEN, parts=("models", _DELAY)),
         Section("optimizer", OPTIMIZERS, default="sgd"),
         Section("downlink", {"model": _model_downlink}, default="model"),
     )
@@ -63,13 +69,35 @@ class RunOptions(Table):
     """Seconds of silence after which a worker takes the master for dead."""
 
 
+class SimulateOptions(Table):
+    """``[simulate]``: what a simulation assumes, see :mod:`gcdl.transport.network`; over MPI nobody looks at it."""
+
+    compute: str = ""
+    """A run folder: computing takes the seconds measured there, drawn at random, in place of [run] seconds_per_shard."""
+    parameters: Count | None = None
+    """d of a timing-only simulation; the problem's own when left out."""
+    latency: Nonnegative = 0.0
+    """Seconds."""
+    bandwidth: Rate = inf
+    """Bytes a second of each worker's link."""
+    master_bandwidth: Rate = inf
+    """Bytes a second of the master's one link, which all share."""
+    decode_seconds: Nonnegative = 0.0
+    """Seconds the master takes to decode a reply, whatever its size ..."""
+    decode_seconds_per_coordinate: Nonnegative = 0.0
+    """... and for each of its coordinates."""
+    step_seconds: Nonnegative = 0.0
+    """Seconds of the optimizer's step."""
+
+
 _Top = create_model(
     "_Top",
     __base__=Table,
     seed=(Natural, 0),
     workers=(Count | None, None),
-    steps=(Count, 300),
+    steps=(Steps, 300),
     run=(RunOptions, RunOptions()),
+    simulate=(SimulateOptions, SimulateOptions()),
     **{name: (dict[str, Any], {}) for name in SECTIONS},  # type: ignore[call-overload]
 )
 
@@ -82,6 +110,7 @@ class Config:
     workers: int | None
     steps: int
     run: RunOptions
+    simulate: SimulateOptions
     choices: Mapping[str, Choice]
 
     def for_workers(self, n: int) -> Config:
@@ -105,7 +134,8 @@ class Config:
         """Return the resolved config, every value stated."""
         top: dict[str, Any] = {"seed": self.seed, "workers": self.workers, "steps": self.steps}
         tables = {name: choice.table() for name, choice in self.choices.items()}
-        return tomli_w.dumps({**{k: v for k, v in top.items() if v is not None}, **tables, "run": self.run.model_dump()})
+        options = {"run": self.run.model_dump(), "simulate": self.simulate.model_dump(exclude_none=True)}
+        return tomli_w.dumps({**{k: v for k, v in top.items() if v is not None}, **tables, **options})
 
 
 @dataclass(frozen=True)
@@ -163,10 +193,9 @@ class Experiment:
         return rule
 
     @cached_property
-    def stragglers(self) -> StragglerModel:
+    def stragglers(self) -> AnyModel:
         """The delay model."""
-        model: StragglerModel = self._choice("stragglers").build(n=self.n)
-        return model
+        return _delays(self._choice("stragglers"), self.n)
 
     @cached_property
     def optimizer(self) -> OptimizerRecipe:
@@ -176,6 +205,16 @@ class Experiment:
 
     def _choice(self, name: str) -> Choice:
         return self.config.choices[name]
+
+
+def _delays(choice: Choice, n: int) -> AnyModel:
+    """Build a delay model; of a sum, each part."""
+    late = choice.values["at"] == "send"
+    if late and choice.kind in _PLACELESS:
+        raise ConfigError(f"{choice.name}.at: {choice.kind!r} has no delay of its own to place before sending")
+    parts = tuple(_delays(part, n) for part in choice.values.get("models", ()))
+    model: AnyModel = choice.build(n=n, models=parts)
+    return BeforeSending(model) if late else model
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -200,15 +239,16 @@ def parse(text: str, overrides: Sequence[str] = (), *, name: str = "config") -> 
         raise ConfigError(f"{name}: not TOML: {error}") from None
     for key, table in _nested(overrides).items():
         _override(tables, key, table)
-    run = tables.pop("run", {})
-    top = validate(_Top, {**tables, "run": RunOptions()}, "")
+    given = {name: tables.pop(name, {}) for name in ("run", "simulate")}
+    top = validate(_Top, tables, "")
     choices = {}
     for section in SECTIONS.values():
         choices[section.name] = section.check(getattr(top, section.name))
-    if not isinstance(run, dict):
-        raise ConfigError(f"run: {run!r}: must be a table")
-    options = validate(RunOptions, run, "run")
-    return Config(top.seed, top.workers, top.steps, options, choices)
+    for name, table in given.items():
+        if not isinstance(table, dict):
+            raise ConfigError(f"{name}: {table!r}: must be a table")
+    run, simulate = validate(RunOptions, given["run"], "run"), validate(SimulateOptions, given["simulate"], "simulate")
+    return Config(top.seed, top.workers, top.steps, run, simulate, choices)
 
 
 def _nested(overrides: Sequence[str]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from rich.text import Text
 
 _PLAIN_SECONDS = 2.0
 _WORKERS_SHOWN = 256
+_RUNS_SHOWN = 12
 
 
 class Display:
@@ -174,7 +175,8 @@ def _report(summary: Mapping[str, Any]) -> Table:
         table.add_row("test accuracy", f"{accuracy:.2%}", "")
     if summary["final_test_loss"] is not None:
         table.add_row("test loss", _number(summary["final_test_loss"]), "")
-    table.add_row("training loss", _number(summary["final_train_loss"]), "over the whole training set")
+    if summary["model_sha256"] is not None:
+        table.add_row("training loss", _number(summary["final_train_loss"]), "over the whole training set")
     table.add_row("job", f"{summary['wall_seconds']:.1f} s", f"of which steps: {summary['seconds']:.1f} s")
     waiting = summary["wait_for_all_seconds"]
     table.add_row("waiting for all", "never ends" if waiting is None else f"{waiting:.1f} s", "estimate, same delays")
@@ -209,7 +211,8 @@ def _ranges(ids: list[int]) -> str:
             runs[-1][1] = number
         else:
             runs.append([number, number])
-    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+    shown = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs[:_RUNS_SHOWN])
+    return shown if len(runs) <= _RUNS_SHOWN else f"{shown}, ...: {len(ids)} workers"
 
 
 def _number(value: float | None) -> str:

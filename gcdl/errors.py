@@ -6,7 +6,8 @@
     ├── UsageError           2   a wrong command line, launch, or number of ranks
     │   ├── ConfigError      2   a wrong key or value in the config; names its path
     │   │   └── ParameterError   a value no object can be built from (also a ValueError)
-    │   └── DataError        2   a data file that is missing, truncated or not what it should be
+    │   ├── DataError        2   a data file that is missing, truncated or not what it should be
+    │   └── ReplayDiffers    2   a replayed run is not the recorded one; names the first step that differs
     ├── MessageError         1   bytes that are not a message of this run (the transports drop and count them)
     ├── WorkerLost           -   one worker is gone; the master goes on without it if it can
     ├── TooManyLost          3   too few workers are left, or none answers
@@ -41,6 +42,10 @@ class ParameterError(ConfigError, ValueError):
 
 class DataError(UsageError):
     """A data file or folder that is missing, truncated, or not of its format. Names the file."""
+
+
+class ReplayDiffers(UsageError):
+    """A replayed run is not the run that was recorded: the record was changed, or the code or the machine is another."""
 
 
 class MessageError(GcdlError):

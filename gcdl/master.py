@@ -5,22 +5,49 @@ Replies are decoded in worker order, not in order of arrival, so that the arrive
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 
 from gcdl.codes import GradientCode, noise_gain
-from gcdl.compressors import Codec, Draw, Message
+from gcdl.compressors import Draw, Message
 from gcdl.errors import TooManyLost, WorkerLost
-from gcdl.messages import Reply, Task
-from gcdl.optimizers import Optimizer
+from gcdl.messages import HEADER_BYTES, Replies, Task
 from gcdl.records import StepRecord
-from gcdl.timeline import ReplyTiming, StepTiming
+from gcdl.timeline import Rows, StepTiming
 from gcdl.transport.base import Transport
-from gcdl.types import Weights, aligned_vector
+from gcdl.types import Buffer, Vector, Weights, aligned_vector
 from gcdl.wait import WaitRule
 
 _NEWS_SECONDS = 10.0
+
+
+class Decodes(Protocol):
+    """What the master needs of a codec."""
+
+    def decode(self, messages: Sequence[Message], into: Vector) -> None:
+        """See :class:`gcdl.compressors.Codec`."""
+        ...
+
+    def energy(self, payload: Buffer) -> tuple[float, float]:
+        """See :class:`gcdl.compressors.Codec`."""
+        ...
+
+
+class Steps(Protocol):
+    """What the master needs of an optimizer."""
+
+    parameters: Vector
+
+    def step(self, gradient: Vector) -> None:
+        """Update ``parameters`` in place."""
+        ...
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return copies of its own arrays, by name."""
+        ...
 
 
 class Master:
@@ -41,9 +68,9 @@ class Master:
         transport: Transport,
         *,
         code: GradientCode,
-        codec: Codec,
+        codec: Decodes,
         wait: WaitRule,
-        optimizer: Optimizer,
+        optimizer: Steps,
         seed: int,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
@@ -90,52 +117,53 @@ class Master:
         timed_out = self._gather(step, began, gathered)
         waited = clock()
 
-        used = [gathered.replies[worker] for worker in sorted(gathered.replies)]
-        noise = self._noise(used) if self.code.decoder.needs_noise else None
+        rows, payloads = gathered.in_worker_order()
+        noise = self._noise(payloads) if self.code.decoder.needs_noise else None
         a = self.code.decoding_vector(gathered.arrived, noise)
         self.codec.decode(
             [
-                Message(r.payload, float(a[r.worker]), Draw(self.seed, step, r.worker, int(self.code.shifts[r.worker])))
-                for r in used
+                Message(payload, float(a[i]), Draw(self.seed, step, i, int(self.code.shifts[i])))
+                for i, payload in payloads.items()
             ],
             self._gradient,
         )
         self.code.decoder.finish(self._gradient)
+        norm = float(np.linalg.norm(self._gradient)) if self._gradient.size else math.nan
+        self.transport.decoded(len(rows))
         decoded = clock()
         self.optimizer.step(self._gradient)
+        self.transport.stepped()
         ended = clock()
         # A reply decoded with weight zero was not used: its sender keeps its residual.
         self.accepted[gathered.arrived & (a != 0.0)] = step
-        coverage = a @ self.code.B
         return StepRecord(
             step=step,
             seconds=ended - began,
-            train_loss=float(sum(a[r.worker] * r.loss for r in used)),
-            replies=[r.worker for r in used],
+            train_loss=float(sum((a[rows["worker"]] * rows["loss"]).tolist())),
+            replies=rows["worker"].tolist(),
             late=gathered.late,
             decoding_error=self.code.decoding_error(a),
             noise_gain=noise_gain(a),
+            gradient_norm=norm,
             uplink_bytes=0,
             downlink_bytes=0,
             timed_out=timed_out,
             lost=self.lost,
-            coverage=coverage,
-            timing=StepTiming(
-                began, sent, waited, decoded, ended, tuple(gathered.timings[r.worker] for r in used)
-            ),
-        )  # fmt: skip
+            coverage=self.code.coverage(a),
+            timing=StepTiming(began, sent, waited, decoded, ended, rows),
+        )
 
     @property
     def lost(self) -> list[int]:
         """The ids of the workers that are gone."""
         return [int(worker) for worker in np.flatnonzero(~self._alive)]
 
-    def _noise(self, replies: list[Reply]) -> Weights:
+    def _noise(self, payloads: dict[int, Buffer]) -> Weights:
         """Return v, (n,): the noise energy of each reply as a share of the signal energy of all; see the MMSE decoder."""
         v = np.zeros(self.code.n)
         total = 0.0
-        for reply in replies:
-            signal, v[reply.worker] = self.codec.energy(reply.payload)
+        for worker, payload in payloads.items():
+            signal, v[worker] = self.codec.energy(payload)
             total += signal
         return v / total if total > 0.0 else v * 0.0
 
@@ -150,11 +178,11 @@ class Master:
             patience = self.wait.patience if arrived.any() else self.wait.timeout
             until = began + min(patience, self.wait.timeout)
             try:
-                reply = self.transport.receive(min(until, next_news))
+                replies = self.transport.receive(min(until, next_news), self.wait.lacking(arrived))
             except WorkerLost as lost:
                 self._without(lost, step)
                 continue
-            if reply is None:
+            if replies is None:
                 missing = ", ".join(str(worker) for worker in np.flatnonzero(expected))
                 if next_news < until:
                     self.say(f"step {step}: waiting for workers {missing} ({next_news - began:.0f} s)")
@@ -165,7 +193,7 @@ class Master:
                 raise TooManyLost(
                     f"step {step}: no reply within [wait] timeout = {self.wait.timeout:g} s; waited for workers {missing}"
                 )
-            gathered.take(reply, step, self.transport.now())
+            gathered.take(replies, step)
 
     def _without(self, lost: WorkerLost, step: int) -> None:
         """Go on without a worker, or raise TooManyLost."""
@@ -182,15 +210,22 @@ class _Gathered:
 
     def __init__(self, n: int) -> None:
         self.arrived = np.zeros(n, dtype=bool)
-        self.replies: dict[int, Reply] = {}
-        self.timings: dict[int, ReplyTiming] = {}
         self.late = 0
+        self._rows: list[Rows] = []
+        self._messages: dict[int, Buffer] = {}
 
-    def take(self, reply: Reply, step: int, now: float) -> None:
-        """Keep a reply to this step; count any other as late."""
-        if reply.step != step or reply.worker in self.replies:
-            self.late += 1
-            return
-        self.arrived[reply.worker] = True
-        self.replies[reply.worker] = reply
-        self.timings[reply.worker] = ReplyTiming(reply.worker, now, reply.slept, reply.computed)
+    def take(self, replies: Replies, step: int) -> None:
+        """Keep the replies to this step; count all others as late."""
+        workers = replies.rows["worker"]
+        fresh = (replies.rows["step"] == step) & ~self.arrived[workers]
+        self.late += int((~fresh).sum())
+        self.arrived[workers[fresh]] = True
+        self._rows.append(replies.rows[fresh])
+        if replies.messages:
+            self._messages.update((int(workers[i]), replies.messages[int(i)]) for i in np.flatnonzero(fresh))
+
+    def in_worker_order(self) -> tuple[Rows, dict[int, Buffer]]:
+        """Return the replies' table and their payloads, by worker."""
+        rows = np.concatenate(self._rows)
+        payloads = {worker: self._messages[worker][HEADER_BYTES:] for worker in sorted(self._messages)}
+        return rows[np.argsort(rows["worker"])], payloads

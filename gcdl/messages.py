@@ -8,11 +8,12 @@ A message is a 64-byte header and a body::
     5       1     kind
     6       2     zero
     8       4     worker
-    12      4     zero
-    16      8     step
+    12      4     seconds of encoding (replies)
+    16      4     step
+    20      4     seconds of injected sleep after computing (replies)
     24      8     run id
     32      8     coded loss (replies)
-    40      4     seconds of injected sleep (replies)
+    40      4     seconds of injected sleep before computing (replies)
     44      4     seconds of computing (replies)
     48      8     bytes in the body
     56      4     zero
@@ -28,6 +29,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -35,12 +37,13 @@ from typing import Any
 import numpy as np
 
 from gcdl.errors import MessageError
+from gcdl.timeline import Rows, rows_of
 from gcdl.types import Buffer, IntVector, Vector, aligned_buffer
 
 HEADER_BYTES = 64
 _VERSION = 1
 _MAGIC = b"GCDL"
-_FIELDS = struct.Struct("<4sBBHIIqQdffQI")
+_FIELDS = struct.Struct("<4sBBHIfifQdffQI")
 _CHECKSUM = struct.Struct("<I")
 
 
@@ -77,11 +80,13 @@ class Header:
     slept: float = 0.0
     computed: float = 0.0
     body_bytes: int = 0
+    held: float = 0.0
+    encoded: float = 0.0
 
     def write(self, buffer: Buffer) -> None:
         """Write this header to the start of ``buffer``."""
         fields = _FIELDS.pack(
-            _MAGIC, _VERSION, self.kind, 0, self.worker, 0, self.step, self.run,
+            _MAGIC, _VERSION, self.kind, 0, self.worker, self.encoded, self.step, self.held, self.run,
             self.loss, self.slept, self.computed, self.body_bytes, 0,
         )  # fmt: skip
         buffer[:HEADER_BYTES] = np.frombuffer(fields + _CHECKSUM.pack(zlib.crc32(fields)), dtype=np.uint8)
@@ -97,7 +102,7 @@ class Header:
         if received < HEADER_BYTES:
             raise MessageError(f"a message of {received} bytes is shorter than a header")
         head = buffer[:HEADER_BYTES].tobytes()
-        magic, version, kind, _, worker, _, step, its_run, loss, slept, computed, body_bytes, _ = _FIELDS.unpack(
+        magic, version, kind, _, worker, encoded, step, held, its_run, loss, slept, computed, body_bytes, _ = _FIELDS.unpack(
             head[: _FIELDS.size]
         )
         if magic != _MAGIC:
@@ -114,7 +119,7 @@ class Header:
             kind = Kind(kind)
         except ValueError:
             raise MessageError(f"a message of unknown kind {kind}") from None
-        return cls(kind, run, worker, step, loss, slept, computed, body_bytes)
+        return cls(kind, run, worker, step, loss, slept, computed, body_bytes, held, encoded)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -133,7 +138,8 @@ class Task:
 class Reply:
     """Worker ``worker``'s compressed coded gradient of step ``step``, and its coded loss.
 
-    ``message`` is the whole message, its payload starting at HEADER_BYTES; ``slept`` and ``computed`` are seconds.
+    ``message`` is the whole message, its payload starting at HEADER_BYTES. Seconds that its worker spent: ``slept`` (injected,
+    before computing), ``computed``, ``held`` (injected, after it), ``encoded``.
     """
 
     worker: int
@@ -142,11 +148,33 @@ class Reply:
     message: Buffer
     slept: float = 0.0
     computed: float = 0.0
+    held: float = 0.0
+    encoded: float = 0.0
 
     @property
     def payload(self) -> Buffer:
         """The compressor's bytes."""
         return self.message[HEADER_BYTES:]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Replies:
+    """Replies that a transport hands over together, in the order they came: their table, and their messages beside it.
+
+    ``messages`` is empty where a transport moves no data.
+    """
+
+    rows: Rows
+    messages: Sequence[Buffer]
+
+    @classmethod
+    def of(cls, reply: Reply, received: float) -> Replies:
+        """Return one reply, which came at ``received``."""
+        rows = rows_of(1)
+        rows[0] = (
+            reply.worker, reply.step, received, reply.loss, reply.slept, reply.computed, reply.held, reply.encoded,
+        )  # fmt: skip
+        return cls(rows, [reply.message])
 
 
 class TaskFormat:

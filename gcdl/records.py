@@ -36,7 +36,9 @@ CONFIG, MANIFEST, STEPS, SUMMARY, TIMELINE = (
 
 @dataclass(slots=True)
 class StepRecord:
-    """What one step measured. All but ``coverage`` and ``timing`` is a line of ``steps.jsonl``."""
+    """What one step measured: a line of ``steps.jsonl``, ``coverage`` left out. Of ``timing`` it has, beside ``replies``,
+    ``reply_seconds`` (from the step's beginning until the reply came) and ``compute_seconds`` (computing and encoding).
+    """
 
     step: int
     seconds: float
@@ -47,6 +49,8 @@ class StepRecord:
     """Stale replies dropped during the step (in the last step: and while shutting down)."""
     decoding_error: float
     noise_gain: float
+    gradient_norm: float
+    """||g|| of the decoded gradient; NaN where there is none (timing only)."""
     uplink_bytes: int
     downlink_bytes: int
     timed_out: bool
@@ -64,6 +68,9 @@ class StepRecord:
         fields = {name: getattr(self, name) for name in self.__slots__ if name not in ("coverage", "timing")}
         if self.test_loss is None and self.test_accuracy is None:
             del fields["test_loss"], fields["test_accuracy"]
+        replies = self.timing.replies
+        fields["reply_seconds"] = np.round(replies["received"] - self.timing.began, 6).tolist()
+        fields["compute_seconds"] = np.round(replies["computed"] + replies["encoded"], 6).tolist()
         return _finite(fields)
 
 
@@ -91,11 +98,16 @@ class Summary:
     timed_out_steps: int
     foreign_messages: int
     lost_workers: list[int]
-    model_sha256: str
+    model_sha256: str | None
+    """None: no model was trained (timing only)."""
     parameters: int
     workers: int
     shard_coverage: list[float]
     """(k,): the weight each shard entered with, mean over the steps; 1 is right, 0 means that it was never seen."""
+    link_share: float | None
+    """Share of ``seconds`` in which the master's link was occupied; None: real, not simulated."""
+    master_share: float | None
+    """Share of ``seconds`` in which the master decoded and stepped; None: real, not simulated."""
     warnings: list[str]
     """What makes this run's figures worse than they need be."""
 
@@ -145,9 +157,10 @@ def _extra_seconds(record: StepRecord, delays: Weights) -> float:
     missing = np.ones(len(delays), dtype=bool)
     missing[record.replies] = False
     missing[record.lost] = False
-    if not missing.any() or not timing.replies:
+    if not missing.any() or not len(timing.replies):
         return 0.0
-    typical = float(np.mean([reply.received - timing.began - reply.slept for reply in timing.replies]))
+    replies = timing.replies
+    typical = float(np.mean(replies["received"] - timing.began - replies["slept"] - replies["held"]))
     return max(0.0, float(delays[missing].max()) + typical - (timing.waited - timing.began))
 
 

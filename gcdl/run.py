@@ -8,30 +8,28 @@ from __future__ import annotations
 
 import secrets
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
-
-import numpy as np
-from threadpoolctl import threadpool_limits
+from typing import TYPE_CHECKING, Protocol
 
 from gcdl import checkpoint
-from gcdl.advice import coverage_warning, noise_warning
+from gcdl.advice import coverage_warning, limit_warning, noise_warning
 from gcdl.config import Config, Experiment, parse
+from gcdl.crew import Row, limit_threads, make_crew, make_pace, make_worker, row_of
 from gcdl.errors import GcdlError, TooManyLost, UsageError, WorkerLost
+from gcdl.interrupt import StopRequest
 from gcdl.manifest import manifest
-from gcdl.master import Master
+from gcdl.master import Decodes, Master, Steps
 from gcdl.messages import HEADER_BYTES, TaskFormat
-from gcdl.problems import Evaluator, Samples
+from gcdl.problems import Evaluator
 from gcdl.records import RunFolder, StepRecord, Summary, Totals, check_unused, model_sha256
 from gcdl.stragglers import delays_at
+from gcdl.timing import NoCodec, NoEvaluator, NoOptimizer
 from gcdl.transport.base import Transport
 from gcdl.transport.simulated import SimulatedTransport
-from gcdl.types import IntVector, Weights
+from gcdl.types import Layout
 from gcdl.worker import Worker
 
 if TYPE_CHECKING:
@@ -57,33 +55,10 @@ class Watcher(Protocol):
         ...
 
 
-@dataclass
-class StopRequest:
-    """Set by Ctrl-C or SIGTERM; the transports look at it while they wait."""
-
-    signal: int = 0
-
-    def __call__(self) -> bool:
-        """Say whether the user wants to stop."""
-        return self.signal != 0
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Catch SIGINT and SIGTERM in this block."""
-
-        def caught(number: int, frame: object) -> None:
-            self.signal = number
-
-        old = {number: signal.signal(number, caught) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
-
-
-def simulate(config: Config, out: Path, watcher: Watcher) -> Summary:
+def simulate(config: Config, out: Path, watcher: Watcher, *, timing_only: bool = False) -> Summary:
     """Run the same Master and Workers in this process on a virtual clock. Returns what was written to the run folder.
+
+    ``timing_only``: only the clock runs; no gradient is computed, and nothing of the size of the model is allocated.
 
     Raises
     ------
@@ -96,11 +71,17 @@ def simulate(config: Config, out: Path, watcher: Watcher) -> Summary:
     experiment = Experiment.of(config, config.workers).check()
     check_unused(out)
     stop = StopRequest()
-    samples = experiment.problem.load(np.arange(experiment.problem.k))
-    workers = [_worker(experiment, i, _row(experiment, i), samples) for i in range(experiment.n)]
-    transport = SimulatedTransport(workers, config.run.seconds_per_shard, stop)
+    if timing_only:
+        d = config.simulate.parameters
+        layout = experiment.problem.layout() if d is None else Layout(("parameters",), ((d,),))
+        learner = _Learner(NoCodec(), NoOptimizer(), NoEvaluator(), layout, learns=False)
+        transport = SimulatedTransport(make_pace(experiment, layout), None, stop)
+    else:
+        pace = make_pace(experiment, experiment.problem.layout())
+        transport = SimulatedTransport(pace, make_crew(experiment), stop)
+        learner = _Learner.of(experiment, experiment.problem.evaluator())
     with stop.listening():
-        return _conduct(experiment, transport, out, watcher, began, experiment.problem.evaluator())
+        return _conduct(experiment, transport, out, watcher, began, learner)
 
 
 def be_master(job: Job, read: Callable[[], Config], out: Path, watcher: Watcher, began: float) -> Summary:
@@ -126,7 +107,7 @@ def be_master(job: Job, read: Callable[[], Config], out: Path, watcher: Watcher,
         experiment = Experiment.of(read(), job.workers).check()
         check_unused(out)
         evaluator = experiment.problem.evaluator()
-        rows = [_row(experiment, worker).plain() for worker in range(experiment.n)]
+        rows = [row_of(experiment, worker).plain() for worker in range(experiment.n)]
         shared = {"run": run, "config": experiment.config.toml(), "rows": rows}
     except Exception:
         job.broadcast({"run": None}, _COLLECTIVE_SECONDS)
@@ -139,7 +120,7 @@ def be_master(job: Job, read: Callable[[], Config], out: Path, watcher: Watcher,
             layout = experiment.problem.layout()
             reply_bytes = HEADER_BYTES + experiment.compressor.codec(layout).payload_bytes
             transport.start(TaskFormat(experiment.n, layout.size), reply_bytes, experiment.config.run.start_timeout)
-            return _conduct(experiment, transport, out, watcher, began, evaluator, transport.hosts())
+            return _conduct(experiment, transport, out, watcher, began, _Learner.of(experiment, evaluator), transport.hosts())
     except WorkerLost as lost:
         raise TooManyLost(f"start-up: {lost}") from lost
     finally:
@@ -166,10 +147,9 @@ def be_worker(job: Job) -> None:
 
     def prepare() -> Worker:
         experiment = Experiment.of(config, job.workers)
-        shards, weights, shift = shared["rows"][worker]
-        row = Row(np.array(shards), np.array(weights), shift)
-        built = _worker(experiment, worker, row, experiment.problem.load(row.shards))
-        _limit_threads(experiment)
+        row = Row.of_plain(shared["rows"][worker])
+        built = make_worker(experiment, worker, row, experiment.problem.load(row.shards))
+        limit_threads(experiment)
         return built
 
     serve(job, run=shared["run"], master_timeout=config.run.master_timeout, prepare=prepare)
@@ -181,43 +161,22 @@ def _stop_soon(number: int, frame: object) -> None:
     signal.alarm(_SECONDS_AFTER_SIGTERM)
 
 
-class Row(NamedTuple):
-    """What a worker has to know of the code: its shards, their entries in B, and its place under correlated dither."""
+@dataclass(frozen=True)
+class _Learner:
+    """The master's side of learning; ``learns``: there is a model, to be checkpointed and fingerprinted."""
 
-    shards: IntVector
-    weights: Weights
-    shift: int
+    codec: Decodes
+    optimizer: Steps
+    evaluator: Evaluator
+    layout: Layout
+    learns: bool = True
 
-    def plain(self) -> tuple[list[int], list[float], int]:
-        """Return it as what JSON or pickle carry without numpy."""
-        return self.shards.tolist(), self.weights.tolist(), self.shift
-
-
-def _row(experiment: Experiment, worker: int) -> Row:
-    code = experiment.code
-    shards = code.shards(worker)
-    return Row(shards, code.B[worker, shards], int(code.shifts[worker]))
-
-
-def _worker(experiment: Experiment, worker: int, row: Row, samples: Samples) -> Worker:
-    layout = experiment.problem.layout()
-    return Worker(
-        worker,
-        experiment.n,
-        gradient=experiment.problem.gradient(samples, row.shards, row.weights),
-        codec=experiment.compressor.codec(layout),
-        layout=layout,
-        stragglers=experiment.stragglers,
-        seed=experiment.config.seed,
-        shift=row.shift,
-    )
-
-
-def _limit_threads(experiment: Experiment) -> None:
-    """Hold the compute libraries that are loaded by now to [run] threads. torch is not loaded for this alone."""
-    threadpool_limits(experiment.config.run.threads)
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(experiment.config.run.threads)
+    @classmethod
+    def of(cls, experiment: Experiment, evaluator: Evaluator) -> _Learner:
+        """Return that of an experiment."""
+        layout = experiment.problem.layout()
+        optimizer = experiment.optimizer.build(experiment.problem.initial_parameters())
+        return cls(experiment.compressor.codec(layout), optimizer, evaluator, layout)
 
 
 def _conduct(
@@ -226,18 +185,17 @@ def _conduct(
     out: Path,
     watcher: Watcher,
     began: float,
-    evaluator: Evaluator,
+    learner: _Learner,
     hosts: list[str] | None = None,
 ) -> Summary:
     """Train, evaluate, record, save. The workers are ready; they are stopped here, whatever happens."""
     config = experiment.config
-    layout = experiment.problem.layout()
-    optimizer = experiment.optimizer.build(experiment.problem.initial_parameters())
-    _limit_threads(experiment)
+    optimizer = learner.optimizer
+    limit_threads(experiment)
     master = Master(
         transport,
         code=experiment.code,
-        codec=experiment.compressor.codec(layout),
+        codec=learner.codec,
         wait=experiment.wait,
         optimizer=optimizer,
         seed=config.seed,
@@ -247,6 +205,8 @@ def _conduct(
     totals = Totals()
 
     def save() -> None:
+        if not learner.learns:
+            return
         try:
             checkpoint.save(out, master.steps_done, optimizer.parameters, master.accepted, optimizer.state())
         except OSError as error:  # a full disk does not end a run
@@ -261,13 +221,13 @@ def _conduct(
 
     try:
         watcher.begin(config, out)
-        warn(noise_warning(experiment))
+        warn(noise_warning(experiment) if learner.learns else None)
         for record in master.run(config.steps):
             due = record.step + 1
             if due == config.steps or _every(config.run.eval_every, due):
-                judged = evaluator.evaluate(optimizer.parameters, train=due == config.steps)
+                judged = learner.evaluator.evaluate(optimizer.parameters, train=due == config.steps)
                 record.test_loss, record.test_accuracy = judged.test_loss, judged.test_accuracy
-            totals.add(record, delays_at(experiment.stragglers, experiment.n, config.seed, record.step))
+            totals.add(record, delays_at(experiment.stragglers, experiment.n, config.seed, record.step).seconds)
             folder.write_step(record)
             watcher.step(record)
             if due < config.steps and _every(config.run.checkpoint_every, due):
@@ -275,6 +235,8 @@ def _conduct(
         save()
         coverage = totals.mean_coverage()
         warn(coverage_warning(coverage, experiment.code))
+        shares = _shares(transport, totals.seconds)
+        warn(limit_warning(*shares) if shares is not None else None)
         wall_seconds = time.time() - began
         summary = Summary(
             steps=totals.steps,
@@ -286,28 +248,38 @@ def _conduct(
             final_test_accuracy=judged.test_accuracy,
             uplink_bytes=totals.uplink_bytes,
             downlink_bytes=totals.downlink_bytes,
-            float32_uplink_bytes=(totals.replies + totals.late) * (HEADER_BYTES + 4 * layout.size),
+            float32_uplink_bytes=(totals.replies + totals.late) * (HEADER_BYTES + 4 * learner.layout.size),
             control_bytes=transport.traffic.control,
             late_replies=totals.late,
             timed_out_steps=totals.timed_out,
             foreign_messages=transport.traffic.foreign,
             lost_workers=totals.lost,
-            model_sha256=model_sha256(optimizer.parameters),
-            parameters=layout.size,
+            model_sha256=model_sha256(optimizer.parameters) if learner.learns else None,
+            parameters=learner.layout.size,
             workers=experiment.n,
             shard_coverage=[round(float(weight), 6) for weight in coverage],
+            link_share=shares and shares[0],
+            master_share=shares and shares[1],
             warnings=warnings,
         )
         folder.write_summary(summary)
         return summary
     except (GcdlError, KeyboardInterrupt):
-        if master.steps_done:
+        if master.steps_done and learner.learns:
             save()
             watcher.say(f"checkpoint after {master.steps_done} steps in {out / 'checkpoint'}")
         raise
     finally:
         transport.close()
         folder.close()
+
+
+def _shares(transport: Transport, seconds: float) -> tuple[float, float] | None:
+    """Return which shares of the steps' seconds a simulated master's link and its own work took."""
+    if not isinstance(transport, SimulatedTransport):
+        return None
+    total = max(seconds, 1e-300)
+    return transport.link_seconds / total, transport.master_seconds / total
 
 
 def _every(period: int, steps: int) -> bool:

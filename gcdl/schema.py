@@ -36,13 +36,15 @@ class Section:
     kinds: Mapping[str, Callable[..., Any]]
     default: str | None = None
     extra: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    parts: tuple[str, Section] | None = None
+    """A key whose value is a list of tables, each checked as one of another section: (key, section)."""
 
     def keys(self, kind: str) -> list[str]:
         """Return the keys of a kind, ``kind`` itself left out; of no kind: the extra ones."""
         return list(_model(self, kind).model_fields) if kind in self.kinds else list(self.extra)
 
-    def check(self, given: Mapping[str, Any]) -> Choice:
-        """Return the kind and all its values.
+    def check(self, given: Mapping[str, Any], name: str = "") -> Choice:
+        """Return the kind and all its values; ``name`` stands for the section's own in messages.
 
         Raises
         ------
@@ -50,13 +52,18 @@ class Section:
         """
         values = dict(given)
         kind = values.pop("kind", self.default)
-        path = f"{self.name}.kind"
+        name = name or self.name
+        path = f"{name}.kind"
         if kind is None:
             raise ConfigError(f"{path}: missing; choose one of {', '.join(self.kinds)}")
         if not isinstance(kind, str) or kind not in self.kinds:
             raise ConfigError(f"{path}: unknown kind {kind!r}{_nearest(str(kind), self.kinds)}")
-        checked = validate(_model(self, kind), values, self.name, f" of {self.name}.kind = {kind!r}")
-        return Choice(self, kind, {name: getattr(checked, name) for name in type(checked).model_fields})
+        checked = validate(_model(self, kind), values, name, f" of {name}.kind = {kind!r}")
+        found = {key: getattr(checked, key) for key in type(checked).model_fields}
+        if self.parts is not None and self.parts[0] in found:
+            key, section = self.parts
+            found[key] = tuple(section.check(part, f"{name}.{key}.{i}") for i, part in enumerate(found[key]))
+        return Choice(self, kind, found, name)
 
 
 @dataclass(frozen=True)
@@ -66,9 +73,11 @@ class Choice:
     section: Section
     kind: str
     values: Mapping[str, Any]
+    name: str
+    """The table's path."""
 
     def build(self, **context: Any) -> Any:
-        """Call the plug-in with its values and what it asks for of ``context``.
+        """Call the plug-in with its values and what it asks for of ``context``, which goes first.
 
         Raises
         ------
@@ -78,16 +87,20 @@ class Choice:
         wanted = inspect.signature(plugin).parameters
         own = {name: value for name, value in self.values.items() if name not in self.section.extra}
         try:
-            return plugin(**own, **{name: value for name, value in context.items() if name in wanted})
+            return plugin(**{**own, **{name: value for name, value in context.items() if name in wanted}})
         except MemoryError:
-            raise ConfigError(f"{self.section.name}: needs more memory than there is") from None
+            raise ConfigError(f"{self.name}: needs more memory than there is") from None
         except ConfigError as error:
             key = str(error).split(":", 1)[0]
-            raise ConfigError(f"{self.section.name}{'.' if key in self.values else ': '}{error}") from None
+            raise ConfigError(f"{self.name}{'.' if key in self.values else ': '}{error}") from None
 
     def table(self) -> dict[str, Any]:
         """Return the table as TOML can hold it: without the values that are None."""
-        return {"kind": self.kind, **{name: value for name, value in self.values.items() if value is not None}}
+        table = {"kind": self.kind, **{name: value for name, value in self.values.items() if value is not None}}
+        if self.section.parts is not None and self.section.parts[0] in table:
+            key = self.section.parts[0]
+            table[key] = [part.table() for part in table[key]]
+        return table
 
 
 ModelT = typing.TypeVar("ModelT", bound=BaseModel)
@@ -133,6 +146,8 @@ def _fields(plugin: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
 @cache
 def _model(section: Section, kind: str) -> type[BaseModel]:
     fields: dict[str, Any] = {**_fields(section.kinds[kind]), **section.extra}
+    if section.parts is not None and section.parts[0] in fields:
+        fields[section.parts[0]] = (tuple[dict[str, Any], ...], ...)
     return create_model(f"{section.name}_{kind}", __base__=Table, **fields)
 
 

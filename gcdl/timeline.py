@@ -6,15 +6,24 @@ import json
 from dataclasses import dataclass
 from typing import Any, TextIO
 
+import numpy as np
+from numpy.typing import NDArray
 
-@dataclass(frozen=True, slots=True)
-class ReplyTiming:
-    """When a reply that was used reached the master, and what its worker spent, in seconds."""
+Rows = NDArray[np.void]
+"""(m,) replies as a table; see :func:`rows_of`."""
+_ROW = np.dtype(
+    [("worker", np.int64), ("step", np.int64), ("received", np.float64), ("loss", np.float64)]
+    + [(name, np.float64) for name in ("slept", "computed", "held", "encoded")]
+)
 
-    worker: int
-    received: float
-    slept: float
-    computed: float
+
+def rows_of(m: int) -> Rows:
+    """Return an empty table of m replies.
+
+    ``worker``, ``step``; ``received``: when it reached the master, on the transport's clock; ``loss``: coded; and the seconds
+    its worker ``slept`` (injected, before computing), ``computed``, ``held`` it (injected, after that) and ``encoded``.
+    """
+    return np.zeros(m, dtype=_ROW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +35,17 @@ class StepTiming:
     waited: float
     decoded: float
     ended: float
-    replies: tuple[ReplyTiming, ...]
+    replies: Rows
+    """Of the replies that were used, in worker order."""
+
+
+_SENT_UP = 0.1
+"""Share of the travel that is drawn as the way up: replies are small."""
+_WORKERS_DRAWN = 64
 
 
 class Timeline:
-    """Trace Events: the master's send, wait, decode and step; the sleep and compute of each worker that was used."""
+    """Trace Events: the master's send, wait, decode and step; what each worker that was used did, of the first 64."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -43,14 +58,31 @@ class Timeline:
         edges = (timing.began, timing.sent, timing.waited, timing.decoded, timing.ended)
         for name, start, end in zip(("send", "wait", "decode", "step"), edges[:-1], edges[1:], strict=True):
             self._event(0, name, start, end, step)
-        for reply in timing.replies:
-            row = reply.worker + 1
+        for reply in timing.replies[timing.replies["worker"] < _WORKERS_DRAWN]:
+            row = int(reply["worker"]) + 1
             if row not in self._named:
-                self._name(row, f"worker {reply.worker}")
-            slept_until = reply.received - reply.computed
-            self._event(row, "compute", slept_until, reply.received, step)
-            if reply.slept > 0.0:
-                self._event(row, "injected sleep", slept_until - reply.slept, slept_until, step)
+                self._name(row, f"worker {row - 1}")
+            self._worker(row, step, timing.began, reply)
+
+    def _worker(self, row: int, step: int, began: float, reply: np.void) -> None:
+        """Draw what a worker did for a reply.
+
+        It tells how long each part took, not when: clocks of different hosts can't be compared. What is left of the time since
+        the step began is travel, and waiting for the worker to be free; it is drawn where most of it is, before the work.
+        """
+        parts = {
+            "injected sleep": float(reply["slept"]),
+            "compute": float(reply["computed"]),
+            "injected sleep (sending)": float(reply["held"]),
+            "encode": float(reply["encoded"]),
+        }
+        left = max(0.0, float(reply["received"]) - began - sum(parts.values()))
+        send = _SENT_UP * left
+        start = began
+        for name, seconds in {"receive": left - send, **parts, "send": send}.items():
+            if seconds > 0.0:
+                self._event(row, name, start, start + seconds, step)
+            start += seconds
 
     def close(self) -> None:
         """Complete the JSON and close the file. Idempotent."""

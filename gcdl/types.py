@@ -41,10 +41,14 @@ Buffer = NDArray[np.uint8]
 
 # Numbers a user may set, with their bounds beside them: the config reads these.
 Count = Annotated[int, Ge(1)]
+Steps = Annotated[int, Ge(1), Lt(1 << 31)]
+"""A step's number fits 31 bits of a message's header."""
 Natural = Annotated[int, Ge(0)]
 Seconds = Annotated[float, Ge(0.0)]
 """Seconds, zero or more; inf is allowed and means never."""
 Positive = Annotated[float, Gt(0.0), Lt(math.inf)]
+Rate = Annotated[float, Gt(0.0)]
+"""Above zero; inf is allowed and means that it takes no time."""
 Nonnegative = Annotated[float, Ge(0.0), Lt(math.inf)]
 Probability = Annotated[float, Ge(0.0), Le(1.0)]
 Fraction = Annotated[float, Ge(0.0), Lt(1.0)]
@@ -61,6 +65,7 @@ class Stream(IntEnum):
     DELAYS = 6
     COMPRESSOR = 7
     DITHER = 8
+    COMPUTE = 9
 
 
 def rng_for(seed: int, stream: Stream, *key: int) -> np.random.Generator:

@@ -27,6 +27,10 @@ class WaitRule(Protocol):
         """Say whether the replies of these workers, (n,), suffice. Asked when one has come, before ``patience``."""
         ...
 
+    def lacking(self, arrived: Mask) -> int:
+        """Return how many more replies can be taken in before ``enough`` needs to be asked again: at least 1."""
+        ...
+
     def feasible(self, alive: Mask) -> bool:
         """Say whether the rule can be met when only these workers, (n,), are left."""
         ...
@@ -46,6 +50,10 @@ class FirstReplies:
     def enough(self, arrived: Mask) -> bool:
         """Count."""
         return int(arrived.sum()) >= self.count
+
+    def lacking(self, arrived: Mask) -> int:
+        """Count."""
+        return max(1, self.count - int(arrived.sum()))
 
     def feasible(self, alive: Mask) -> bool:
         """Count."""
@@ -67,6 +75,10 @@ class Decodable:
         a = self.code.decoding_vector(arrived)
         return self.code.decoding_error(a) <= self.tolerance * math.sqrt(self.code.k)
 
+    def lacking(self, arrived: Mask) -> int:
+        """One: any may be the last that it takes."""
+        return 1
+
     def feasible(self, alive: Mask) -> bool:
         """Ask whether all that are left would decode, if all of n would: a code that never does is not to blame."""
         everyone = alive | True
@@ -85,6 +97,10 @@ class Deadline:
     def enough(self, arrived: Mask) -> bool:
         """Wait for all, until the deadline."""
         return bool(arrived.all())
+
+    def lacking(self, arrived: Mask) -> int:
+        """All that are left: the rule looks at the clock."""
+        return max(1, int((~arrived).sum()))
 
     def feasible(self, alive: Mask) -> bool:
         """One is enough."""

@@ -17,15 +17,23 @@ from gcdl.compressors import Codec, Draw
 from gcdl.errors import NonFiniteGradient
 from gcdl.messages import HEADER_BYTES, Reply, Task
 from gcdl.problems import CodedGradient
-from gcdl.stragglers import StragglerModel, delays_at
+from gcdl.stragglers import AnyModel, delays_at
 from gcdl.types import Layout, Vector, aligned_buffer, aligned_vector
 
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """The worker sleeps for ``seconds`` (inf: until it is superseded)."""
+    """The worker sleeps for ``seconds`` (inf: until it is superseded); ``computed``: it has computed already."""
 
     seconds: float
+    computed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Slowdown:
+    """The worker's machine is slow: it sleeps ``factor`` - 1 times as long as it has computed for this task."""
+
+    factor: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +48,7 @@ class Encode:
     """The worker is about to overwrite its last reply; pointless if it is superseded by now."""
 
 
-Pause = Sleep | Work | Encode
+Pause = Sleep | Slowdown | Work | Encode
 
 
 class Worker:
@@ -65,7 +73,7 @@ class Worker:
         gradient: CodedGradient,
         codec: Codec,
         layout: Layout,
-        stragglers: StragglerModel,
+        stragglers: AnyModel,
         seed: int,
         shift: int = 0,
     ) -> None:
@@ -89,9 +97,9 @@ class Worker:
         NonFiniteGradient : the coded gradient has a NaN or an infinity.
         """
         self._state = self._codec.settle(self._state, int(task.accepted[self.worker]))
-        delay = float(delays_at(self._stragglers, self.n, self.seed, task.step)[self.worker])
-        if delay > 0.0:
-            yield Sleep(delay)
+        delays = delays_at(self._stragglers, self.n, self.seed, task.step)
+        if delays.before_compute[self.worker] > 0.0:
+            yield Sleep(float(delays.before_compute[self.worker]))
         loss = 0.0
         stretches = self._gradient.compute(task.model, task.step, self._coded)
         while True:
@@ -101,11 +109,26 @@ class Worker:
                 loss = done.value
                 break
             yield Work(shards)
+        if delays.factor[self.worker] > 1.0:
+            yield Slowdown(float(delays.factor[self.worker]))
+        if delays.before_send[self.worker] > 0.0:
+            yield Sleep(float(delays.before_send[self.worker]), computed=True)
+        # Only here does the state change: a task dropped in any pause leaves it as it was.
         yield Encode()
         self._check_finite(task.step)
         draw = Draw(self.seed, task.step, self.worker, self.shift)
         self._state = self._codec.compress(self._coded, self._state, draw, self._message[HEADER_BYTES:])
         return Reply(self.worker, task.step, loss, self._message)
+
+    def finish(self, task: Task) -> Reply:
+        """Do a task from beginning to end, without a pause: for a transport whose clock is not a real one."""
+        job = self.handle(task)
+        while True:
+            try:
+                next(job)
+            except StopIteration as done:
+                reply: Reply = done.value
+                return reply
 
     def _check_finite(self, step: int) -> None:
         """A sign has no NaN: look before compressing. The sum is a cheap first look; it may also just overflow."""

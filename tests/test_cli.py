@@ -34,7 +34,7 @@ def one_message(done: subprocess.CompletedProcess[str]) -> str:
 def test_help_names_every_command():
     done = gcdl("--help")
     assert done.returncode == 0
-    for command in ("run", "train", "simulate", "code"):
+    for command in ("run", "train", "simulate", "replay", "trace", "plot", "code"):
         assert f" {command} " in done.stdout
 
 

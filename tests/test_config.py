@@ -24,12 +24,19 @@ PROBLEM = '[problem]\nkind = "linear_regression"\nfeatures = 5\nsamples = 4\n'
 NEEDS = {
     ("stragglers", "fixed"): {"workers": [1]},
     ("stragglers", "bernoulli"): {"p": 0.25},
+    ("stragglers", "exactly"): {"count": 1},
+    ("stragglers", "shifted_exponential"): {"shift": 0.5},
+    ("stragglers", "bursts"): {"p": 0.25},
+    ("stragglers", "speeds"): {"factors": [1.0, 1.0, 2.5, 1.0]},
+    ("stragglers", "trace"): {"file": str(Path(__file__).parent / "stragglers" / "four_workers.csv")},
+    ("stragglers", "sum"): {"models": [{"kind": "speeds", "factors": 2.0, "workers": [0]}, {"kind": "bernoulli", "p": 0.5}]},
 }
 
 
 def same(one: Config, other: Config) -> bool:
     return (
-        (one.seed, one.workers, one.steps, one.run) == (other.seed, other.workers, other.steps, other.run)
+        (one.seed, one.workers, one.steps, one.run, one.simulate)
+        == (other.seed, other.workers, other.steps, other.run, other.simulate)
         and {name: (c.kind, c.values) for name, c in one.choices.items()}
         == {name: (c.kind, c.values) for name, c in other.choices.items()}
     )  # fmt: skip
@@ -42,6 +49,10 @@ def with_kind(section, kind, **more):
 
 
 def _toml(value):
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key} = {_toml(item)}' for key, item in value.items())}}}"
     return {True: "true", False: "false"}[value] if isinstance(value, bool) else repr(value)
 
 
@@ -179,7 +190,7 @@ def test_an_override_is_a_toml_value_or_else_a_string(override, read):
 
 def test_overrides_may_be_infinite_lists_and_strings():
     config = parse(PROBLEM, ["stragglers.kind=fixed", "stragglers.workers=[3, 1]", "stragglers.seconds=inf"])
-    assert config.choices["stragglers"].values == {"workers": (3, 1), "seconds": math.inf}
+    assert config.choices["stragglers"].values == {"workers": (3, 1), "seconds": math.inf, "at": "compute"}
     assert same(parse(config.toml()), config)
     config = parse(PROBLEM, ["problem.kind=classifier", "problem.hidden=[]", "problem.data=/some/where else/x=y#z"])
     assert config.choices["problem"].values["hidden"] == ()
@@ -287,6 +298,18 @@ FINDINGS = [
     (["stragglers.kind=bernoulli", "stragglers.p=0.5", "stragglers.seconds=nan"], r"^stragglers\.seconds: nan: "),
     (["stragglers.kind=fixed", "stragglers.workers=3"], r"^stragglers\.workers: 3: input should be a valid tuple$"),
     (["stragglers.kind=fixed", "stragglers.workers=[0, -3]"], r"^stragglers\.workers\.1: -3: "),
+    (["stragglers.kind=sum", "stragglers.models=[{kind='burst'}]"], r"^stragglers\.models\.0\.kind: .*did you mean 'bursts'\?"),
+    (
+        ["stragglers.kind=sum", "stragglers.models=[{kind='none'}, {kind='pareto', shap=2.0}]"],
+        r"^stragglers\.models\.1\.shap: unknown key of stragglers\.models\.1\.kind = 'pareto'; did you mean 'shape'\?",
+    ),
+    (
+        ["stragglers.kind=sum", "stragglers.models=[{kind='sum', models=[]}]"],
+        r"^stragglers\.models\.0\.kind: unknown kind 'sum'",
+    ),
+    (["stragglers.kind=sum", "stragglers.models=3"], r"^stragglers\.models: 3: input should be a valid tuple$"),
+    (["stragglers.kind=pareto", "stragglers.shape=1"], r"^stragglers\.shape: 1: input should be greater than 1$"),
+    (["stragglers.at=sending"], r"^stragglers\.at: 'sending': input should be 'compute' or 'send'$"),
     (["problem.kind=classifier", "problem.hidden=[8, 0]"], r"^problem\.hidden\.1: 0: "),
     (
         ["problem.kind=classifier", "problem.model=resnet"],
@@ -329,6 +352,17 @@ UNBUILDABLE = [
     (with_kind("wait", "deadline", seconds=9.0, timeout=3.0), r"^wait\.seconds: the deadline"),
     (with_kind("stragglers", "fixed", workers=[4]), r"^stragglers\.workers: there is no worker 4; worker ids are 0 to 3$"),
     (with_kind("stragglers", "fixed", workers=[1, 1]), r"^stragglers\.workers: .* names a worker twice$"),
+    (with_kind("stragglers", "exactly", count=5), r"^stragglers\.count: cannot delay 5 of 4 workers$"),
+    (with_kind("stragglers", "shifted_exponential", seconds=0.1), r"^stragglers\.seconds: the mean, 0.1 s, cannot be below"),
+    (with_kind("stragglers", "bursts", p=0.9, length=2.0), r"^stragglers\.length: bursts of 2 steps .* at least 9 steps$"),
+    (with_kind("stragglers", "speeds", factors=[2.0]), r"^stragglers\.factors: 1 for 4 workers"),
+    (with_kind("stragglers", "speeds", at="send"), r"^stragglers\.at: 'speeds' has no delay of its own"),
+    (with_kind("stragglers", "trace", file="there/is.none"), r"^stragglers\.file: 'there/is.none' is neither .csv nor .npz$"),
+    (with_kind("stragglers", "sum", models=[]), r"^stragglers\.models: a sum needs at least one model"),
+    (
+        with_kind("stragglers", "sum", models=[{"kind": "none"}, {"kind": "fixed", "workers": [7]}]),
+        r"^stragglers\.models\.1\.workers: there is no worker 7",
+    ),
 ]
 
 

@@ -18,20 +18,22 @@ LAYERS: list[tuple[set[str], bool]] = [
     ({"gcdl", "gcdl.__main__"}, True),
     ({"gcdl.cli"}, False),
     ({"gcdl.launcher"}, False),
-    ({"gcdl.run", "gcdl.display", "gcdl.inspection"}, False),
-    ({"gcdl.advice"}, False),
+    ({"gcdl.run", "gcdl.replay", "gcdl.trace", "gcdl.plots", "gcdl.display", "gcdl.inspection"}, False),
+    ({"gcdl.advice", "gcdl.crew", "gcdl.timing"}, False),
+    ({"gcdl.history"}, False),
     ({"gcdl.config"}, False),
     ({"gcdl.schema"}, False),
-    ({"gcdl.master", "gcdl.transport.mpi", "gcdl.transport.serve", "gcdl.transport.simulated"}, False),
-    ({"gcdl.worker", "gcdl.transport.downlink"}, False),
+    ({"gcdl.master", "gcdl.transport.mpi", "gcdl.transport.serve", "gcdl.transport.simulated",
+      "gcdl.transport.replay"}, False),
+    ({"gcdl.worker", "gcdl.transport.downlink", "gcdl.transport.network"}, False),
     ({"gcdl.transport.job"}, False),
     ({"gcdl.wait", "gcdl.transport.base"}, False),
     (
         {"gcdl.codes", "gcdl.compressors", "gcdl.stragglers", "gcdl.problems", "gcdl.optimizers", "gcdl.messages",
-         "gcdl.records", "gcdl.checkpoint", "gcdl.manifest"},
+         "gcdl.records", "gcdl.checkpoint", "gcdl.manifest", "gcdl.fits"},
         False,
     ),
-    ({"gcdl.types", "gcdl.errors", "gcdl.timeline"}, False),
+    ({"gcdl.types", "gcdl.errors", "gcdl.timeline", "gcdl.interrupt"}, False),
 ]  # fmt: skip
 PACKAGES = {"gcdl.codes", "gcdl.compressors", "gcdl.stragglers", "gcdl.problems"}
 TORCH = {"gcdl.problems.models", "gcdl.problems.flat"}  # the only modules that import torch when they are imported

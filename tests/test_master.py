@@ -12,9 +12,10 @@ import pytest
 from gcdl.codes import fractional_repetition, majority, mmse
 from gcdl.compressors import Identity
 from gcdl.config import Experiment, parse
+from gcdl.crew import make_pace
 from gcdl.errors import TooManyLost, WorkerLost
 from gcdl.master import Master
-from gcdl.messages import HEADER_BYTES, Reply
+from gcdl.messages import HEADER_BYTES, Replies, Reply
 from gcdl.optimizers import Sgd
 from gcdl.transport.base import Traffic
 from gcdl.transport.simulated import SimulatedTransport
@@ -35,7 +36,7 @@ def build(text: str, n: int) -> tuple[Master, SimulatedTransport, Experiment]:
         gradient = problem.gradient(samples, shards, experiment.code.B[i, shards])
         codec = experiment.compressor.codec(layout)
         workers.append(Worker(i, n, gradient=gradient, codec=codec, layout=layout, stragglers=experiment.stragglers, seed=0))
-    transport = SimulatedTransport(workers, seconds_per_shard=0.01)
+    transport = SimulatedTransport(make_pace(experiment, layout), workers)
     master = Master(
         transport,
         code=experiment.code,
@@ -104,7 +105,7 @@ def test_a_sleeping_worker_takes_up_the_newest_task_at_once_and_never_answers_an
     from gcdl.stragglers import delays_at
 
     for record in master.run(40):
-        delays = delays_at(experiment.stragglers, 4, 0, record.step)
+        delays = delays_at(experiment.stragglers, 4, 0, record.step).seconds
         on_time = [i for i in range(4) if delays[i] == 0.0]
         if {i // 2 for i in on_time} == {0, 1}:
             assert set(record.replies) <= set(on_time)
@@ -133,7 +134,13 @@ class Script:
             self.tasks.append({"step": task.step, "to": [], "accepted": task.accepted.copy()})
         self.tasks[-1]["to"].append(worker)
 
-    def receive(self, until):
+    def decoded(self, replies):
+        pass
+
+    def stepped(self):
+        pass
+
+    def receive(self, until, at_most):
         pending = self.answers.get(self.tasks[-1]["step"], [])
         if not pending:
             self.clock = until
@@ -145,7 +152,7 @@ class Script:
         message = aligned_buffer(HEADER_BYTES + 4 * D)
         message[HEADER_BYTES:].view(np.float32)[:] = value
         self.traffic.uplink += message.size
-        return Reply(worker, step, float(value), message)
+        return Replies.of(Reply(worker, step, float(value), message), self.clock)
 
     def close(self) -> int:
         self.closed += 1

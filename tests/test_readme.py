@@ -10,6 +10,7 @@ import pytest
 
 from gcdl.codes import CODES, GradientCode
 from gcdl.config import Experiment, parse
+from gcdl.stragglers import STRAGGLERS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -35,6 +36,8 @@ def test_the_config_is_a_config_that_states_every_key_of_its_kinds():
             assert re.search(rf"^{key} = ", table, flags=re.MULTILINE), f"{name}.{key} is not explained"
     for key in type(config.run).model_fields:
         assert f"\n{key} = " in text.split("[run]")[1]
+    for key in type(config.simulate).model_fields:
+        assert f"\n{key} = " in text.split("[simulate]")[1]
 
 
 def test_the_new_code_is_a_file_and_a_line(monkeypatch):
@@ -59,5 +62,5 @@ def test_the_commands_exist(path):
 def test_the_files_and_kinds_it_names_exist():
     for path in re.findall(r"configs/\w+\.toml", README):
         assert (ROOT / path).is_file(), path
-    for kind in CODES:
-        assert kind in README
+    for kind in (*CODES, *STRAGGLERS):
+        assert f"`{kind}`" in README

@@ -22,7 +22,7 @@ from gcdl.records import (
     check_unused,
     model_sha256,
 )
-from gcdl.timeline import ReplyTiming, StepTiming
+from gcdl.timeline import StepTiming, rows_of
 
 STEP_FIELDS = {
     "step", "seconds", "train_loss", "replies", "late", "decoding_error", "noise_gain", "uplink_bytes", "downlink_bytes",
@@ -33,8 +33,14 @@ SUMMARY_FIELDS = {
 }  # fmt: skip
 
 
+def reply(worker, received, slept, computed, held=0.0):
+    row = rows_of(1)
+    row["worker"], row["received"], row["slept"], row["computed"], row["held"] = worker, received, slept, computed, held
+    return row
+
+
 def timing(*replies, began=10.0, waited=12.0):
-    return StepTiming(began, began + 0.5, waited, waited + 0.25, waited + 0.5, tuple(replies))
+    return StepTiming(began, began + 0.5, waited, waited + 0.25, waited + 0.5, np.concatenate([rows_of(0), *replies]))
 
 
 def record(step=0, **changes):
@@ -46,12 +52,13 @@ def record(step=0, **changes):
         late=1,
         decoding_error=0.0,
         noise_gain=1.5,
+        gradient_norm=3.0,
         uplink_bytes=1000,
         downlink_bytes=3000,
         timed_out=False,
         lost=[],
         coverage=np.ones(3),
-        timing=timing(ReplyTiming(0, 11.0, 0.0, 0.4), ReplyTiming(2, 12.0, 0.5, 0.6)),
+        timing=timing(reply(0, 11.0, 0.0, 0.4), reply(2, 12.0, 0.5, 0.6)),
     )
     return dataclasses.replace(first, **changes)
 
@@ -77,6 +84,8 @@ def summary(**changes):
         parameters=7,
         workers=8,
         shard_coverage=[1.0, 0.5],
+        link_share=None,
+        master_share=None,
         warnings=[],
     )
     return dataclasses.replace(first, **changes)
@@ -113,6 +122,8 @@ def test_a_line_of_steps_jsonl_has_the_fields_of_the_contract(folder):
         "step": 4, "seconds": 2.5, "train_loss": 0.75, "replies": [0, 2], "late": 1, "decoding_error": 0.0, "noise_gain": 1.5,
         "uplink_bytes": 1000, "downlink_bytes": 3000,
     }  # fmt: skip
+    assert line["reply_seconds"] == [1.0, 2.0]  # from the step's beginning, in the order of the replies
+    assert line["compute_seconds"] == [0.4, 0.6]
     assert "timing" not in line
 
 
@@ -183,7 +194,8 @@ def test_the_timeline_is_valid_json(folder, steps):
 
 
 def test_the_timeline_shows_what_the_master_and_each_used_worker_did(folder):
-    folder.write_step(record(3))
+    replies = reply(0, 11.0, 0.0, 0.4), reply(2, 12.0, 0.5, 0.6, held=0.2)
+    folder.write_step(record(3, timing=timing(*replies)))
     folder.close()
     spans = {
         (event["tid"], event["name"]): (event["ts"] / 1e6, event["dur"] / 1e6)
@@ -195,9 +207,15 @@ def test_the_timeline_shows_what_the_master_and_each_used_worker_did(folder):
         (0, "wait"): (10.5, 1.5),
         (0, "decode"): (12.0, 0.25),
         (0, "step"): (12.25, 0.25),
-        (1, "compute"): (pytest.approx(10.6), pytest.approx(0.4)),
-        (3, "compute"): (pytest.approx(11.4), pytest.approx(0.6)),
-        (3, "injected sleep"): (pytest.approx(10.9), pytest.approx(0.5)),
+        # What the parts leave of the time is travel, a tenth of it on the way up.
+        (1, "receive"): (10.0, pytest.approx(0.54)),
+        (1, "compute"): (pytest.approx(10.54), pytest.approx(0.4)),
+        (1, "send"): (pytest.approx(10.94), pytest.approx(0.06)),
+        (3, "receive"): (10.0, pytest.approx(0.63)),
+        (3, "injected sleep"): (pytest.approx(10.63), pytest.approx(0.5)),
+        (3, "compute"): (pytest.approx(11.13), pytest.approx(0.6)),
+        (3, "injected sleep (sending)"): (pytest.approx(11.73), pytest.approx(0.2)),
+        (3, "send"): (pytest.approx(11.93), pytest.approx(0.07)),
     }
 
 
@@ -285,13 +303,13 @@ def extra(made, delays):
 
 
 def test_waiting_for_all_costs_nothing_more_where_all_were_used():
-    made = record(replies=[0, 1], timing=timing(ReplyTiming(0, 11.0, 0.0, 1.0), ReplyTiming(1, 12.0, 0.0, 1.0)))
+    made = record(replies=[0, 1], timing=timing(reply(0, 11.0, 0.0, 1.0), reply(1, 12.0, 0.0, 1.0)))
     assert extra(made, [0.0, 99.0]) == 0.0
 
 
 def test_waiting_for_all_takes_the_longest_missing_delay_and_a_typical_replys_other_seconds():
     # Replies took 1 and 2 seconds, half a second of which was sleep: 1.25 without. The wait had lasted 2.
-    replies = (ReplyTiming(0, 11.0, 0.0, 1.0), ReplyTiming(2, 12.0, 0.5, 1.5))
+    replies = (reply(0, 11.0, 0.0, 1.0), reply(2, 12.0, 0.5, 1.5))
     made = record(replies=[0, 2], timing=timing(*replies))
     assert extra(made, [0.0, 5.0, 0.5, 3.0]) == pytest.approx(5.0 + 1.25 - 2.0)
     assert extra(made, [100.0, 5.0, 100.0, 3.0]) == pytest.approx(5.0 + 1.25 - 2.0)  # the delays of those used do not count
@@ -308,7 +326,7 @@ def test_waiting_for_all_does_not_wait_for_the_lost():
 
 
 def test_waiting_for_all_is_never_quicker():
-    assert extra(record(timing=timing(ReplyTiming(0, 10.1, 0.0, 0.1), waited=50.0)), [0.0, 0.2, 0.0]) == 0.0
+    assert extra(record(timing=timing(reply(0, 10.1, 0.0, 0.1), waited=50.0)), [0.0, 0.2, 0.0]) == 0.0
 
 
 def test_extra_seconds_add_up_over_steps():

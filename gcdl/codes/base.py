@@ -20,6 +20,8 @@ from gcdl.errors import ParameterError
 from gcdl.types import IntVector, Mask, Matrix, Weights
 
 _CACHED_PATTERNS = 4096
+_LARGE = 1 << 16
+_SPARSE = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +109,22 @@ class GradientCode:
 
     def decoding_error(self, a: Weights) -> float:
         """Return ||a B - 1||: how far the decoded gradient is from the sum over all shards."""
-        return float(np.linalg.norm(a @ self.B - 1.0))
+        return float(np.linalg.norm(self.coverage(a) - 1.0))
+
+    def coverage(self, a: Weights) -> Weights:
+        """Return a B, (k,): the weight with which each shard enters."""
+        if self._entries is None:
+            return np.asarray(a @ self.B, dtype=np.float64)
+        workers, shards, values = self._entries
+        return np.asarray(np.bincount(shards, weights=a[workers] * values, minlength=self.k), dtype=np.float64)
+
+    @cached_property
+    def _entries(self) -> tuple[IntVector, IntVector, Weights] | None:
+        """B's nonzero entries (worker, shard, value), where there are so few that adding them up is faster than a B."""
+        if self.B.size < _LARGE or np.count_nonzero(self.B) > _SPARSE * self.B.size:
+            return None
+        workers, shards = np.nonzero(self.B)
+        return workers, shards, self.B[workers, shards]
 
 
 def noise_gain(a: Weights) -> float:

@@ -6,15 +6,52 @@ for, is the number of workers.
 
 from collections.abc import Callable
 
-from gcdl.stragglers.base import StragglerModel, delays_at
+from gcdl.stragglers.base import AnyModel, Delays, StepKey, StepModel, StragglerModel, delays_at
 from gcdl.stragglers.bernoulli import BernoulliDelays
+from gcdl.stragglers.bursts import BurstDelays
+from gcdl.stragglers.combine import BeforeSending, SumOfModels
+from gcdl.stragglers.exactly import ExactlyDelays
+from gcdl.stragglers.exponential import ExponentialDelays, ShiftedExponentialDelays
 from gcdl.stragglers.fixed import FixedDelays
 from gcdl.stragglers.none import NoDelays
+from gcdl.stragglers.pareto import ParetoDelays
+from gcdl.stragglers.speeds import SpeedFactors
+from gcdl.stragglers.trace import TraceDelays, read_trace, write_trace
 
-STRAGGLERS: dict[str, Callable[..., StragglerModel]] = {
+STRAGGLERS: dict[str, Callable[..., AnyModel]] = {
     "none": NoDelays,
     "fixed": FixedDelays,
     "bernoulli": BernoulliDelays,
+    "exactly": ExactlyDelays,
+    "exponential": ExponentialDelays,
+    "shifted_exponential": ShiftedExponentialDelays,
+    "pareto": ParetoDelays,
+    "bursts": BurstDelays,
+    "speeds": SpeedFactors,
+    "trace": TraceDelays,
+    "sum": SumOfModels,
 }
 
-__all__ = ["STRAGGLERS", "BernoulliDelays", "FixedDelays", "NoDelays", "StragglerModel", "delays_at"]
+__all__ = [
+    "STRAGGLERS",
+    "AnyModel",
+    "BeforeSending",
+    "BernoulliDelays",
+    "BurstDelays",
+    "Delays",
+    "ExactlyDelays",
+    "ExponentialDelays",
+    "FixedDelays",
+    "NoDelays",
+    "ParetoDelays",
+    "ShiftedExponentialDelays",
+    "SpeedFactors",
+    "StepKey",
+    "StepModel",
+    "StragglerModel",
+    "SumOfModels",
+    "TraceDelays",
+    "delays_at",
+    "read_trace",
+    "write_trace",
+]

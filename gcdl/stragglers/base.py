@@ -1,8 +1,14 @@
-"""Injected delays: one joint draw a step, so that every rank, and every method under comparison, meets the same ones."""
+"""Injected delays: one joint draw a step, so that every rank, and every method under comparison, meets the same ones.
+
+A model is as simple as it can be: a plain :class:`StragglerModel` draws (n,) seconds from a generator. One that needs more
+(the step itself, slower computing) is a :class:`StepModel`. :func:`delays_at` asks either.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -10,17 +16,91 @@ from gcdl.errors import ParameterError
 from gcdl.types import Stream, Weights, rng_for
 
 
+@dataclass(frozen=True, slots=True)
+class StepKey:
+    """What the draw of a step depends on, and nothing else. ``place``: of a part within a sum; empty for the first."""
+
+    seed: int
+    step: int
+    place: tuple[int, ...] = ()
+
+    def rng(self) -> np.random.Generator:
+        """Return the generator of this key."""
+        return rng_for(self.seed, Stream.DELAYS, self.step, *self.place)
+
+    def at(self, step: int) -> StepKey:
+        """Return the key of another step."""
+        return StepKey(self.seed, step, self.place)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Delays:
+    """What the workers meet in one step; read-only.
+
+    ``before_compute`` and ``before_send``, (n,): seconds of sleep, inf: no reply. ``factor``, (n,) >= 1: computing takes that
+    many times as long.
+    """
+
+    before_compute: Weights
+    before_send: Weights
+    factor: Weights
+
+    @classmethod
+    def of(
+        cls, n: int, *, compute: Weights | None = None, send: Weights | None = None, factor: Weights | None = None
+    ) -> Delays:
+        """Return delays of which the parts left out are nothing."""
+        parts = (
+            np.zeros(n) if compute is None else compute,
+            np.zeros(n) if send is None else send,
+            np.ones(n) if factor is None else factor,
+        )
+        for part in parts:
+            part.setflags(write=False)
+        return cls(*parts)
+
+    @property
+    def seconds(self) -> Weights:
+        """(n,): all the sleep that does not depend on how long computing takes."""
+        return self.before_compute + self.before_send
+
+
 class StragglerModel(Protocol):
-    """Says how many seconds each worker sleeps in a step before it computes."""
+    """Says how many seconds each worker sleeps in a step, independently from step to step."""
 
     def delays(self, n: int, rng: np.random.Generator) -> Weights:
         """Return (n,) seconds; inf means that the worker does not reply in this step."""
         ...
 
 
-def delays_at(model: StragglerModel, n: int, seed: int, step: int) -> Weights:
-    """Return the (n,) delays of a step, in seconds, from a generator keyed by (seed, step)."""
-    return model.delays(n, rng_for(seed, Stream.DELAYS, step))
+@runtime_checkable
+class StepModel(Protocol):
+    """A model that looks at the step, or does more than delay. A draw depends on the key alone: any rank recreates it."""
+
+    def delays_at(self, n: int, key: StepKey) -> Delays:
+        """Return what n workers meet in a step."""
+        ...
+
+
+AnyModel = StragglerModel | StepModel
+
+
+def drawn(model: AnyModel, n: int, key: StepKey) -> Delays:
+    """Return what a model of either kind draws."""
+    if isinstance(model, StepModel):
+        return model.delays_at(n, key)
+    return Delays.of(n, compute=np.asarray(model.delays(n, key.rng()), dtype=np.float64))
+
+
+_kept = lru_cache(maxsize=4)(drawn)
+
+
+def delays_at(model: AnyModel, n: int, seed: int, step: int) -> Delays:
+    """Return the delays of a step. The last few draws are kept: all workers of a process share them.
+
+    ``model`` is hashed by identity, as plain classes are.
+    """
+    return _kept(model, n, StepKey(seed, step))  # type: ignore[arg-type]
 
 
 def check_workers(workers: tuple[int, ...], n: int) -> None:

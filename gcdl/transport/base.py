@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from gcdl.messages import Reply, Task
+from gcdl.messages import Replies, Task
 
 
 @dataclass(slots=True)
@@ -36,10 +36,11 @@ class Transport(Protocol):
         """Hand a task to a worker; it supersedes one that is unanswered. Never blocks."""
         ...
 
-    def receive(self, until: float) -> Reply | None:
-        """Return the next reply, or None when the clock has reached ``until``.
+    def receive(self, until: float, at_most: int) -> Replies | None:
+        """Return the next replies, one at least and ``at_most`` so many, or None when the clock has reached ``until``.
 
-        The reply to a worker's newest task stays valid until that worker is sent another; a stale one until the next call.
+        What has come later than the last of them is not seen yet: the caller may stop waiting there. The reply to a worker's
+        newest task stays valid until that worker is sent another; a stale one until the next call.
 
         Raises
         ------
@@ -47,6 +48,14 @@ class Transport(Protocol):
         WorkerError : a worker raised.
         Interrupted : the user wants to stop.
         """
+        ...
+
+    def decoded(self, replies: int) -> None:
+        """The master has decoded so many replies. A real clock knows; a virtual one lets the seconds pass that this takes."""
+        ...
+
+    def stepped(self) -> None:
+        """The optimizer has stepped; see :meth:`decoded`."""
         ...
 
     def close(self) -> int:

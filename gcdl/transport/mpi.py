@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from mpi4py import MPI
 
 from gcdl.errors import Interrupted, MessageError, TooManyLost, WorkerError, WorkerLost
-from gcdl.messages import HEADER_BYTES, Header, Kind, Reply, Task, TaskFormat, read_json
+from gcdl.messages import HEADER_BYTES, Header, Kind, Replies, Reply, Task, TaskFormat, read_json
 from gcdl.transport.base import Traffic
 from gcdl.transport.downlink import Downlink, Lane
 from gcdl.transport.job import CONTROL_BYTES, SHUTDOWN_SECONDS, TAG, Backoff, Job
@@ -114,7 +114,7 @@ class MpiTransport:
             self._post(peer)
         self._flush(peer)
 
-    def receive(self, until: float) -> Reply | None:
+    def receive(self, until: float, at_most: int = 1) -> Replies | None:
         """Return the next reply; see :class:`gcdl.transport.base.Transport`."""
         backoff = Backoff()
         while True:
@@ -127,11 +127,17 @@ class MpiTransport:
                 reply = self._poll(peer)
                 if reply is not None:
                     self._next = (peer.worker + 1) % self.n
-                    return reply
+                    return Replies.of(reply, self.now())
             left = until - time.monotonic()
             if left <= 0.0:
                 return None
             backoff.sleep(left)
+
+    def decoded(self, replies: int) -> None:
+        """The clock is real: nothing to do."""
+
+    def stepped(self) -> None:
+        """The clock is real: nothing to do."""
 
     def close(self) -> int:
         """Stop the workers, drain, and wait for their goodbyes, but not for ever: see ``abandoned``."""
@@ -256,7 +262,9 @@ class MpiTransport:
             self._received_bytes[peer.worker] += received
             peer.held = header.step
             message = peer.inbox[:received]
-            return Reply(peer.worker, header.step, header.loss, message, header.slept, header.computed)
+            return Reply(
+                peer.worker, header.step, header.loss, message, header.slept, header.computed, header.held, header.encoded
+            )
         self.traffic.control += received
         body = read_json(header, peer.inbox)
         if header.kind is Kind.READY:

@@ -14,7 +14,7 @@ from gcdl.errors import GcdlError, MasterGone, MessageError, WorkerError
 from gcdl.messages import HEADER_BYTES, Header, Kind, Reply, Task, TaskFormat, with_json
 from gcdl.transport.job import CONTROL_BYTES, TAG, Backoff, Job
 from gcdl.types import Buffer, aligned_buffer
-from gcdl.worker import Encode, Pause, Sleep, Worker
+from gcdl.worker import Encode, Pause, Sleep, Slowdown, Worker
 
 _TRACEBACK_CHARACTERS = CONTROL_BYTES // 8  # a character takes up to six bytes of JSON
 
@@ -146,7 +146,7 @@ def _flush(inbox: _Inbox, outbox: _Outbox, seconds: float) -> None:
 def _work(worker: Worker, task: Task, inbox: _Inbox, outbox: _Outbox, run: int) -> None:
     """Do one task and send the reply, unless something newer comes."""
     job = worker.handle(task)
-    slept = computed = 0.0
+    slept = computed = held = encoded = 0.0
     try:
         while True:
             began = time.perf_counter()
@@ -154,24 +154,35 @@ def _work(worker: Worker, task: Task, inbox: _Inbox, outbox: _Outbox, run: int) 
                 pause = next(job)
             except StopIteration as done:
                 reply: Reply = done.value
+                encoded = time.perf_counter() - began  # what follows the last pause
                 break
-            finally:
-                computed += time.perf_counter() - began
-            if isinstance(pause, Sleep):
-                slept = pause.seconds
-            if _superseded(pause, inbox, outbox):
+            computed += time.perf_counter() - began
+            sleep = _sleep(pause, computed)
+            if isinstance(pause, Sleep) and not pause.computed:
+                slept = sleep
+            else:
+                held += sleep
+            if _superseded(pause, sleep, inbox, outbox):
                 return
     finally:
         job.close()
-    header = Header(Kind.REPLY, run, reply.worker, reply.step, reply.loss, slept, computed, reply.message.size - HEADER_BYTES)
+    body_bytes = reply.message.size - HEADER_BYTES
+    header = Header(Kind.REPLY, run, reply.worker, reply.step, reply.loss, slept, computed, body_bytes, held, encoded)
     header.write(reply.message)
     outbox.send(reply.message)
     outbox.reply_bytes += reply.message.size
 
 
-def _superseded(pause: Pause, inbox: _Inbox, outbox: _Outbox) -> bool:
-    """Live through a pause; say whether something newer has come in it."""
-    until = time.monotonic() + (pause.seconds if isinstance(pause, Sleep) else 0.0)
+def _sleep(pause: Pause, computed: float) -> float:
+    """Return how many seconds to sleep in a pause, having computed for ``computed``."""
+    if isinstance(pause, Sleep):
+        return pause.seconds
+    return (pause.factor - 1.0) * computed if isinstance(pause, Slowdown) else 0.0
+
+
+def _superseded(pause: Pause, seconds: float, inbox: _Inbox, outbox: _Outbox) -> bool:
+    """Live through a pause, sleeping ``seconds``; say whether something newer has come in it."""
+    until = time.monotonic() + seconds
     backoff = Backoff()
     while not inbox.poll():
         left = until - time.monotonic()

@@ -1,36 +1,49 @@
 """n workers in this process, on a virtual clock.
 
-A sleep takes its seconds, a stretch of work ``seconds_per_shard`` for each shard, everything else nothing. A sleeping worker
-takes up a newer task at once; a computing one at the end of its stretch, as over MPI. What happens at the same instant
-happens in worker order. Gradients are computed only where the reply is still wanted.
+A worker sleeps and computes for as long as its delays and its shards say; messages and the master's own work take what
+:mod:`gcdl.transport.network` says. A sleeping worker takes up a newer task at once, a computing one when it has finished the
+shard it is at, as over MPI. What happens at the same instant happens in worker order. Gradients are computed only where the
+reply is still wanted; without workers, nowhere: then only the clock runs (*timing only*).
+
+The seconds of a job are known when it begins: so the events of a step are found for all workers at once, in arrays, when its
+tasks are sent. A later task can only take replies away that were to come after it.
 """
 
 from __future__ import annotations
 
-import heapq
-import math
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from gcdl.errors import Interrupted
-from gcdl.messages import Reply, Task, TaskFormat
+from gcdl.messages import Replies, Task
+from gcdl.stragglers import Delays
+from gcdl.timeline import rows_of
 from gcdl.transport.base import Traffic
-from gcdl.worker import Pause, Sleep, Work, Worker
+from gcdl.transport.network import Network
+from gcdl.types import Buffer, IntVector, Mask, Weights, aligned_buffer
+from gcdl.worker import Worker
+
+_ROUNDING = 1e-9  # of a shard: what a sum of seconds may be off
+_STALE: Buffer = aligned_buffer(0)
 
 
-@dataclass(slots=True)
-class _Desk:
-    """One worker and what it is at."""
+@dataclass(frozen=True, eq=False)
+class Pace:
+    """How long everything takes.
 
-    worker: Worker
-    job: Generator[Pause, None, Reply] | None = None
-    waiting: Task | None = None
-    """A newer task that the worker will find at its next pause."""
-    asleep: bool = False
-    turn: int = 0
-    """Counts wake-ups, so that a cancelled one is recognised."""
-    slept: float = 0.0
-    computed: float = 0.0
+    ``loads``, (n,): shards of each worker. ``delays``: step -> what is injected. ``seconds_per_shard``: step -> (n,) seconds
+    that one shard's gradient takes each worker. ``d``: parameters. ``task_bytes``, ``reply_bytes``: whole messages.
+    """
+
+    loads: IntVector
+    delays: Callable[[int], Delays]
+    seconds_per_shard: Callable[[int], Weights]
+    d: int
+    task_bytes: int
+    reply_bytes: int
+    network: Network
 
 
 class SimulatedTransport:
@@ -38,98 +51,165 @@ class SimulatedTransport:
 
     Parameters
     ----------
-    workers : all of them, worker i at place i.
-    seconds_per_shard : virtual seconds one shard's gradient takes.
-    interrupted : asked between events; true raises Interrupted.
+    pace : of everything.
+    workers : all of them, worker i at place i; None: timing only, replies then carry no message and no loss.
+    interrupted : asked while replies are gathered; true raises Interrupted.
     """
 
-    def __init__(
-        self,
-        workers: Sequence[Worker],
-        seconds_per_shard: float,
-        interrupted: Callable[[], bool] = lambda: False,
-    ) -> None:
-        self.n = len(workers)
+    def __init__(self, pace: Pace, workers: Sequence[Worker] | None, interrupted: Callable[[], bool] = lambda: False) -> None:
+        n = self.n = len(pace.loads)
         self.traffic = Traffic()
-        self._desks = [_Desk(worker) for worker in workers]
-        self._seconds_per_shard = seconds_per_shard
+        self.link_seconds = 0.0
+        """How long the master's link was occupied, in either direction, while the master waited."""
+        self.master_seconds = 0.0
+        """How long the master decoded and stepped."""
+        self._pace = pace
+        self._network = pace.network
+        self._workers = workers
         self._interrupted = interrupted
-        self._task_bytes = TaskFormat(self.n, workers[0].layout.size).nbytes
         self._now = 0.0
-        self._events: list[tuple[float, int, int]] = []  # (when, worker, turn)
+        self._task: Task | None = None
+        self._addressees: list[int] = []
+        """To whom the newest task goes; its events are not found yet."""
+        self._leaves = np.full(n, -np.inf)
+        """When the newest task to each worker leaves the master."""
+        self._busy = np.full(n, -np.inf)
+        """Until when a worker is at a shard that it will not answer for."""
+        self._jobs = rows_of(n)
+        """The newest job of each worker; ``received`` is when its reply will be sent."""
+        self._jobs["step"] = -1
+        self._jobs["worker"] = np.arange(n)
+        self._starts, self._wakes, self._computed = np.zeros(n), np.zeros(n), np.zeros(n)
+        """When the newest job begins, when its first sleep ends, and when its last shard is done."""
+        self._unit = np.zeros(n)
+        self._coming = rows_of(0)
+        """Replies in the order they arrive, ``received`` at that time; and when each leaves the master's link."""
+        self._sent = np.zeros(0)
+        self._ends = np.zeros(0)
+        self._free = 0.0
+        """When the master's link has taken in the last reply delivered."""
+        self._since = self._out_until = 0.0
 
     def now(self) -> float:
         """Return virtual seconds since the start."""
         return self._now
 
     def send(self, worker: int, task: Task) -> None:
-        """Give a worker a task, at once if it is idle or asleep."""
-        desk = self._desks[worker]
-        self.traffic.downlink += self._task_bytes
-        if desk.job is None or desk.asleep:
-            self._start(worker, desk, task)
-        else:
-            desk.waiting = task
+        """Give a worker a task."""
+        self._task = task
+        self._addressees.append(worker)
 
-    def receive(self, until: float) -> Reply | None:
-        """Run the workers up to the next reply, or to ``until``."""
-        while self._events and self._events[0][0] <= until:
-            if self._interrupted():
-                raise Interrupted("interrupted")
-            when, worker, turn = heapq.heappop(self._events)
-            desk = self._desks[worker]
-            if turn != desk.turn:
-                continue
-            self._now = max(self._now, when)
-            reply = self._resume(worker, desk)
-            if reply is not None:
-                self.traffic.uplink += reply.message.size
-                return reply
-        self._now = max(self._now, until)
-        return None
+    def receive(self, until: float, at_most: int) -> Replies | None:
+        """Return the next replies, or None and go on to ``until``."""
+        if self._addressees:
+            self._dispatch(np.array(self._addressees))
+            self._addressees.clear()
+        if self._interrupted():
+            raise Interrupted("interrupted")
+        count = min(int(np.searchsorted(self._coming["received"], until, side="right")), at_most)
+        if count == 0:
+            self._now = max(self._now, until)
+            return None
+        rows, self._coming = self._coming[:count], self._coming[count:]
+        ends, self._ends = self._ends[:count], self._ends[count:]
+        self._sent = self._sent[count:]
+        self._now = max(self._now, float(rows["received"][-1]))
+        self._free = float(ends[-1])
+        occupation = self._network.occupation(self._pace.reply_bytes)
+        self.link_seconds += float(np.maximum(ends - np.maximum(ends - occupation, self._out_until), 0.0).sum())
+        self.traffic.uplink += count * self._pace.reply_bytes
+        return Replies(rows, [] if self._workers is None else [self._answer(row) for row in rows])
+
+    def decoded(self, replies: int) -> None:
+        """Let the seconds pass that decoding takes."""
+        per_reply = self._network.decode_seconds + self._pace.d * self._network.decode_seconds_per_coordinate
+        self._work(replies * per_reply)
+
+    def stepped(self) -> None:
+        """Let the seconds pass that the optimizer takes."""
+        self._work(self._network.step_seconds)
 
     def close(self) -> int:
-        """Drop all work. There is never a reply on its way: it would have been received."""
-        for desk in self._desks:
-            if desk.job is not None:
-                desk.job.close()
-            desk.job = None
-        self._events.clear()
-        return 0
+        """Drop all work; return the number of replies that were on their way."""
+        self._account()
+        flying = int((self._sent < self._now).sum())
+        self.traffic.uplink += flying * self._pace.reply_bytes
+        self.traffic.downlink -= int((self._leaves > self._now).sum()) * self._pace.task_bytes
+        self._leaves[:] = -np.inf
+        self._coming, self._sent, self._ends = self._coming[:0], self._sent[:0], self._ends[:0]
+        return flying
 
-    def _start(self, worker: int, desk: _Desk, task: Task) -> None:
-        if desk.job is not None:
-            desk.job.close()
-        desk.job = desk.worker.handle(task)
-        desk.waiting = None
-        desk.slept = desk.computed = 0.0
-        desk.turn += 1
-        # The first pause comes before any work is done: running up to it here is free.
-        self._pause(worker, desk, next(desk.job))
+    def _work(self, seconds: float) -> None:
+        self._now += seconds
+        self.master_seconds += seconds
 
-    def _resume(self, worker: int, desk: _Desk) -> Reply | None:
-        """A pause is over: take up a newer task, or go on to the next pause or the reply."""
-        assert desk.job is not None
-        if desk.waiting is not None:
-            self._start(worker, desk, desk.waiting)
-            return None
-        desk.asleep = False
-        try:
-            self._pause(worker, desk, next(desk.job))
-        except StopIteration as done:
-            desk.job = None
-            reply: Reply = done.value
-            return replace(reply, slept=desk.slept, computed=desk.computed)
-        return None
+    def _answer(self, row: np.void) -> Buffer:
+        """Let a worker do its newest job for real; a stale reply is never looked at."""
+        assert self._workers is not None
+        assert self._task is not None
+        if row["step"] != self._task.step:
+            return _STALE
+        if self._interrupted():
+            raise Interrupted("interrupted")
+        reply = self._workers[int(row["worker"])].finish(self._task)
+        row["loss"] = reply.loss
+        return reply.message
 
-    def _pause(self, worker: int, desk: _Desk, pause: Pause) -> None:
-        if isinstance(pause, Sleep):
-            desk.asleep = True
-            seconds = desk.slept = pause.seconds
-        elif isinstance(pause, Work):
-            seconds = pause.shards * self._seconds_per_shard
-            desk.computed += seconds
-        else:
-            seconds = 0.0
-        if math.isfinite(seconds):
-            heapq.heappush(self._events, (self._now + seconds, worker, desk.turn))
+    def _dispatch(self, to: IntVector) -> None:
+        """Find what the newest task leads to: when it arrives, what it ends, and which replies come until the next one."""
+        assert self._task is not None
+        pace, network, step = self._pace, self._network, self._task.step
+        self._account()
+        arrives = np.full(self.n, np.inf)
+        to, arrives[to] = self._queue(to)
+        jobs = self._jobs
+        # Replies sent before the news arrive stay; what was to follow is dropped.
+        sent = self._sent < arrives[self._coming["worker"]]
+        stale, stale_sent = self._coming[sent], self._sent[sent]
+
+        news = arrives[to]
+        ended = jobs["received"][to]
+        working = (self._starts[to] < news) & (news <= ended) & (jobs["step"][to] >= 0)
+        at_shard = working & (self._wakes[to] <= news) & (news < self._computed[to])
+        shards = np.ceil((news - self._wakes[to])[at_shard] / self._unit[to[at_shard]] - _ROUNDING)
+        self._busy[to[at_shard]] = self._wakes[to[at_shard]] + shards * self._unit[to[at_shard]]
+
+        delays = pace.delays(step)
+        self._unit[to] = pace.seconds_per_shard(step)[to]
+        self._starts[to] = np.maximum(news, self._busy[to])
+        self._wakes[to] = self._starts[to] + delays.before_compute[to]
+        work = pace.loads[to] * self._unit[to]
+        self._computed[to] = self._wakes[to] + work
+        held = (delays.factor[to] - 1.0) * work + delays.before_send[to]
+        fresh = rows_of(len(to))
+        fresh["worker"], fresh["step"], fresh["loss"] = to, step, np.nan
+        fresh["slept"], fresh["computed"], fresh["held"] = delays.before_compute[to], work, held
+        fresh["received"] = self._computed[to] + held
+        jobs[to] = fresh
+
+        come = np.isfinite(fresh["received"])
+        rows = np.concatenate([stale, fresh[come]])
+        sent_at = np.concatenate([stale_sent, fresh["received"][come]])
+        order = np.lexsort((rows["worker"], sent_at))
+        self._coming, self._sent = rows[order], sent_at[order]
+        received, self._ends = network.arrivals(self._sent, pace.reply_bytes, self._free)
+        self._coming["received"] = received
+
+    def _queue(self, to: IntVector) -> tuple[IntVector, Weights]:
+        """Queue the newest task on the master's link; return the workers in that order, and when it reaches each."""
+        occupation = self._network.occupation(self._pace.task_bytes)
+        waiting: Mask = self._leaves[to] > self._now
+        self.traffic.downlink += int((~waiting).sum()) * self._pace.task_bytes
+        order = np.argsort(np.where(waiting, self._leaves[to], np.inf), kind="stable")
+        begun = self._leaves[self._leaves <= self._now]
+        free = max(self._now, float(begun.max(initial=-np.inf)) + occupation)
+        to = to[order]
+        self._leaves[to] = free + occupation * np.arange(len(to))
+        self._since = self._now
+        self._out_until = float(self._leaves[to[-1]]) + occupation
+        return to, self._leaves[to] + self._network.transfer(self._pace.task_bytes)
+
+    def _account(self) -> None:
+        """Count how long the link carried tasks since they were sent."""
+        self.link_seconds += max(0.0, min(self._out_until, self._now) - self._since)
+        self._since = self._out_until = self._now

@@ -12,6 +12,7 @@ from gcdl.codes.cyclic_search import random_null_space, with_null_space
 from gcdl.codes.few_missing import FewMissing
 from gcdl.codes.health import patterns, sampled_patterns, survey
 from gcdl.config import Experiment, parse
+from gcdl.crew import make_pace
 from gcdl.errors import ParameterError
 from gcdl.master import Master
 from gcdl.transport.simulated import SimulatedTransport
@@ -174,7 +175,7 @@ def train(B=None, steps=300, n=15):
         for i in range(n)
     ]  # fmt: skip
     master = Master(
-        SimulatedTransport(workers, seconds_per_shard=0.01),
+        SimulatedTransport(make_pace(experiment, layout), workers),
         code=code, codec=experiment.compressor.codec(layout), wait=experiment.wait,
         optimizer=experiment.optimizer.build(problem.initial_parameters()), seed=0,
     )  # fmt: skip

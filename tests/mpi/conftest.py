@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import gcdl
 from gcdl.launcher import mpirun
 
 LINEAR = """
@@ -127,7 +128,8 @@ class Job:
 
 def environment() -> dict[str, str]:
     root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    return {**os.environ, **root, "PYTHONPATH": ""}
+    # The ranks run the gcdl that these tests were written beside, whichever is installed.
+    return {**os.environ, **root, "PYTHONPATH": str(Path(gcdl.__file__).parents[1])}
 
 
 Start = Callable[..., Job]

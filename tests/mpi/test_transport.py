@@ -68,7 +68,11 @@ def send(step, worker=None):
     for w in range(job.workers) if worker is None else [worker]:
         transport.send(w, task)
 def receive(seconds=10.0):
-    return transport.receive(transport.now() + seconds)
+    found = transport.receive(transport.now() + seconds)
+    if found is None:
+        return None
+    (row,), (message,) = found.rows, found.messages
+    return Reply(int(row["worker"]), int(row["step"]), float(row["loss"]), message)
 """
 
 

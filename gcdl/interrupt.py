@@ -1,0 +1,33 @@
+"""Ctrl-C and SIGTERM, as a flag that is looked at where a run may stop."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass
+class StopRequest:
+    """Set by Ctrl-C or SIGTERM; the transports look at it while they wait."""
+
+    signal: int = 0
+
+    def __call__(self) -> bool:
+        """Say whether the user wants to stop."""
+        return self.signal != 0
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Catch SIGINT and SIGTERM in this block."""
+
+        def caught(number: int, frame: object) -> None:
+            self.signal = number
+
+        old = {number: signal.signal(number, caught) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)

@@ -1,0 +1,47 @@
+"""Stand-ins for a run in which only the clock runs (``gcdl simulate --timing-only``): the master's loop, without any data.
+
+No vector of d numbers exists: the parameters, the gradient and every message are empty; their sizes are what they would be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gcdl.compressors import Message
+from gcdl.problems import Evaluation
+from gcdl.types import Buffer, Vector, aligned_vector
+
+
+class NoOptimizer:
+    """Steps nothing."""
+
+    def __init__(self) -> None:
+        self.parameters = aligned_vector(0)
+
+    def step(self, gradient: Vector) -> None:
+        """Do nothing."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return no arrays."""
+        return {}
+
+
+class NoCodec:
+    """Decodes nothing."""
+
+    def decode(self, messages: Sequence[Message], into: Vector) -> None:
+        """Do nothing."""
+
+    def energy(self, payload: Buffer) -> tuple[float, float]:
+        """Return nothing: there are no messages to ask of."""
+        return 0.0, 0.0
+
+
+class NoEvaluator:
+    """Judges nothing."""
+
+    def evaluate(self, parameters: Vector, *, train: bool) -> Evaluation:
+        """Return no figures."""
+        return Evaluation(None, None, None)
