@@ -127,6 +127,9 @@ METHODS = {
     "stochastic max, blocks of 256, correlated+subtractive": _method(
         "stochastic_sign", scale="max", block=256, dither="correlated+subtractive"
     ),
+    "stochastic rms, correlated+subtractive + feedback": _method(
+        "stochastic_sign", scale="rms", clip=1.0, dither="correlated+subtractive", error_feedback=True
+    ),
     "stochastic l2, correlated+subtractive": _method("stochastic_sign", scale="l2", dither="correlated+subtractive"),
 }
 
