@@ -8,7 +8,7 @@ regression how far the training loss is above its minimum, which is the least sq
 
     python benchmarks/accuracy.py linear      # linear regression, n = k = 100, p = 0.1, 0.2, 0.4; about 50 minutes on one core
     python benchmarks/accuracy.py fashion     # Fashion-MNIST, MLP, n = 8 and 16, p = 0.2
-    python benchmarks/accuracy.py linear --p 0.2 --methods float32,sign,stochastic_sign
+    python benchmarks/accuracy.py linear --p 0.2 --methods "float32,sign,stochastic rms (correlated+subtractive)"
 
 Runs are kept in --folder and not repeated: an interrupted benchmark goes on where it stopped. Prints a table, and writes it
 with every curve's figure to the folder.
@@ -20,6 +20,7 @@ import argparse
 import csv
 import json
 import math
+import re
 import shutil
 import statistics
 from concurrent.futures import ProcessPoolExecutor
@@ -115,19 +116,22 @@ METHODS = {
     "sign": _method("sign", linear=1, fashion=0),
     "scaled sign": _method("scaled_sign"),
     "scaled sign + feedback": _method("scaled_sign", error_feedback=True),
-    "scaled sign, blocks of 256 + feedback": _method("scaled_sign", error_feedback=True, block=256),
+    "scaled sign in blocks of 256 + feedback": _method("scaled_sign", error_feedback=True, block=256),
     "two means + feedback": _method("two_mean", error_feedback=True),
     "noisy sign": _method("noisy_sign"),
-    "noisy sign, correlated+subtractive": _method("noisy_sign", dither="correlated+subtractive"),
+    "noisy sign (correlated+subtractive)": _method("noisy_sign", dither="correlated+subtractive"),
     **{
-        f"stochastic {scale}, {dither}": _method("stochastic_sign", scale=scale, dither=dither, clip=2.0)
+        f"stochastic {scale} ({dither})": _method("stochastic_sign", scale=scale, dither=dither, clip=2.0)
         for scale in ("max", "rms")
         for dither in ("independent", "correlated", "subtractive", "correlated+subtractive")
     },
-    "stochastic max, blocks of 256, correlated+subtractive": _method(
+    "stochastic max in blocks of 256 (correlated+subtractive)": _method(
         "stochastic_sign", scale="max", block=256, dither="correlated+subtractive"
     ),
-    "stochastic l2, correlated+subtractive": _method("stochastic_sign", scale="l2", dither="correlated+subtractive"),
+    "stochastic rms (correlated+subtractive) + feedback": _method(
+        "stochastic_sign", scale="rms", clip=1.0, dither="correlated+subtractive", error_feedback=True
+    ),
+    "stochastic l2 (correlated+subtractive)": _method("stochastic_sign", scale="l2", dither="correlated+subtractive"),
 }
 
 
@@ -167,7 +171,7 @@ class _Quiet:
 
 def run(text: str, folder: Path, method: str, rate: int, seed: int) -> Curve:
     """Return the curve of a run; from its file if there is one."""
-    file = folder / f"{method.replace(' ', '_').replace(',', '')}-rate{rate}-seed{seed}.json"
+    file = folder / f"{re.sub(r'[^a-z0-9+]+', '_', method)}-rate{rate}-seed{seed}.json"
     if file.exists():
         return Curve(**json.loads(file.read_text()))
     overrides = [f"seed={seed}", f"optimizer.lr={RATES[rate]}", *METHODS[method].overrides]
@@ -287,8 +291,8 @@ def figure(name: str, results: dict[str, tuple[int, list[Curve]]], path: Path) -
 # Okabe and Ito's colours, which colour-blind people can tell apart.
 COLOURS = ["#000000", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#999999"]
 FIGURE = [
-    "float32", "sign", "scaled sign + feedback", "stochastic rms, independent", "stochastic rms, correlated",
-    "stochastic rms, subtractive", "stochastic rms, correlated+subtractive", "two means + feedback",
+    "float32", "sign", "scaled sign + feedback", "stochastic rms (independent)", "stochastic rms (correlated)",
+    "stochastic rms (subtractive)", "stochastic rms (correlated+subtractive)", "two means + feedback",
 ]  # fmt: skip
 
 
@@ -313,6 +317,8 @@ def main() -> None:
     parser.add_argument("--data", default="/usr/share/datasets/fashion-mnist")
     parser.add_argument("--jobs", type=int, default=1, help="methods at a time")
     arguments = parser.parse_args()
+    if unknown := set(arguments.methods) - set(METHODS):
+        parser.error(f"no such method: {', '.join(sorted(unknown))}; there are: {', '.join(METHODS)}")
     arguments.p = arguments.p or ([0.1, 0.2, 0.4] if arguments.problem == "linear" else [0.2])
     console = Console(width=200)
     every = settings(arguments)
