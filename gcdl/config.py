@@ -53,6 +53,8 @@ class RunOptions(Table):
     """Steps between evaluations; 0: only at the end."""
     checkpoint_every: Natural = 100
     """Steps between checkpoints; 0: only at the end."""
+    keep: Count = 2
+    """Checkpoints kept, the newest ones."""
     threads: Count = 1
     """Compute threads a rank. More than one can change the last bit of a sum."""
     seconds_per_shard: Seconds = 0.01
@@ -62,6 +64,9 @@ class RunOptions(Table):
     master_timeout: Positive = 3600.0
     """Seconds of silence after which a worker takes the master for dead."""
 
+
+_RESUMED = ("steps", "run", "wait", "stragglers")
+"""What may be overridden when a run is resumed."""
 
 _Top = create_model(
     "_Top",
@@ -142,6 +147,11 @@ class Experiment:
         decoder = choice.values["decoder"]
         return code if decoder is None else replace(code, decoder=DECODERS[decoder])
 
+    @property
+    def decoder_name(self) -> str:
+        """The name of the code's decoder."""
+        return next(name for name, decoder in DECODERS.items() if decoder is self.code.decoder)
+
     @cached_property
     def problem(self) -> Problem:
         """The problem."""
@@ -190,6 +200,20 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     return parse(text, overrides, name=str(path))
+
+
+def parse_resumed(text: str, overrides: Sequence[str]) -> Config:
+    """As :func:`parse`, for a run that is resumed: only what does not change the problem may be overridden.
+
+    Raises
+    ------
+    ConfigError : an override of another key.
+    """
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        if key.partition(".")[0] not in _RESUMED:
+            raise ConfigError(f"{key}: cannot change when a run is resumed; {', '.join(_RESUMED)} can")
+    return parse(text, overrides, name="config.toml")
 
 
 def parse(text: str, overrides: Sequence[str] = (), *, name: str = "config") -> Config:

@@ -62,7 +62,7 @@ class _Plain:
 
     def __init__(self, console: Console, name: str, steps: int, workers: int, folder: Path) -> None:
         self.console, self.steps, self.workers = console, steps, workers
-        self._first = 0.0
+        self._first: tuple[float, int] | None = None
         self._printed = 0.0
         self._totals = _Totals()
         self._line(f"{name}: {steps} steps with {workers} workers; writing to {folder}")
@@ -75,8 +75,10 @@ class _Plain:
             return
         self._printed = now
         late = _ranges(_absent(line, self.workers))
-        self._first = self._first or now  # the first step bears the start-up: it says nothing of the others
-        left = f"{(now - self._first) / (done - 1) * (self.steps - done):.0f} s left" if done > 1 else "..."
+        # The first step bears the start-up: it says nothing of the others.
+        self._first = self._first or (now, done)
+        began, before = self._first
+        left = f"{(now - began) / (done - before) * (self.steps - done):.0f} s left" if done > before else "..."
         parts = [
             f"step {done}/{self.steps}",
             f"loss {_number(line['train_loss'])}",
@@ -179,6 +181,8 @@ def _report(summary: Mapping[str, Any]) -> Table:
     waiting = summary["wait_for_all_seconds"]
     table.add_row("waiting for all", "never ends" if waiting is None else f"{waiting:.1f} s", "estimate, same delays")
     sent, float32 = summary["uplink_bytes"], summary["float32_uplink_bytes"]
+    if summary["resumed"]:
+        table.add_row("resumed", str(summary["resumed"]), "times; figures are of all parts")
     table.add_row("sent up", _bytes(sent), f"float32: {_bytes(float32)}, {float32 / sent:.1f} times as much" if sent else "")
     table.add_row("sent down", _bytes(summary["downlink_bytes"]), "")
     table.add_row("late replies", str(summary["late_replies"]), "came too late, recognised and dropped")

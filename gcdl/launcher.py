@@ -1,7 +1,8 @@
 """``gcdl run``: start the ranks on this machine with the MPI of this environment, show what they do, clean up after them.
 
 The ranks run ``gcdl train --control DIR``; DIR is how the two processes talk: ``began`` (when the job was launched),
-``master.pid`` (rank 0 is there; signals go to it), ``exit-code`` (rank 0's verdict: mpirun's own exit code is no guide).
+``master.pid`` (rank 0 is there; signals go to it), ``show-from`` (where in ``steps.jsonl`` this
+part of the run begins), ``exit-code`` (rank 0's verdict: mpirun's own exit code is no guide).
 Progress is read from the run folder as it grows.
 """
 
@@ -26,7 +27,7 @@ from gcdl.display import Display
 from gcdl.errors import UsageError
 from gcdl.records import STEPS, SUMMARY
 
-BEGAN, MASTER_PID, EXIT_CODE = "began", "master.pid", "exit-code"
+BEGAN, MASTER_PID, SHOW_FROM, EXIT_CODE = "began", "master.pid", "show-from", "exit-code"
 _POLL_SECONDS = 0.05
 _INIT_SECONDS = 120.0
 _END_SECONDS = 5.0
@@ -170,9 +171,11 @@ class _Ranks:
         while not self._lines.empty():
             self._display.say(self._lines.get())
         if self._steps is None:
-            if not (self._out / STEPS).exists():
+            show_from = _text(self._control / SHOW_FROM)
+            if not show_from:
                 return
             self._steps = (self._out / STEPS).open()
+            self._steps.seek(int(show_from))
         while line := self._steps.readline():
             self._partial += line
             if self._partial.endswith("\n"):

@@ -5,22 +5,24 @@ Replies are decoded in worker order, not in order of arrival, so that the arrive
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
 from gcdl.codes import GradientCode, noise_gain
 from gcdl.compressors import Codec, Draw, Message
 from gcdl.errors import TooManyLost, WorkerLost
-from gcdl.messages import Reply, Task
+from gcdl.messages import Reply, Task, WorkerState
 from gcdl.optimizers import Optimizer
 from gcdl.records import StepRecord
+from gcdl.states import CompressorStates
 from gcdl.timeline import ReplyTiming, StepTiming
 from gcdl.transport.base import Transport
-from gcdl.types import Weights, aligned_vector
+from gcdl.types import Buffer, IntVector, Weights, aligned_vector
 from gcdl.wait import WaitRule
 
 _NEWS_SECONDS = 10.0
+_COLLECT_SECONDS = 5.0
 
 
 class Master:
@@ -56,28 +58,74 @@ class Master:
         self.say = say
         self.steps_done = 0
         self.accepted = np.full(code.n, -1, dtype=np.int64)
+        self.states = CompressorStates(code.n, codec.state_bytes)
         self._alive = np.ones(code.n, dtype=bool)
         self._gradient = aligned_vector(optimizer.parameters.size)
 
     def run(self, steps: int) -> Iterator[StepRecord]:
-        """Train for ``steps`` steps and stop the workers; yields a record after each step.
+        """Train until ``steps`` steps are done and stop the workers; yields a record after each step.
 
-        The last record comes after the shutdown, and counts what was drained in it.
+        The last record comes after the shutdown, and counts what was drained in it. Before, the states of the workers'
+        compressors are collected.
 
         Raises
         ------
         TooManyLost : the wait rule can't be met any more, or nobody answers.
         WorkerError, Interrupted : from the transport.
         """
-        for step in range(steps):
+        for step in range(self.steps_done, steps):
             uplink, downlink = self.transport.traffic.uplink, self.transport.traffic.downlink
             record = self._step(step)
             self.steps_done = step + 1
             if step == steps - 1:
-                record.late += self.transport.close()
+                record.late += self.collect_states() + self.transport.close()
             record.uplink_bytes = self.transport.traffic.uplink - uplink
             record.downlink_bytes = self.transport.traffic.downlink - downlink
             yield record
+
+    def resume(self, step: int, accepted: IntVector, states: Mapping[int, Buffer]) -> list[int]:
+        """Go on after ``step`` steps, with what a checkpoint says of the workers; the parameters are the optimizer's.
+
+        Returns the workers that begin afresh because the checkpoint has not got their compressor's state.
+        """
+        self.steps_done = step
+        self.accepted[:] = accepted
+        for worker, saved in states.items():
+            state = WorkerState(worker, int(accepted[worker]), saved)
+            self.states.take(state)
+            self.transport.load(state)
+        fresh = self.states.missing(self.accepted)
+        self.accepted[fresh] = -1
+        return fresh
+
+    def ask_for_states(self) -> None:
+        """Ask the workers for the states that :attr:`states` has not got; they come while the run goes on."""
+        for worker in self.silent(self.accepted):
+            self.transport.save(worker, int(self.accepted[worker]))
+
+    def silent(self, accepted: IntVector) -> list[int]:
+        """Return the workers alive whose compressor's state as of ``accepted``, (n,), has not come."""
+        return [worker for worker in self.states.missing(accepted) if self._alive[worker]]
+
+    def collect_states(self) -> int:
+        """Ask for the states and wait for them, but not for ever; returns the number of replies dropped meanwhile."""
+        dropped = 0
+        self.ask_for_states()
+        until = self.transport.now() + _COLLECT_SECONDS
+        while self.silent(self.accepted):
+            try:
+                received = self.transport.receive(until)
+            except WorkerLost as lost:
+                self._alive[lost.worker] = False
+                continue
+            if received is None:
+                break
+            if isinstance(received, WorkerState):
+                self.states.take(received)
+                until = self.transport.now() + _COLLECT_SECONDS
+            else:
+                dropped += 1
+        return dropped
 
     def _step(self, step: int) -> StepRecord:
         clock = self.transport.now
@@ -146,11 +194,14 @@ class Master:
             patience = self.wait.patience if arrived.any() else self.wait.timeout
             until = began + min(patience, self.wait.timeout)
             try:
-                reply = self.transport.receive(min(until, next_news))
+                received = self.transport.receive(min(until, next_news))
             except WorkerLost as lost:
                 self._without(lost, step)
                 continue
-            if reply is None:
+            if isinstance(received, WorkerState):
+                self.states.take(received)
+                continue
+            if received is None:
                 missing = ", ".join(str(worker) for worker in np.flatnonzero(expected))
                 if next_news < until:
                     self.say(f"step {step}: waiting for workers {missing} ({next_news - began:.0f} s)")
@@ -161,7 +212,7 @@ class Master:
                 raise TooManyLost(
                     f"step {step}: no reply within [wait] timeout = {self.wait.timeout:g} s; waited for workers {missing}"
                 )
-            gathered.take(reply, step, self.transport.now())
+            gathered.take(received, step, self.transport.now())
 
     def _without(self, lost: WorkerLost, step: int) -> None:
         """Go on without a worker, or raise TooManyLost."""

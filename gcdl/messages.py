@@ -20,7 +20,8 @@ A message is a 64-byte header and a body::
 
 Body of a TASK: the (n,) int64 step of each worker's last accepted reply, padded to 64 bytes, then the model, (d,) float32.
 The same bytes go to every worker, so one buffer serves them all. Body of a REPLY: the compressor's payload. READY and BYE:
-JSON. ERROR: JSON with the message and the traceback. The other kinds have no body. All little-endian.
+JSON. ERROR: JSON with the message and the traceback. STATE and LOAD: the bytes of a compressor's state. The other
+kinds have no body. All little-endian.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from gcdl.errors import MessageError
 from gcdl.types import Buffer, IntVector, Vector, aligned_buffer
 
 HEADER_BYTES = 64
-_VERSION = 1
+_VERSION = 2
 _MAGIC = b"GCDL"
 _FIELDS = struct.Struct("<4sBBHIIqQdffQI")
 _CHECKSUM = struct.Struct("<I")
@@ -63,6 +64,12 @@ class Kind(IntEnum):
     """Worker: nothing more will come."""
     END = 8
     """Master: the very last message. Step 0: finalize MPI together; step 1: it is damaged, leave without."""
+    SAVE = 9
+    """Master: send your compressor's state as of ``step``, the last one decoded with your reply."""
+    STATE = 10
+    """Worker: its compressor's state as of the header's step."""
+    LOAD = 11
+    """Master: begin with this state of your compressor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +156,15 @@ class Reply:
         return self.message[HEADER_BYTES:]
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class WorkerState:
+    """Worker ``worker``'s compressor state, (state_bytes,) uint8, as of ``accepted``, its last decoded step."""
+
+    worker: int
+    accepted: int
+    saved: Buffer
+
+
 class TaskFormat:
     """How tasks for n workers and d parameters lie in memory."""
 
@@ -175,6 +191,14 @@ def bare(kind: Kind, run: int, *, worker: int = 0, step: int = -1) -> Buffer:
     """Return a message without a body."""
     buffer = aligned_buffer(HEADER_BYTES)
     Header(kind, run, worker, step).write(buffer)
+    return buffer
+
+
+def with_state(run: int, state: WorkerState) -> Buffer:
+    """Return the LOAD message that hands a worker its state."""
+    buffer = aligned_buffer(HEADER_BYTES + state.saved.size)
+    buffer[HEADER_BYTES:] = state.saved
+    Header(Kind.LOAD, run, state.worker, state.accepted, body_bytes=state.saved.size).write(buffer)
     return buffer
 
 

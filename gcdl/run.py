@@ -11,23 +11,24 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from gcdl import checkpoint
 from gcdl.advice import coverage_warning, noise_warning
+from gcdl.checkpoint import FOLDER, Checkpoint
 from gcdl.config import Config, Experiment, parse
 from gcdl.errors import GcdlError, TooManyLost, UsageError, WorkerLost
-from gcdl.manifest import manifest
+from gcdl.keeper import Keeper
 from gcdl.master import Master
 from gcdl.messages import HEADER_BYTES, TaskFormat
-from gcdl.problems import Evaluator, Samples
-from gcdl.records import RunFolder, StepRecord, Summary, Totals, check_unused, model_sha256
+from gcdl.problems import Evaluation, Evaluator, Samples
+from gcdl.records import StepRecord, Summary, Totals, model_sha256
+from gcdl.start import Start
 from gcdl.stragglers import delays_at
 from gcdl.transport.base import Transport
 from gcdl.transport.simulated import SimulatedTransport
@@ -44,8 +45,8 @@ _SECONDS_AFTER_SIGTERM = 10
 class Watcher(Protocol):
     """Is told what happens, to show it."""
 
-    def begin(self, config: Config, folder: Path) -> None:
-        """The run starts."""
+    def begin(self, config: Config, folder: Path, done: int) -> None:
+        """The run starts; ``done`` steps were done before, by the run that it resumes."""
         ...
 
     def step(self, record: StepRecord) -> None:
@@ -67,6 +68,10 @@ class StopRequest:
         """Say whether the user wants to stop."""
         return self.signal != 0
 
+    def clear(self) -> None:
+        """Forget the signal: what it asked for has begun."""
+        self.signal = 0
+
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Catch SIGINT and SIGTERM in this block."""
@@ -82,35 +87,35 @@ class StopRequest:
                 signal.signal(number, handler)
 
 
-def simulate(config: Config, out: Path, watcher: Watcher) -> Summary:
+def simulate(start: Start, watcher: Watcher) -> Summary:
     """Run the same Master and Workers in this process on a virtual clock. Returns what was written to the run folder.
 
     Raises
     ------
-    UsageError : the config names no number of workers, a data file is missing, or ``out`` holds a run.
+    UsageError : the config names no number of workers, a data file is missing, or the folder holds a run.
     TooManyLost, WorkerError, Interrupted : the run ended early; a checkpoint is kept.
     """
     began = time.time()
+    config = start.config
     if config.workers is None:
         raise UsageError("workers: missing; a simulation needs the number of workers (workers = 8)")
     experiment = Experiment.of(config, config.workers).check()
-    check_unused(out)
+    start.check(experiment)
     stop = StopRequest()
     samples = experiment.problem.load(np.arange(experiment.problem.k))
     workers = [_worker(experiment, i, *_row(experiment, i), samples) for i in range(experiment.n)]
     transport = SimulatedTransport(workers, config.run.seconds_per_shard, stop)
     with stop.listening():
-        return _conduct(experiment, transport, out, watcher, began, experiment.problem.evaluator())
+        return _conduct(experiment, transport, start, watcher, began, experiment.problem.evaluator(), stop)
 
 
-def be_master(job: Job, read: Callable[[], Config], out: Path, watcher: Watcher, began: float) -> Summary:
+def be_master(job: Job, read: Callable[[], Start], watcher: Watcher, began: float) -> Summary:
     """Be rank 0 of a run over MPI; the others call :func:`be_worker`. The caller then ends the job.
 
     Parameters
     ----------
     job : all ranks.
-    read : reads the config; an error of it ends all ranks.
-    out : the run folder.
+    read : reads the config, or the run to resume; an error of it ends all ranks.
     watcher : is told what happens.
     began : when the job was launched, in seconds of ``time.time()``.
 
@@ -123,8 +128,9 @@ def be_master(job: Job, read: Callable[[], Config], out: Path, watcher: Watcher,
     run = secrets.randbits(63)
     try:
         # What can be wrong is found before any rank imports torch.
-        experiment = Experiment.of(read(), job.workers).check()
-        check_unused(out)
+        start = read()
+        experiment = Experiment.of(start.config, job.workers).check()
+        start.check(experiment)
         evaluator = experiment.problem.evaluator()
         rows = [[part.tolist() for part in _row(experiment, worker)] for worker in range(experiment.n)]
         shared = {"run": run, "config": experiment.config.toml(), "rows": rows}
@@ -137,9 +143,14 @@ def be_master(job: Job, read: Callable[[], Config], out: Path, watcher: Watcher,
     try:
         with stop.listening():
             layout = experiment.problem.layout()
-            reply_bytes = HEADER_BYTES + experiment.compressor.codec(layout).payload_bytes
-            transport.start(TaskFormat(experiment.n, layout.size), reply_bytes, experiment.config.run.start_timeout)
-            return _conduct(experiment, transport, out, watcher, began, evaluator, transport.hosts())
+            codec = experiment.compressor.codec(layout)
+            transport.start(
+                TaskFormat(experiment.n, layout.size),
+                HEADER_BYTES + codec.payload_bytes,
+                experiment.config.run.start_timeout,
+                state_bytes=codec.state_bytes,
+            )
+            return _conduct(experiment, transport, start, watcher, began, evaluator, stop, transport.hosts())
     except WorkerLost as lost:
         raise TooManyLost(f"start-up: {lost}") from lost
     finally:
@@ -206,13 +217,42 @@ def _limit_threads(experiment: Experiment) -> None:
         sys.modules["torch"].set_num_threads(experiment.config.run.threads)
 
 
+@dataclass
+class _Progress:
+    """What a checkpoint says of the run so far, beside the model: the totals, and what the earlier parts of a run came to."""
+
+    began: float
+    transport: Transport
+    totals: Totals
+    seconds_before: float = 0.0
+    control_before: int = 0
+    foreign_before: int = 0
+
+    @classmethod
+    def after(cls, checkpoint: Checkpoint | None, began: float, transport: Transport) -> _Progress:
+        if checkpoint is None:
+            return cls(began, transport, Totals())
+        before = checkpoint.progress
+        totals = Totals.load(before["totals"])
+        return cls(began, transport, totals, before["wall_seconds"], before["control_bytes"], before["foreign_messages"])
+
+    def __call__(self) -> dict[str, Any]:
+        return {
+            "totals": self.totals.dump(),
+            "wall_seconds": self.seconds_before + time.time() - self.began,
+            "control_bytes": self.control_before + self.transport.traffic.control,
+            "foreign_messages": self.foreign_before + self.transport.traffic.foreign,
+        }
+
+
 def _conduct(
     experiment: Experiment,
     transport: Transport,
-    out: Path,
+    start: Start,
     watcher: Watcher,
     began: float,
     evaluator: Evaluator,
+    stop: StopRequest,
     hosts: list[str] | None = None,
 ) -> Summary:
     """Train, evaluate, record, save. The workers are ready; they are stopped here, whatever happens."""
@@ -229,15 +269,8 @@ def _conduct(
         seed=config.seed,
         say=watcher.say if hosts is not None else lambda line: None,  # virtual seconds keep nobody waiting
     )
-    folder = RunFolder(out, config.toml(), manifest(experiment.n + 1, hosts))
-    totals = Totals()
-
-    def save() -> None:
-        try:
-            checkpoint.save(out, master.steps_done, optimizer.parameters, master.accepted, optimizer.state())
-        except OSError as error:  # a full disk does not end a run
-            watcher.say(f"checkpoint of step {master.steps_done} not written: {error}")
-
+    progress = _Progress.after(start.checkpoint, began, transport)
+    totals = progress.totals
     warnings: list[str] = []
 
     def warn(warning: str | None) -> None:
@@ -245,9 +278,16 @@ def _conduct(
             warnings.append(warning)
             watcher.say(f"warning: {warning}")
 
+    folder = start.open(experiment, hosts, watcher.say)
+    keeper = Keeper(
+        start.out, keep=config.run.keep, master=master, progress=progress, decoder=experiment.decoder_name, say=watcher.say
+    )
     try:
-        watcher.begin(config, out)
+        if start.checkpoint is not None:
+            warn(_restore(master, start.checkpoint))
+        watcher.begin(config, start.out, start.step)
         warn(noise_warning(experiment))
+        judged: Evaluation | None = None
         for record in master.run(config.steps):
             due = record.step + 1
             if due == config.steps or _every(config.run.eval_every, due):
@@ -257,43 +297,74 @@ def _conduct(
             folder.write_step(record)
             watcher.step(record)
             if due < config.steps and _every(config.run.checkpoint_every, due):
-                save()
-        save()
+                keeper.begin()
+            keeper.look()
+        if judged is None:  # resumed after its last step
+            transport.close()
+            judged = evaluator.evaluate(optimizer.parameters, train=True)
+        keeper.finish()
         coverage = totals.mean_coverage()
         warn(coverage_warning(coverage, experiment.code))
-        wall_seconds = time.time() - began
+        so_far = progress()
         summary = Summary(
             steps=totals.steps,
             seconds=totals.seconds,
-            wall_seconds=wall_seconds,
-            wait_for_all_seconds=wall_seconds + totals.extra_seconds,
+            wall_seconds=so_far["wall_seconds"],
+            wait_for_all_seconds=so_far["wall_seconds"] + totals.extra_seconds,
             final_train_loss=judged.train_loss,
             final_test_loss=judged.test_loss,
             final_test_accuracy=judged.test_accuracy,
             uplink_bytes=totals.uplink_bytes,
             downlink_bytes=totals.downlink_bytes,
             float32_uplink_bytes=(totals.replies + totals.late) * (HEADER_BYTES + 4 * layout.size),
-            control_bytes=transport.traffic.control,
+            control_bytes=so_far["control_bytes"],
             late_replies=totals.late,
             timed_out_steps=totals.timed_out,
-            foreign_messages=transport.traffic.foreign,
+            foreign_messages=so_far["foreign_messages"],
             lost_workers=totals.lost,
             model_sha256=model_sha256(optimizer.parameters),
             parameters=layout.size,
             workers=experiment.n,
             shard_coverage=[round(float(weight), 6) for weight in coverage],
+            resumed=0 if start.past is None else len(start.past.resumed) + 1,
             warnings=warnings,
         )
         folder.write_summary(summary)
         return summary
     except (GcdlError, KeyboardInterrupt):
+        stop.clear()  # a second signal interrupts what follows
+        if master.steps_done > start.step:
+            with suppress(GcdlError):
+                master.collect_states()
+            keeper.finish()
         if master.steps_done:
-            save()
-            watcher.say(f"checkpoint after {master.steps_done} steps in {out / 'checkpoint'}")
+            watcher.say(f"checkpoint after {master.steps_done} steps in {start.out / FOLDER}; gcdl resume {start.out} goes on")
         raise
     finally:
         transport.close()
         folder.close()
+
+
+def _restore(master: Master, checkpoint: Checkpoint) -> str | None:
+    """Put a checkpoint's model and workers in place; returns a warning if some compressor's state is not in it.
+
+    Raises
+    ------
+    UsageError : it is of another model, or of another compressor.
+    """
+    wanted = (master.optimizer.parameters.shape, master.accepted.shape, {master.states.state_bytes})
+    sizes = {saved.size for saved in checkpoint.states.values()} or {master.states.state_bytes}
+    if (checkpoint.parameters.shape, checkpoint.accepted.shape, sizes) != wanted:
+        raise UsageError(f"the checkpoint of step {checkpoint.step} is of another model or compressor than the config's")
+    master.optimizer.parameters[:] = checkpoint.parameters
+    master.optimizer.load(checkpoint.optimizer)
+    fresh = master.resume(checkpoint.step, checkpoint.accepted, checkpoint.states)
+    if not fresh:
+        return None
+    return (
+        f"the checkpoint of step {checkpoint.step} lacks the compressor's state of worker {', '.join(map(str, fresh))}: "
+        "it starts afresh, and the run is not that which was never interrupted"
+    )
 
 
 def _every(period: int, steps: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +29,19 @@ class StepTiming:
     replies: tuple[ReplyTiming, ...]
 
 
+class _Appendable(Protocol):
+    """A text file, or a journal."""
+
+    closed: bool
+
+    def write(self, text: str, /) -> object: ...
+    def close(self) -> None: ...
+
+
 class Timeline:
     """Trace Events: the master's send, wait, decode and step; the sleep and compute of each worker that was used."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: _Appendable) -> None:
         self._file = file
         self._file.write('{"displayTimeUnit": "ms", "traceEvents": [\n')
         self._named: set[int] = set()

@@ -18,7 +18,7 @@ from gcdl.errors import NonFiniteGradient
 from gcdl.messages import HEADER_BYTES, Reply, Task
 from gcdl.problems import CodedGradient
 from gcdl.stragglers import StragglerModel, delays_at
-from gcdl.types import Layout, Vector, aligned_buffer, aligned_vector
+from gcdl.types import Buffer, Layout, Vector, aligned_buffer, aligned_vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,7 @@ class Worker:
         self._state = codec.init()
         self._coded = aligned_vector(layout.size)
         self._message = aligned_buffer(HEADER_BYTES + codec.payload_bytes)
+        self._saved = aligned_buffer(HEADER_BYTES + codec.state_bytes)
 
     def handle(self, task: Task) -> Generator[Pause, None, Reply]:
         """Work on a task; see the module. The reply's message is valid until the next task is handled to its end.
@@ -103,6 +104,24 @@ class Worker:
         draw = Draw(self.seed, task.step, self.worker)
         self._state = self._codec.compress(self._coded, self._state, draw, self._message[HEADER_BYTES:])
         return Reply(self.worker, task.step, loss, self._message)
+
+    @property
+    def state_bytes(self) -> int:
+        """The size of what :meth:`save` returns, the header left out."""
+        return self._codec.state_bytes
+
+    def save(self, accepted: int) -> Buffer:
+        """Return the compressor's state as of ``accepted``, the last step decoded with this worker's reply.
+
+        It starts at HEADER_BYTES of the buffer, which is valid until the next call.
+        """
+        self._state = self._codec.settle(self._state, accepted)
+        self._codec.dump(self._state, self._saved[HEADER_BYTES:])
+        return self._saved
+
+    def load(self, saved: Buffer) -> None:
+        """Begin with a state that was saved, (state_bytes,)."""
+        self._state = self._codec.load(saved)
 
     def _check_finite(self, step: int) -> None:
         """A sign has no NaN: look before compressing. The sum is a cheap first look; it may also just overflow."""

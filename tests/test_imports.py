@@ -19,11 +19,11 @@ LAYERS: list[tuple[set[str], bool]] = [
     ({"gcdl.cli"}, False),
     ({"gcdl.launcher"}, False),
     ({"gcdl.run", "gcdl.display", "gcdl.inspection"}, False),
-    ({"gcdl.advice"}, False),
+    ({"gcdl.advice", "gcdl.start", "gcdl.keeper"}, False),
     ({"gcdl.config"}, False),
     ({"gcdl.schema"}, False),
     ({"gcdl.master", "gcdl.transport.mpi", "gcdl.transport.serve", "gcdl.transport.simulated"}, False),
-    ({"gcdl.worker", "gcdl.transport.downlink"}, False),
+    ({"gcdl.worker", "gcdl.transport.downlink", "gcdl.states"}, False),
     ({"gcdl.transport.job"}, False),
     ({"gcdl.wait", "gcdl.transport.base"}, False),
     (
@@ -31,6 +31,7 @@ LAYERS: list[tuple[set[str], bool]] = [
          "gcdl.records", "gcdl.checkpoint", "gcdl.manifest"},
         False,
     ),
+    ({"gcdl.journal"}, False),
     ({"gcdl.types", "gcdl.errors", "gcdl.timeline"}, False),
 ]  # fmt: skip
 PACKAGES = {"gcdl.codes", "gcdl.compressors", "gcdl.stragglers", "gcdl.problems"}

@@ -67,7 +67,7 @@ def test_the_fields_lie_where_the_documentation_says():
     header = Header(Kind.REPLY, RUN, worker=7, step=-2, loss=1.5, slept=0.25, computed=0.5, body_bytes=99)
     raw = written(header).tobytes()
     assert raw[:4] == b"GCDL"
-    assert raw[4] == 1
+    assert raw[4] == 2
     assert raw[5] == Kind.REPLY
     assert struct.unpack_from("<I", raw, 8) == (7,)
     assert struct.unpack_from("<q", raw, 16) == (-2,)
@@ -141,12 +141,12 @@ def test_a_message_of_another_run_is_found():
 
 def test_a_message_of_another_version_is_found():
     head = bytearray(written(Header(Kind.REPLY, RUN)).tobytes()[:60])
-    head[4] = 2
-    with pytest.raises(MessageError, match="a message of version 2; this is version 1"):
+    head[4] = 3
+    with pytest.raises(MessageError, match="a message of version 3; this is version 2"):
         Header.read(sealed(bytes(head)), HEADER_BYTES, RUN)
 
 
-@pytest.mark.parametrize("kind", [0, 9, 255])
+@pytest.mark.parametrize("kind", [0, 99, 255])
 def test_a_message_of_unknown_kind_is_found(kind):
     assert kind not in set(Kind)
     head = bytearray(written(Header(Kind.REPLY, RUN)).tobytes()[:60])

@@ -77,6 +77,7 @@ def summary(**changes):
         parameters=7,
         workers=8,
         shard_coverage=[1.0, 0.5],
+        resumed=0,
         warnings=[],
     )
     return dataclasses.replace(first, **changes)

@@ -44,6 +44,8 @@ class Codec(Protocol):
     """A compressor at work on vectors of one layout. Not shared between threads: it owns scratch buffers."""
 
     payload_bytes: int
+    state_bytes: int
+    """The size of a dumped state; 0: there is none."""
 
     def init(self) -> State:
         """Return the state before the first step."""
@@ -59,6 +61,14 @@ class Codec(Protocol):
 
     def decode(self, messages: Sequence[Message], into: Vector) -> None:
         """Overwrite ``into``, (d,), with the weighted sum of the messages, added up in the order given."""
+        ...
+
+    def dump(self, state: State, out: Buffer) -> None:
+        """Write a settled state to ``out``, (state_bytes,), for a checkpoint."""
+        ...
+
+    def load(self, saved: Buffer) -> State:
+        """Return the state that was dumped to ``saved``, (state_bytes,), as a copy."""
         ...
 
     def energy(self, payload: Buffer) -> tuple[float, float]:
@@ -77,6 +87,8 @@ class Compressor(Protocol):
 class Stateless:
     """The part of a codec that needs no state."""
 
+    state_bytes = 0
+
     def init(self) -> State:
         """Return None: nothing to keep."""
         return None
@@ -84,3 +96,10 @@ class Stateless:
     def settle(self, state: State, accepted: int) -> State:
         """Return the state as it is: whether a reply was used changes nothing."""
         return state
+
+    def dump(self, state: State, out: Buffer) -> None:
+        """Write nothing."""
+
+    def load(self, saved: Buffer) -> State:
+        """Return None: nothing was kept."""
+        return None

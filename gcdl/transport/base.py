@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from gcdl.messages import Reply, Task
+from gcdl.messages import Reply, Task, WorkerState
 
 
 @dataclass(slots=True)
@@ -36,10 +36,21 @@ class Transport(Protocol):
         """Hand a task to a worker; it supersedes one that is unanswered. Never blocks."""
         ...
 
-    def receive(self, until: float) -> Reply | None:
-        """Return the next reply, or None when the clock has reached ``until``.
+    def load(self, state: WorkerState) -> None:
+        """Hand a worker, before its first task, the state its compressor begins with."""
+        ...
 
-        The reply to a worker's newest task stays valid until that worker is sent another; a stale one until the next call.
+    def save(self, worker: int, accepted: int) -> None:
+        """Ask a worker for its compressor's state as of ``accepted``, its last decoded step. Never blocks.
+
+        It drops the task it is at. Asked before the next step's task is sent, it can't have moved on.
+        """
+        ...
+
+    def receive(self, until: float) -> Reply | WorkerState | None:
+        """Return the next reply or state, or None when the clock has reached ``until``.
+
+        The reply to a worker's newest task stays valid until that worker is sent another; anything else until the next call.
 
         Raises
         ------

@@ -23,7 +23,18 @@ from dataclasses import dataclass, field
 from mpi4py import MPI
 
 from gcdl.errors import Interrupted, MessageError, TooManyLost, WorkerError, WorkerLost
-from gcdl.messages import HEADER_BYTES, Header, Kind, Reply, Task, TaskFormat, read_json
+from gcdl.messages import (
+    HEADER_BYTES,
+    Header,
+    Kind,
+    Reply,
+    Task,
+    TaskFormat,
+    WorkerState,
+    bare,
+    read_json,
+    with_state,
+)
 from gcdl.transport.base import Traffic
 from gcdl.transport.downlink import Downlink, Lane
 from gcdl.transport.job import CONTROL_BYTES, SHUTDOWN_SECONDS, TAG, Backoff, Job
@@ -83,6 +94,7 @@ class MpiTransport:
         self._comm = job.comm
         self._downlink = Downlink(job.comm, run, TaskFormat(self.n, 0), self.traffic)
         self._reply_bytes = HEADER_BYTES
+        self._state_bytes = 0
         self._run = run
         self._interrupted = interrupted
         self._say = say
@@ -114,7 +126,15 @@ class MpiTransport:
             self._post(peer)
         self._flush(peer)
 
-    def receive(self, until: float) -> Reply | None:
+    def load(self, state: WorkerState) -> None:
+        """Hand a worker its state; the message goes before all tasks."""
+        self._note(self._peers[state.worker], with_state(self._run, state))
+
+    def save(self, worker: int, accepted: int) -> None:
+        """Ask a worker for its state; see :class:`gcdl.transport.base.Transport`."""
+        self._note(self._peers[worker], bare(Kind.SAVE, self._run, worker=worker, step=accepted))
+
+    def receive(self, until: float) -> Reply | WorkerState | None:
         """Return the next reply; see :class:`gcdl.transport.base.Transport`."""
         backoff = Backoff()
         while True:
@@ -124,10 +144,10 @@ class MpiTransport:
                 raise self._losses.pop(0)
             for offset in range(self.n):
                 peer = self._peers[(self._next + offset) % self.n]
-                reply = self._poll(peer)
-                if reply is not None:
+                received = self._poll(peer)
+                if received is not None:
                     self._next = (peer.worker + 1) % self.n
-                    return reply
+                    return received
             left = until - time.monotonic()
             if left <= 0.0:
                 return None
@@ -153,11 +173,11 @@ class MpiTransport:
         while not all(peer.gone for peer in self._peers) and time.monotonic() < until:
             for peer in self._peers:
                 try:
-                    reply = self._poll(peer)
+                    received = self._poll(peer)
                 except WorkerError:
                     continue  # too late to matter
-                if reply is not None:
-                    dropped += 1
+                if received is not None:
+                    dropped += isinstance(received, Reply)
                     self._post(peer)
                     backoff.reset()
             backoff.sleep()
@@ -177,7 +197,7 @@ class MpiTransport:
 
     # -- start-up
 
-    def start(self, task_format: TaskFormat, reply_bytes: int, seconds: float) -> None:
+    def start(self, task_format: TaskFormat, reply_bytes: int, seconds: float, state_bytes: int = 0) -> None:
         """Wait until every worker has loaded its data.
 
         Parameters
@@ -185,6 +205,7 @@ class MpiTransport:
         task_format : how tasks lie in memory.
         reply_bytes : the size of a reply, header included.
         seconds : how long the workers may take.
+        state_bytes : the size of a compressor's state.
 
         Raises
         ------
@@ -193,6 +214,7 @@ class MpiTransport:
         """
         self._downlink.task_format = task_format
         self._reply_bytes = reply_bytes
+        self._state_bytes = state_bytes
         began = time.monotonic()
         next_news = began + _NEWS_SECONDS
         while not all(peer.ready for peer in self._peers):
@@ -218,8 +240,8 @@ class MpiTransport:
         except MPI.Exception as error:
             self._lost(peer, error)
 
-    def _poll(self, peer: _Peer) -> Reply | None:
-        """Move what is on its way to and from a worker; return its reply if there is one."""
+    def _poll(self, peer: _Peer) -> Reply | WorkerState | None:
+        """Move what is on its way to and from a worker; return its reply, or its state, if there is one."""
         if peer.gone:
             return None
         self._flush(peer)
@@ -246,7 +268,7 @@ class MpiTransport:
             self._post(peer)
             return None
 
-    def _understand(self, peer: _Peer, header: Header, received: int) -> Reply | None:
+    def _understand(self, peer: _Peer, header: Header, received: int) -> Reply | WorkerState | None:
         if header.worker != peer.worker:
             raise MessageError(f"a message that says it is from worker {header.worker}")
         if header.kind is Kind.REPLY:
@@ -258,11 +280,16 @@ class MpiTransport:
             message = peer.inbox[:received]
             return Reply(peer.worker, header.step, header.loss, message, header.slept, header.computed)
         self.traffic.control += received
+        if header.kind is Kind.STATE:
+            if header.body_bytes != self._state_bytes:
+                raise MessageError(f"a state of {header.body_bytes} bytes where {self._state_bytes} were expected")
+            peer.held = -1
+            return WorkerState(peer.worker, header.step, peer.inbox[HEADER_BYTES:received])
         body = read_json(header, peer.inbox)
         if header.kind is Kind.READY:
             peer.ready = True
             peer.host, peer.pid = str(body.get("host")), int(body.get("pid", 0))
-            peer.inbox = aligned_buffer(max(self._reply_bytes, CONTROL_BYTES))
+            peer.inbox = aligned_buffer(max(self._reply_bytes, HEADER_BYTES + self._state_bytes, CONTROL_BYTES))
         elif header.kind is Kind.BYE:
             self._reported_bytes[peer.worker] = int(body.get("uplink_bytes", 0))
             peer.gone = True
@@ -281,6 +308,17 @@ class MpiTransport:
             raise MessageError(f"a {header.kind.name} message from a worker")
         self._post(peer)
         return None
+
+    def _note(self, peer: _Peer, message: Buffer) -> None:
+        if peer.gone:
+            return
+        try:
+            self._downlink.send(peer.lane.rank, message)
+        except MPI.Exception as error:
+            self._lost(peer, error)
+            return
+        if not peer.posted:
+            self._post(peer)
 
     def _flush(self, peer: _Peer) -> None:
         try:

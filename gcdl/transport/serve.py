@@ -95,16 +95,20 @@ def serve(job: Job, *, run: int, master_timeout: float, prepare: Callable[[], Wo
         try:
             worker = prepare()
             task_format = TaskFormat(job.workers, worker.layout.size)
-            inbox.open(task_format.nbytes)
+            inbox.open(max(task_format.nbytes, HEADER_BYTES + worker.state_bytes))
             outbox.send(with_json(Kind.READY, run, me, {"host": platform.node(), "pid": os.getpid()}))
             while True:
                 header, buffer = _next(inbox, outbox, master_timeout)
                 if header.kind is Kind.STOP:
                     break
-                if header.kind is not Kind.TASK or inbox.poll():
-                    continue  # a note, or a task with something newer right behind it
-                step = header.step
-                _work(worker, task_format.read(header, buffer), inbox, outbox, run)
+                if header.kind is Kind.LOAD:
+                    worker.load(buffer[HEADER_BYTES : HEADER_BYTES + header.body_bytes])
+                elif header.kind is Kind.SAVE:
+                    _flush(inbox, outbox, master_timeout)  # the last state must be out before it is overwritten
+                    outbox.send(_state(worker, header.step, run, me))
+                elif header.kind is Kind.TASK and not inbox.poll():  # else something newer lies right behind it
+                    step = header.step
+                    _work(worker, task_format.read(header, buffer), inbox, outbox, run)
         except (MPI.Exception, MasterGone):
             raise
         except Exception as error:
@@ -181,6 +185,13 @@ def _superseded(pause: Pause, inbox: _Inbox, outbox: _Outbox) -> bool:
         outbox.empty()
         backoff.sleep(left if left > 0.0 else 1.0)
     return True
+
+
+def _state(worker: Worker, accepted: int, run: int, me: int) -> Buffer:
+    """Return the STATE message."""
+    message = worker.save(accepted)
+    Header(Kind.STATE, run, me, accepted, body_bytes=message.size - HEADER_BYTES).write(message)
+    return message
 
 
 def _confession(error: Exception, run: int, worker: int, step: int) -> Buffer:

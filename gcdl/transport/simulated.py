@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 
 from gcdl.errors import Interrupted
-from gcdl.messages import Reply, Task, TaskFormat
+from gcdl.messages import HEADER_BYTES, Reply, Task, TaskFormat, WorkerState
 from gcdl.transport.base import Traffic
 from gcdl.worker import Pause, Sleep, Work, Worker
 
@@ -56,6 +57,7 @@ class SimulatedTransport:
         self._interrupted = interrupted
         self._task_bytes = TaskFormat(self.n, workers[0].layout.size).nbytes
         self._now = 0.0
+        self._states: deque[WorkerState] = deque()
         self._events: list[tuple[float, int, int]] = []  # (when, worker, turn)
 
     def now(self) -> float:
@@ -71,8 +73,20 @@ class SimulatedTransport:
         else:
             desk.waiting = task
 
-    def receive(self, until: float) -> Reply | None:
-        """Run the workers up to the next reply, or to ``until``."""
+    def load(self, state: WorkerState) -> None:
+        """Hand a worker its state."""
+        self._desks[state.worker].worker.load(state.saved)
+
+    def save(self, worker: int, accepted: int) -> None:
+        """Ask a worker for its state, which takes no time."""
+        message = self._desks[worker].worker.save(accepted)
+        self.traffic.control += HEADER_BYTES + message.size
+        self._states.append(WorkerState(worker, accepted, message[HEADER_BYTES:]))
+
+    def receive(self, until: float) -> Reply | WorkerState | None:
+        """Run the workers up to the next reply, or to ``until``; states come first."""
+        if self._states:
+            return self._states.popleft()
         while self._events and self._events[0][0] <= until:
             if self._interrupted():
                 raise Interrupted("interrupted")

@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import gcdl
 from gcdl.launcher import mpirun
 
 LINEAR = """
@@ -62,9 +63,9 @@ class Ended:
 class Job:
     """A job that may still run. Its ranks are known by the run folder's name on their command lines."""
 
-    def __init__(self, command: list[str], folder: Path) -> None:
+    def __init__(self, command: list[str], folder: Path, number: int) -> None:
         self.folder = folder
-        self._log = (folder.parent / f"{folder.name}.log").open("w+")
+        self._log = (folder.parent / f"job{number}.log").open("w+")
         self.process = subprocess.Popen(
             command, cwd=folder.parent, env=environment(), stdout=self._log, stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL, start_new_session=True,
@@ -127,31 +128,50 @@ class Job:
 
 def environment() -> dict[str, str]:
     root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    return {**os.environ, **root, "PYTHONPATH": ""}
+    return {**os.environ, **root, "PYTHONPATH": str(Path(gcdl.__file__).parent.parent)}
 
 
-Start = Callable[..., Job]
+class Start:
+    """Starts jobs in a folder of their own."""
 
+    def __init__(self, tmp_path: Path) -> None:
+        self.jobs: list[Job] = []
+        self._path = tmp_path
 
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Start ``gcdl VERB CONFIG overrides``. VERB train: under mpirun by hand, or, to ``survive`` killed ranks, as gcdl run
-    calls it. ``script`` is run instead of gcdl's own entry."""
-    jobs: list[Job] = []
-
-    def begin(
-        verb: str, *overrides: str, config: str = LINEAR, ranks: int = 5, script: str | None = None, survive: bool = False
+    def __call__(
+        self,
+        verb: str,
+        *overrides: str,
+        config: str = LINEAR,
+        ranks: int = 5,
+        script: str | None = None,
+        survive: bool = False,
     ) -> Job:
-        path = tmp_path / "config.toml"
+        """Start ``gcdl VERB CONFIG overrides``. VERB train: under mpirun by hand, or, to ``survive`` killed ranks, as gcdl run
+        calls it. ``script`` is run instead of gcdl's own entry; ``ranks`` are for train."""
+        path = self._path / "config.toml"
         path.write_text(config)
-        folder = tmp_path / f"run{len(jobs)}"
+        folder = self._path / f"run{len(self.jobs)}"
+        return self._start(verb, [str(path), *overrides, "--out", str(folder)], folder, ranks, script, survive)
+
+    def resume(self, verb: str, job: Job | Ended, *overrides: str, ranks: int = 5, survive: bool = False) -> Job:
+        """Go on with a run: ``gcdl resume RUN``, or ``gcdl train --resume --out RUN`` under mpirun."""
+        where = ["--resume", "--out", str(job.folder)] if verb == "train" else [str(job.folder)]
+        return self._start(verb, [*where, *overrides], job.folder, ranks, None, survive)
+
+    def _start(self, verb: str, words: list[str], folder: Path, ranks: int, script: str | None, survive: bool) -> Job:
         program = [sys.executable, *(["-m", "gcdl"] if script is None else ["-c", script])]
         ours = mpirun(ranks)  # as gcdl run would
         by_hand = [ours[0], "--map-by", ":OVERSUBSCRIBE", "-n", str(ranks)]
         launcher = (ours if survive else by_hand) if verb == "train" else []
-        jobs.append(Job([*launcher, *program, verb, str(path), *overrides, "--out", str(folder)], folder))
-        return jobs[-1]
+        self.jobs.append(Job([*launcher, *program, verb, *words], folder, len(self.jobs)))
+        return self.jobs[-1]
 
-    yield begin
-    for job in jobs:
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start jobs; see :class:`Start`."""
+    starter = Start(tmp_path)
+    yield starter
+    for job in starter.jobs:
         job.cleanup()
