@@ -5,6 +5,7 @@ The only module that reads strings; everything below receives objects. The keys 
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from gcdl.errors import ConfigError
 from gcdl.optimizers import OPTIMIZERS, OptimizerRecipe
 from gcdl.problems import PROBLEMS, Problem
 from gcdl.schema import Choice, Section, Table, validate
-from gcdl.stragglers import STRAGGLERS, StragglerModel
+from gcdl.stragglers import STRAGGLERS, Fault, FaultName, StragglerModel
 from gcdl.types import Count, Natural, Positive, Seconds, Stream, rng_for
 from gcdl.wait import WAIT_RULES, WaitRule
 
@@ -32,6 +33,16 @@ def _model_downlink() -> None:
 
 _DecoderName = Literal[tuple(DECODERS)]  # type: ignore[valid-type]
 
+
+class Event(Table):
+    """An entry of ``stragglers.events``; see :mod:`gcdl.stragglers.faults`."""
+
+    fault: FaultName
+    worker: Natural
+    step: Natural
+    seconds: Seconds = math.inf
+
+
 SECTIONS = {
     section.name: section
     for section in (
@@ -39,7 +50,7 @@ SECTIONS = {
         Section("code", CODES, default="uncoded", extra={"decoder": (_DecoderName | None, None)}),
         Section("compressor", COMPRESSORS, default="identity", extra={"error_feedback": (bool, False)}),
         Section("wait", WAIT_RULES, default="first_replies"),
-        Section("stragglers", STRAGGLERS, default="none"),
+        Section("stragglers", STRAGGLERS, default="none", extra={"events": (tuple[Event, ...], ())}),
         Section("optimizer", OPTIMIZERS, default="sgd"),
         Section("downlink", {"model": _model_downlink}, default="model"),
     )
@@ -131,7 +142,7 @@ class Experiment:
         ConfigError : it says another n, or values that no object can be built from.
         """
         experiment = cls(config.for_workers(n), n)
-        _ = experiment.problem, experiment.compressor, experiment.stragglers, experiment.optimizer
+        _ = experiment.problem, experiment.compressor, experiment.stragglers, experiment.faults, experiment.optimizer
         return experiment
 
     def check(self) -> Experiment:
@@ -177,6 +188,17 @@ class Experiment:
         """The delay model."""
         model: StragglerModel = self._choice("stragglers").build(n=self.n)
         return model
+
+    @cached_property
+    def faults(self) -> tuple[Fault, ...]:
+        """The injected faults."""
+        faults = tuple(Fault(**event.model_dump()) for event in self._choice("stragglers").values["events"])
+        for place, fault in enumerate(faults):
+            if fault.worker >= self.n:
+                raise ConfigError(
+                    f"stragglers.events.{place}.worker: there is no worker {fault.worker}; worker ids are 0 to {self.n - 1}"
+                )
+        return faults
 
     @cached_property
     def optimizer(self) -> OptimizerRecipe:

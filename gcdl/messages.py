@@ -149,6 +149,8 @@ class Reply:
     message: Buffer
     slept: float = 0.0
     computed: float = 0.0
+    corrupt: bool = False
+    """A fault: bits are to be flipped on the way."""
 
     @property
     def payload(self) -> Buffer:

@@ -103,7 +103,7 @@ def simulate(start: Start, watcher: Watcher) -> Summary:
     start.check(experiment)
     stop = StopRequest()
     samples = experiment.problem.load(np.arange(experiment.problem.k))
-    workers = [_worker(experiment, i, *_row(experiment, i), samples) for i in range(experiment.n)]
+    workers = [_worker(experiment, i, *_row(experiment, i), samples, start.since) for i in range(experiment.n)]
     transport = SimulatedTransport(workers, config.run.seconds_per_shard, stop)
     with stop.listening():
         return _conduct(experiment, transport, start, watcher, began, experiment.problem.evaluator(), stop)
@@ -133,7 +133,7 @@ def be_master(job: Job, read: Callable[[], Start], watcher: Watcher, began: floa
         start.check(experiment)
         evaluator = experiment.problem.evaluator()
         rows = [[part.tolist() for part in _row(experiment, worker)] for worker in range(experiment.n)]
-        shared = {"run": run, "config": experiment.config.toml(), "rows": rows}
+        shared = {"run": run, "config": experiment.config.toml(), "rows": rows, "since": start.since}
     except Exception:
         job.broadcast({"run": None}, _COLLECTIVE_SECONDS)
         raise
@@ -178,7 +178,7 @@ def be_worker(job: Job) -> None:
     def prepare() -> Worker:
         experiment = Experiment.of(config, job.workers)
         shards, weights = (np.array(part) for part in shared["rows"][worker])
-        built = _worker(experiment, worker, shards, weights, experiment.problem.load(shards))
+        built = _worker(experiment, worker, shards, weights, experiment.problem.load(shards), shared["since"])
         _limit_threads(experiment)
         return built
 
@@ -197,7 +197,8 @@ def _row(experiment: Experiment, worker: int) -> tuple[IntVector, Weights]:
     return shards, experiment.code.B[worker, shards]
 
 
-def _worker(experiment: Experiment, worker: int, shards: IntVector, weights: Weights, samples: Samples) -> Worker:
+def _worker(experiment: Experiment, worker: int, shards: IntVector, weights: Weights, samples: Samples, since: int) -> Worker:
+    """Return a worker; faults of steps before ``since`` have struck already."""
     layout = experiment.problem.layout()
     return Worker(
         worker,
@@ -207,6 +208,7 @@ def _worker(experiment: Experiment, worker: int, shards: IntVector, weights: Wei
         layout=layout,
         stragglers=experiment.stragglers,
         seed=experiment.config.seed,
+        faults=[fault for fault in experiment.faults if fault.worker == worker and fault.step >= since],
     )
 
 

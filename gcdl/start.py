@@ -39,6 +39,11 @@ class Start:
         """The number of steps done."""
         return 0 if self.checkpoint is None else self.checkpoint.step
 
+    @property
+    def since(self) -> int:
+        """The first step that no part of the run has begun yet."""
+        return 0 if self.past is None else self.past.reached + 1
+
     def check(self, experiment: Experiment) -> None:
         """Check what can be wrong with the folder or the checkpoint before anything is started or written.
 

@@ -8,7 +8,7 @@ generator there. Everything that must survive a dropped task lives in the worker
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from gcdl.compressors import Codec, Draw
 from gcdl.errors import NonFiniteGradient
 from gcdl.messages import HEADER_BYTES, Reply, Task
 from gcdl.problems import CodedGradient
-from gcdl.stragglers import StragglerModel, delays_at
+from gcdl.stragglers import Fault, InjectedError, StragglerModel, delays_at
 from gcdl.types import Buffer, Layout, Vector, aligned_buffer, aligned_vector
 
 
@@ -40,7 +40,14 @@ class Encode:
     """The worker is about to overwrite its last reply; pointless if it is superseded by now."""
 
 
-Pause = Sleep | Work | Encode
+@dataclass(frozen=True, slots=True)
+class Struck:
+    """A fault strikes the worker's process: kill or stop."""
+
+    fault: Fault
+
+
+Pause = Sleep | Work | Encode | Struck
 
 
 class Worker:
@@ -54,6 +61,7 @@ class Worker:
     codec, layout : the compressor at work on the model's layout.
     stragglers : draws the injected delays.
     seed : the run's.
+    faults : strike this worker, once each.
     """
 
     def __init__(
@@ -66,6 +74,7 @@ class Worker:
         layout: Layout,
         stragglers: StragglerModel,
         seed: int,
+        faults: Sequence[Fault] = (),
     ) -> None:
         self.worker = worker
         self.n = n
@@ -74,6 +83,7 @@ class Worker:
         self._gradient = gradient
         self._codec = codec
         self._stragglers = stragglers
+        self._faults = list(faults)
         self._state = codec.init()
         self._coded = aligned_vector(layout.size)
         self._message = aligned_buffer(HEADER_BYTES + codec.payload_bytes)
@@ -85,9 +95,20 @@ class Worker:
         Raises
         ------
         NonFiniteGradient : the coded gradient has a NaN or an infinity.
+        InjectedError : a fault says so.
         """
         self._state = self._codec.settle(self._state, int(task.accepted[self.worker]))
         delay = float(delays_at(self._stragglers, self.n, self.seed, task.step)[self.worker])
+        corrupt = False
+        for fault in self._strike(task.step):
+            if fault.fault == "raise":
+                raise InjectedError(f"an injected fault of worker {self.worker} at step {task.step}")
+            if fault.fault == "slow":
+                delay += fault.seconds
+            elif fault.fault == "corrupt":
+                corrupt = True
+            else:
+                yield Struck(fault)
         if delay > 0.0:
             yield Sleep(delay)
         loss = 0.0
@@ -103,7 +124,13 @@ class Worker:
         self._check_finite(task.step)
         draw = Draw(self.seed, task.step, self.worker)
         self._state = self._codec.compress(self._coded, self._state, draw, self._message[HEADER_BYTES:])
-        return Reply(self.worker, task.step, loss, self._message)
+        return Reply(self.worker, task.step, loss, self._message, corrupt=corrupt)
+
+    def _strike(self, step: int) -> list[Fault]:
+        """Return the faults that strike now; they won't again."""
+        due = [fault for fault in self._faults if fault.step <= step]
+        self._faults = [fault for fault in self._faults if fault.step > step]
+        return due
 
     @property
     def state_bytes(self) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from gcdl.stragglers.base import StragglerModel, delays_at
 from gcdl.stragglers.bernoulli import BernoulliDelays
+from gcdl.stragglers.faults import Fault, FaultName, InjectedError, flip_bits
 from gcdl.stragglers.fixed import FixedDelays
 from gcdl.stragglers.none import NoDelays
 
@@ -17,4 +18,15 @@ STRAGGLERS: dict[str, Callable[..., StragglerModel]] = {
     "bernoulli": BernoulliDelays,
 }
 
-__all__ = ["STRAGGLERS", "BernoulliDelays", "FixedDelays", "NoDelays", "StragglerModel", "delays_at"]
+__all__ = [
+    "STRAGGLERS",
+    "BernoulliDelays",
+    "Fault",
+    "FaultName",
+    "FixedDelays",
+    "InjectedError",
+    "NoDelays",
+    "StragglerModel",
+    "delays_at",
+    "flip_bits",
+]

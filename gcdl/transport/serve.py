@@ -12,9 +12,11 @@ from mpi4py import MPI
 
 from gcdl.errors import GcdlError, MasterGone, MessageError, WorkerError
 from gcdl.messages import HEADER_BYTES, Header, Kind, Reply, Task, TaskFormat, with_json
+from gcdl.stragglers import flip_bits
 from gcdl.transport.job import CONTROL_BYTES, TAG, Backoff, Job
+from gcdl.transport.strike import strike
 from gcdl.types import Buffer, aligned_buffer
-from gcdl.worker import Encode, Pause, Sleep, Worker
+from gcdl.worker import Encode, Pause, Sleep, Struck, Worker
 
 _TRACEBACK_CHARACTERS = CONTROL_BYTES // 8  # a character takes up to six bytes of JSON
 
@@ -163,12 +165,16 @@ def _work(worker: Worker, task: Task, inbox: _Inbox, outbox: _Outbox, run: int) 
                 computed += time.perf_counter() - began
             if isinstance(pause, Sleep):
                 slept = pause.seconds
+            elif isinstance(pause, Struck):
+                strike(pause.fault)
             if _superseded(pause, inbox, outbox):
                 return
     finally:
         job.close()
     header = Header(Kind.REPLY, run, reply.worker, reply.step, reply.loss, slept, computed, reply.message.size - HEADER_BYTES)
     header.write(reply.message)
+    if reply.corrupt:
+        flip_bits(reply.payload)
     outbox.send(reply.message)
     outbox.reply_bytes += reply.message.size
 

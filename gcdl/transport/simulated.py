@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import heapq
 import math
+import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 
-from gcdl.errors import Interrupted
+from gcdl.errors import GcdlError, Interrupted, WorkerError, WorkerLost
 from gcdl.messages import HEADER_BYTES, Reply, Task, TaskFormat, WorkerState
+from gcdl.stragglers import flip_bits
 from gcdl.transport.base import Traffic
-from gcdl.worker import Pause, Sleep, Work, Worker
+from gcdl.worker import Pause, Sleep, Struck, Work, Worker
 
 
 @dataclass(slots=True)
@@ -30,6 +32,7 @@ class _Desk:
     asleep: bool = False
     turn: int = 0
     """Counts wake-ups, so that a cancelled one is recognised."""
+    gone: bool = False
     slept: float = 0.0
     computed: float = 0.0
 
@@ -58,6 +61,7 @@ class SimulatedTransport:
         self._task_bytes = TaskFormat(self.n, workers[0].layout.size).nbytes
         self._now = 0.0
         self._states: deque[WorkerState] = deque()
+        self._trouble: deque[WorkerError | WorkerLost] = deque()
         self._events: list[tuple[float, int, int]] = []  # (when, worker, turn)
 
     def now(self) -> float:
@@ -68,6 +72,8 @@ class SimulatedTransport:
         """Give a worker a task, at once if it is idle or asleep."""
         desk = self._desks[worker]
         self.traffic.downlink += self._task_bytes
+        if desk.gone:
+            return
         if desk.job is None or desk.asleep:
             self._start(worker, desk, task)
         else:
@@ -85,6 +91,8 @@ class SimulatedTransport:
 
     def receive(self, until: float) -> Reply | WorkerState | None:
         """Run the workers up to the next reply, or to ``until``; states come first."""
+        if self._trouble:
+            raise self._trouble.popleft()
         if self._states:
             return self._states.popleft()
         while self._events and self._events[0][0] <= until:
@@ -96,8 +104,12 @@ class SimulatedTransport:
                 continue
             self._now = max(self._now, when)
             reply = self._resume(worker, desk)
+            if self._trouble:
+                raise self._trouble.popleft()
             if reply is not None:
                 self.traffic.uplink += reply.message.size
+                if reply.corrupt:
+                    flip_bits(reply.payload)
                 return reply
         self._now = max(self._now, until)
         return None
@@ -119,7 +131,7 @@ class SimulatedTransport:
         desk.slept = desk.computed = 0.0
         desk.turn += 1
         # The first pause comes before any work is done: running up to it here is free.
-        self._pause(worker, desk, next(desk.job))
+        self._advance(worker, desk)
 
     def _resume(self, worker: int, desk: _Desk) -> Reply | None:
         """A pause is over: take up a newer task, or go on to the next pause or the reply."""
@@ -128,12 +140,23 @@ class SimulatedTransport:
             self._start(worker, desk, desk.waiting)
             return None
         desk.asleep = False
+        return self._advance(worker, desk)
+
+    def _advance(self, worker: int, desk: _Desk) -> Reply | None:
+        """Go on to the next pause, or to the reply; what is raised on the way is for the next receive to tell."""
+        assert desk.job is not None
         try:
             self._pause(worker, desk, next(desk.job))
         except StopIteration as done:
             desk.job = None
             reply: Reply = done.value
             return replace(reply, slept=desk.slept, computed=desk.computed)
+        except GcdlError:
+            raise
+        except Exception as error:
+            desk.job = None
+            text = "".join(traceback.format_exception(error))
+            self._trouble.append(WorkerError(f"worker {worker}: {error}", worker=worker, traceback=text))
         return None
 
     def _pause(self, worker: int, desk: _Desk, pause: Pause) -> None:
@@ -143,6 +166,12 @@ class SimulatedTransport:
         elif isinstance(pause, Work):
             seconds = pause.shards * self._seconds_per_shard
             desk.computed += seconds
+        elif isinstance(pause, Struck) and pause.fault.fault == "kill":
+            desk.gone = True
+            seconds = math.inf
+            self._trouble.append(WorkerLost(worker, "killed by an injected fault"))
+        elif isinstance(pause, Struck):
+            seconds = pause.fault.seconds
         else:
             seconds = 0.0
         if math.isfinite(seconds):
