@@ -66,6 +66,8 @@ class RunOptions(Table):
     """Steps between checkpoints; 0: only at the end."""
     keep: Count = 2
     """Checkpoints kept, the newest ones."""
+    checksums: bool = False
+    """Replies and tasks carry a CRC-32 of their bodies, and are dropped if it is wrong."""
     threads: Count = 1
     """Compute threads a rank. More than one can change the last bit of a sum."""
     seconds_per_shard: Seconds = 0.01

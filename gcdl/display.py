@@ -188,6 +188,8 @@ def _report(summary: Mapping[str, Any]) -> Table:
     table.add_row("late replies", str(summary["late_replies"]), "came too late, recognised and dropped")
     if summary["timed_out_steps"]:
         table.add_row("timed out", f"{summary['timed_out_steps']} steps", "decoded from fewer replies than asked for")
+    if summary["foreign_messages"]:
+        table.add_row("dropped", f"{summary['foreign_messages']} messages", "damaged, repeated, or not of this run")
     if summary["lost_workers"]:
         table.add_row("lost workers", _ranges(summary["lost_workers"]), "their processes ended")
     for warning in summary["warnings"]:

@@ -6,7 +6,7 @@ A message is a 64-byte header and a body::
     0       4     magic "GCDL"
     4       1     version
     5       1     kind
-    6       2     zero
+    6       2     1: the body has a checksum; else 0
     8       4     worker
     12      4     zero
     16      8     step
@@ -15,7 +15,7 @@ A message is a 64-byte header and a body::
     40      4     seconds of injected sleep (replies)
     44      4     seconds of computing (replies)
     48      8     bytes in the body
-    56      4     zero
+    56      4     CRC-32 of the body, if it has one
     60      4     CRC-32 of the 60 bytes before
 
 Body of a TASK: the (n,) int64 step of each worker's last accepted reply, padded to 64 bytes, then the model, (d,) float32.
@@ -85,11 +85,12 @@ class Header:
     computed: float = 0.0
     body_bytes: int = 0
 
-    def write(self, buffer: Buffer) -> None:
-        """Write this header to the start of ``buffer``."""
+    def write(self, buffer: Buffer, *, checksum: bool = False) -> None:
+        """Write this header to the start of ``buffer``, which holds the body already where that gets a ``checksum``."""
+        body = zlib.crc32(buffer[HEADER_BYTES : HEADER_BYTES + self.body_bytes].data) if checksum else 0
         fields = _FIELDS.pack(
-            _MAGIC, _VERSION, self.kind, 0, self.worker, 0, self.step, self.run,
-            self.loss, self.slept, self.computed, self.body_bytes, 0,
+            _MAGIC, _VERSION, self.kind, checksum, self.worker, 0, self.step, self.run,
+            self.loss, self.slept, self.computed, self.body_bytes, body,
         )  # fmt: skip
         buffer[:HEADER_BYTES] = np.frombuffer(fields + _CHECKSUM.pack(zlib.crc32(fields)), dtype=np.uint8)
 
@@ -104,7 +105,7 @@ class Header:
         if received < HEADER_BYTES:
             raise MessageError(f"a message of {received} bytes is shorter than a header")
         head = buffer[:HEADER_BYTES].tobytes()
-        magic, version, kind, _, worker, _, step, its_run, loss, slept, computed, body_bytes, _ = _FIELDS.unpack(
+        magic, version, kind, checksum, worker, _, step, its_run, loss, slept, computed, body_bytes, body = _FIELDS.unpack(
             head[: _FIELDS.size]
         )
         if magic != _MAGIC:
@@ -117,6 +118,8 @@ class Header:
             raise MessageError("a message of another run")
         if received != HEADER_BYTES + body_bytes:
             raise MessageError(f"a message of {received} bytes that should have {HEADER_BYTES + body_bytes}")
+        if checksum and zlib.crc32(buffer[HEADER_BYTES:received].data) != body:
+            raise MessageError("a message whose body was altered on the way")
         try:
             kind = Kind(kind)
         except ValueError:
@@ -168,9 +171,10 @@ class WorkerState:
 
 
 class TaskFormat:
-    """How tasks for n workers and d parameters lie in memory."""
+    """How tasks for n workers and d parameters lie in memory; ``checksums``: their bodies get one."""
 
-    def __init__(self, n: int, d: int) -> None:
+    def __init__(self, n: int, d: int, *, checksums: bool = False) -> None:
+        self.checksums = checksums
         self._accepted = slice(HEADER_BYTES, HEADER_BYTES + 8 * n)
         start = -(-self._accepted.stop // 64) * 64
         self._model = slice(start, start + 4 * d)
@@ -178,9 +182,11 @@ class TaskFormat:
 
     def write(self, task: Task, run: int, buffer: Buffer) -> None:
         """Write a task into a buffer of ``nbytes`` bytes."""
-        Header(Kind.TASK, run, step=task.step, body_bytes=self.nbytes - HEADER_BYTES).write(buffer)
         buffer[self._accepted].view(np.int64)[:] = task.accepted
+        buffer[self._accepted.stop : self._model.start] = 0
         buffer[self._model].view(np.float32)[:] = task.model
+        header = Header(Kind.TASK, run, step=task.step, body_bytes=self.nbytes - HEADER_BYTES)
+        header.write(buffer, checksum=self.checksums)
 
     def read(self, header: Header, buffer: Buffer) -> Task:
         """Return the task in an (aligned) buffer, as views of it."""
@@ -200,7 +206,7 @@ def with_state(run: int, state: WorkerState) -> Buffer:
     """Return the LOAD message that hands a worker its state."""
     buffer = aligned_buffer(HEADER_BYTES + state.saved.size)
     buffer[HEADER_BYTES:] = state.saved
-    Header(Kind.LOAD, run, state.worker, state.accepted, body_bytes=state.saved.size).write(buffer)
+    Header(Kind.LOAD, run, state.worker, state.accepted, body_bytes=state.saved.size).write(buffer, checksum=True)
     return buffer
 
 
@@ -208,8 +214,8 @@ def with_json(kind: Kind, run: int, worker: int, body: dict[str, Any], *, step: 
     """Return a message whose body is a JSON object."""
     text = np.frombuffer(json.dumps(body).encode(), dtype=np.uint8)
     buffer = aligned_buffer(HEADER_BYTES + text.size)
-    Header(kind, run, worker, step, body_bytes=text.size).write(buffer)
     buffer[HEADER_BYTES:] = text
+    Header(kind, run, worker, step, body_bytes=text.size).write(buffer, checksum=True)
     return buffer
 
 

@@ -104,7 +104,7 @@ def simulate(start: Start, watcher: Watcher) -> Summary:
     stop = StopRequest()
     samples = experiment.problem.load(np.arange(experiment.problem.k))
     workers = [_worker(experiment, i, *_row(experiment, i), samples, start.since) for i in range(experiment.n)]
-    transport = SimulatedTransport(workers, config.run.seconds_per_shard, stop)
+    transport = SimulatedTransport(workers, config.run.seconds_per_shard, stop, checksums=config.run.checksums)
     with stop.listening():
         return _conduct(experiment, transport, start, watcher, began, experiment.problem.evaluator(), stop)
 
@@ -145,7 +145,7 @@ def be_master(job: Job, read: Callable[[], Start], watcher: Watcher, began: floa
             layout = experiment.problem.layout()
             codec = experiment.compressor.codec(layout)
             transport.start(
-                TaskFormat(experiment.n, layout.size),
+                TaskFormat(experiment.n, layout.size, checksums=experiment.config.run.checksums),
                 HEADER_BYTES + codec.payload_bytes,
                 experiment.config.run.start_timeout,
                 state_bytes=codec.state_bytes,
@@ -182,7 +182,7 @@ def be_worker(job: Job) -> None:
         _limit_threads(experiment)
         return built
 
-    serve(job, run=shared["run"], master_timeout=config.run.master_timeout, prepare=prepare)
+    serve(job, run=shared["run"], master_timeout=config.run.master_timeout, prepare=prepare, checksums=config.run.checksums)
 
 
 def _stop_soon(number: int, frame: object) -> None:

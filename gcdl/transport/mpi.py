@@ -56,6 +56,8 @@ class _Peer:
     """The step of the reply that lies in the inbox, if not posted."""
     newest: int = -1
     """The step of the newest task."""
+    replied: int = -1
+    """The step of the newest reply."""
     ready: bool = False
     gone: bool = False
     host: str = "?"
@@ -262,7 +264,7 @@ class MpiTransport:
         try:
             header = Header.read(peer.inbox, received, self._run)
             return self._understand(peer, header, received)
-        except MessageError as error:
+        except (MessageError, LookupError, TypeError, ValueError) as error:  # a body may lack what it should have
             self.traffic.foreign += 1
             self._say(f"dropped a message from {peer.name}: {error}")
             self._post(peer)
@@ -274,6 +276,9 @@ class MpiTransport:
         if header.kind is Kind.REPLY:
             if received != self._reply_bytes:
                 raise MessageError(f"a reply of {received} bytes where {self._reply_bytes} were expected")
+            if not peer.replied < header.step <= peer.newest:
+                raise MessageError(f"a reply to step {header.step}, which was answered before, or not asked for")
+            peer.replied = header.step
             self.traffic.uplink += received
             self._received_bytes[peer.worker] += received
             peer.held = header.step
@@ -291,7 +296,10 @@ class MpiTransport:
             peer.host, peer.pid = str(body.get("host")), int(body.get("pid", 0))
             peer.inbox = aligned_buffer(max(self._reply_bytes, HEADER_BYTES + self._state_bytes, CONTROL_BYTES))
         elif header.kind is Kind.BYE:
-            self._reported_bytes[peer.worker] = int(body.get("uplink_bytes", 0))
+            self._reported_bytes[peer.worker] = int(body["uplink_bytes"])
+            if body["foreign"]:
+                self.traffic.foreign += int(body["foreign"])
+                self._say(f"{peer.name} dropped {body['foreign']} messages that were not of this run, or damaged")
             peer.gone = True
             return None
         elif header.kind is Kind.ERROR:

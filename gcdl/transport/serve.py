@@ -30,6 +30,8 @@ class _Inbox:
         self._buffers: list[Buffer] = []
         self._status = MPI.Status()
         self._header: Header | None = None
+        self.foreign = 0
+        """Messages dropped because they were not of this run, or damaged."""
         self._which = 0
 
     def open(self, nbytes: int) -> None:
@@ -48,6 +50,7 @@ class _Inbox:
             try:
                 self._header = Header.read(self._buffers[self._which], received, self._run)
             except MessageError:
+                self.foreign += 1
                 self._post()
         return self._header is not None
 
@@ -80,10 +83,11 @@ class _Outbox:
         return not self._pending
 
 
-def serve(job: Job, *, run: int, master_timeout: float, prepare: Callable[[], Worker]) -> None:
+def serve(job: Job, *, run: int, master_timeout: float, prepare: Callable[[], Worker], checksums: bool = False) -> None:
     """Be a worker until the master says STOP, and then END; the caller then ends the job.
 
     An exception of ``prepare`` (which loads the data) or of the work itself is sent home, and ends the whole run from there.
+    With ``checksums`` replies carry one.
 
     Raises
     ------
@@ -110,7 +114,7 @@ def serve(job: Job, *, run: int, master_timeout: float, prepare: Callable[[], Wo
                     outbox.send(_state(worker, header.step, run, me))
                 elif header.kind is Kind.TASK and not inbox.poll():  # else something newer lies right behind it
                     step = header.step
-                    _work(worker, task_format.read(header, buffer), inbox, outbox, run)
+                    _work(worker, task_format.read(header, buffer), inbox, outbox, run, checksums)
         except (MPI.Exception, MasterGone):
             raise
         except Exception as error:
@@ -119,7 +123,7 @@ def serve(job: Job, *, run: int, master_timeout: float, prepare: Callable[[], Wo
             while _next(inbox, outbox, master_timeout)[0].kind is not Kind.STOP:
                 pass
         _flush(inbox, outbox, master_timeout)
-        outbox.send(with_json(Kind.BYE, run, me, {"uplink_bytes": outbox.reply_bytes}))
+        outbox.send(with_json(Kind.BYE, run, me, {"uplink_bytes": outbox.reply_bytes, "foreign": inbox.foreign}))
         header, _ = _next(inbox, outbox, master_timeout)
         while header.kind is not Kind.END:
             header, _ = _next(inbox, outbox, master_timeout)
@@ -149,7 +153,7 @@ def _flush(inbox: _Inbox, outbox: _Outbox, seconds: float) -> None:
         backoff.sleep()
 
 
-def _work(worker: Worker, task: Task, inbox: _Inbox, outbox: _Outbox, run: int) -> None:
+def _work(worker: Worker, task: Task, inbox: _Inbox, outbox: _Outbox, run: int, checksums: bool) -> None:
     """Do one task and send the reply, unless something newer comes."""
     job = worker.handle(task)
     slept = computed = 0.0
@@ -172,7 +176,7 @@ def _work(worker: Worker, task: Task, inbox: _Inbox, outbox: _Outbox, run: int) 
     finally:
         job.close()
     header = Header(Kind.REPLY, run, reply.worker, reply.step, reply.loss, slept, computed, reply.message.size - HEADER_BYTES)
-    header.write(reply.message)
+    header.write(reply.message, checksum=checksums)
     if reply.corrupt:
         flip_bits(reply.payload)
     outbox.send(reply.message)
@@ -196,7 +200,7 @@ def _superseded(pause: Pause, inbox: _Inbox, outbox: _Outbox) -> bool:
 def _state(worker: Worker, accepted: int, run: int, me: int) -> Buffer:
     """Return the STATE message."""
     message = worker.save(accepted)
-    Header(Kind.STATE, run, me, accepted, body_bytes=message.size - HEADER_BYTES).write(message)
+    Header(Kind.STATE, run, me, accepted, body_bytes=message.size - HEADER_BYTES).write(message, checksum=True)
     return message
 
 

@@ -45,6 +45,7 @@ class SimulatedTransport:
     workers : all of them, worker i at place i.
     seconds_per_shard : virtual seconds one shard's gradient takes.
     interrupted : asked between events; true raises Interrupted.
+    checksums : replies corrupted on their way are found out.
     """
 
     def __init__(
@@ -52,12 +53,15 @@ class SimulatedTransport:
         workers: Sequence[Worker],
         seconds_per_shard: float,
         interrupted: Callable[[], bool] = lambda: False,
+        *,
+        checksums: bool = False,
     ) -> None:
         self.n = len(workers)
         self.traffic = Traffic()
         self._desks = [_Desk(worker) for worker in workers]
         self._seconds_per_shard = seconds_per_shard
         self._interrupted = interrupted
+        self._checksums = checksums
         self._task_bytes = TaskFormat(self.n, workers[0].layout.size).nbytes
         self._now = 0.0
         self._states: deque[WorkerState] = deque()
@@ -106,11 +110,15 @@ class SimulatedTransport:
             reply = self._resume(worker, desk)
             if self._trouble:
                 raise self._trouble.popleft()
-            if reply is not None:
-                self.traffic.uplink += reply.message.size
-                if reply.corrupt:
-                    flip_bits(reply.payload)
-                return reply
+            if reply is None:
+                continue
+            if reply.corrupt and self._checksums:
+                self.traffic.foreign += 1
+                continue
+            if reply.corrupt:
+                flip_bits(reply.payload)
+            self.traffic.uplink += reply.message.size
+            return reply
         self._now = max(self._now, until)
         return None
 

@@ -97,6 +97,15 @@ def test_corrupt_changes_one_reply(tmp_path):
         assert damaged.model_sha256 != whole.model_sha256
 
 
+def test_with_checksums_a_corrupt_reply_is_dropped_and_counted(tmp_path):
+    whole, _ = run(tmp_path / "whole", "[]", "compressor.kind=sign", "wait.kind=decodable")
+    events = '[{fault = "corrupt", worker = 0, step = 4}]'
+    mended, records = run(tmp_path / "mended", events, "compressor.kind=sign", "wait.kind=decodable", "run.checksums=true")
+    assert mended.foreign_messages == 1
+    assert [record.step for record in records if 0 not in record.replies] == [4]
+    assert mended.model_sha256 == whole.model_sha256
+
+
 @pytest.mark.parametrize(
     ("event", "says"),
     [
