@@ -21,6 +21,7 @@ from gcdl.compressors import COMPRESSORS, Compressor, ErrorFeedback
 from gcdl.errors import ConfigError
 from gcdl.optimizers import OPTIMIZERS, OptimizerRecipe
 from gcdl.problems import PROBLEMS, Problem
+from gcdl.replicas import Replicas
 from gcdl.schema import Choice, Section, Table, validate
 from gcdl.stragglers import STRAGGLERS, Fault, FaultName, StragglerModel
 from gcdl.types import Count, Natural, Positive, Seconds, Stream, rng_for
@@ -47,7 +48,7 @@ SECTIONS = {
     section.name: section
     for section in (
         Section("problem", PROBLEMS, extra={"shards": (Count | None, None)}),
-        Section("code", CODES, default="uncoded", extra={"decoder": (_DecoderName | None, None)}),
+        Section("code", CODES, default="uncoded", extra={"decoder": (_DecoderName | None, None), "verify": (bool, False)}),
         Section("compressor", COMPRESSORS, default="identity", extra={"error_feedback": (bool, False)}),
         Section("wait", WAIT_RULES, default="first_replies"),
         Section("stragglers", STRAGGLERS, default="none", extra={"events": (tuple[Event, ...], ())}),
@@ -148,8 +149,8 @@ class Experiment:
         return experiment
 
     def check(self) -> Experiment:
-        """Build the code and the wait rule too; raises as :meth:`of`."""
-        _ = self.wait
+        """Build the code, the wait rule and what verifies replies too; raises as :meth:`of`."""
+        _ = self.wait, self.replicas
         return self
 
     @cached_property
@@ -159,6 +160,16 @@ class Experiment:
         code: GradientCode = choice.build(n=self.n, k=self.problem.k, rng=rng_for(self.config.seed, Stream.CODE))
         decoder = choice.values["decoder"]
         return code if decoder is None else replace(code, decoder=DECODERS[decoder])
+
+    @cached_property
+    def replicas(self) -> Replicas | None:
+        """What compares the replies of replicas; None where that is not asked for."""
+        if not self._choice("code").values["verify"]:
+            return None
+        try:
+            return Replicas(self.code.B, self.compressor)
+        except ConfigError as error:
+            raise ConfigError(f"code.{error}") from None
 
     @property
     def decoder_name(self) -> str:

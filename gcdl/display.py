@@ -192,6 +192,8 @@ def _report(summary: Mapping[str, Any]) -> Table:
         table.add_row("dropped", f"{summary['foreign_messages']} messages", "damaged, repeated, or not of this run")
     if summary["lost_workers"]:
         table.add_row("lost workers", _ranges(summary["lost_workers"]), "their processes ended")
+    for worker, steps in summary["disagreeing_workers"].items():
+        table.add_row("disagreed", f"worker {worker}", f"in {steps} steps: its reply was not that of its replicas")
     for warning in summary["warnings"]:
         table.add_row("warning", "", Text(warning, "yellow"))
     return table

@@ -15,6 +15,7 @@ from gcdl.errors import TooManyLost, WorkerLost
 from gcdl.messages import Reply, Task, WorkerState
 from gcdl.optimizers import Optimizer
 from gcdl.records import StepRecord
+from gcdl.replicas import Replicas
 from gcdl.states import CompressorStates
 from gcdl.timeline import ReplyTiming, StepTiming
 from gcdl.transport.base import Transport
@@ -35,6 +36,7 @@ class Master:
     wait : when to stop waiting.
     optimizer : owns the (d,) parameters.
     seed : the run's.
+    replicas : compares replies that should be the same, if it is given.
     say : is told whom a step waits for when it waits long.
     """
 
@@ -47,6 +49,7 @@ class Master:
         wait: WaitRule,
         optimizer: Optimizer,
         seed: int,
+        replicas: Replicas | None = None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.transport = transport
@@ -55,10 +58,12 @@ class Master:
         self.wait = wait
         self.optimizer = optimizer
         self.seed = seed
+        self.replicas = replicas
         self.say = say
         self.steps_done = 0
         self.accepted = np.full(code.n, -1, dtype=np.int64)
         self.states = CompressorStates(code.n, codec.state_bytes)
+        self._accused: set[int] = set()
         self._alive = np.ones(code.n, dtype=bool)
         self._gradient = aligned_vector(optimizer.parameters.size)
 
@@ -137,6 +142,7 @@ class Master:
         gathered = _Gathered(self.code.n)
         timed_out = self._gather(step, began, gathered)
         waited = clock()
+        disagreed = self._verify(step, gathered)
 
         used = [gathered.replies[worker] for worker in sorted(gathered.replies)]
         noise = self._noise(used) if self.code.decoder.needs_noise else None
@@ -163,6 +169,7 @@ class Master:
             downlink_bytes=0,
             timed_out=timed_out,
             lost=self.lost,
+            disagreed=disagreed,
             coverage=coverage,
             timing=StepTiming(
                 began, sent, waited, decoded, ended, tuple(gathered.timings[r.worker] for r in used)
@@ -173,6 +180,23 @@ class Master:
     def lost(self) -> list[int]:
         """The ids of the workers that are gone."""
         return [int(worker) for worker in np.flatnonzero(~self._alive)]
+
+    def _verify(self, step: int, gathered: _Gathered) -> list[int]:
+        """Drop replies that are not what their replicas sent; return the workers that are, or may be, at fault."""
+        if self.replicas is None:
+            return []
+        verdict = self.replicas.compare(gathered.replies)
+        for workers, what in (
+            (verdict.outvoted, "outvoted"),
+            (verdict.disputed, "too few to tell which is wrong: all are used"),
+        ):
+            if set(workers) - self._accused:
+                names = ", ".join(map(str, workers))
+                self.say(f"step {step}: the reply of worker {names} is not, to the bit, that of its replicas ({what})")
+                self._accused |= set(workers)
+        for worker in verdict.outvoted:
+            gathered.drop(worker)
+        return sorted({*verdict.outvoted, *verdict.disputed})
 
     def _noise(self, replies: list[Reply]) -> Weights:
         """Return v, (n,): the noise energy of each reply as a share of the signal energy of all; see the MMSE decoder."""
@@ -241,3 +265,8 @@ class _Gathered:
         self.arrived[reply.worker] = True
         self.replies[reply.worker] = reply
         self.timings[reply.worker] = ReplyTiming(reply.worker, now, reply.slept, reply.computed)
+
+    def drop(self, worker: int) -> None:
+        """Treat a worker as if it had not replied."""
+        self.arrived[worker] = False
+        del self.replies[worker]

@@ -57,6 +57,8 @@ class StepRecord:
     """The step ended at [wait] timeout, with fewer replies than the rule asks for."""
     lost: list[int]
     """Ids of all workers lost so far."""
+    disagreed: list[int]
+    """Ids of workers whose replies were not those of their replicas; see gcdl.replicas."""
     coverage: Weights
     """(k,): a B, the weight each shard entered with; 1 is right."""
     timing: StepTiming
@@ -95,6 +97,8 @@ class Summary:
     timed_out_steps: int
     foreign_messages: int
     lost_workers: list[int]
+    disagreeing_workers: dict[str, int]
+    """In how many steps which worker's reply was not that of its replicas; only if [code] verify is on."""
     model_sha256: str
     parameters: int
     workers: int
@@ -124,6 +128,7 @@ class Totals:
     uplink_bytes: int = 0
     downlink_bytes: int = 0
     lost: list[int] = field(default_factory=list)
+    disagreed: dict[str, int] = field(default_factory=dict)
     coverage: Weights | float = 0.0
     """(k,): sum over the steps of the weight each shard entered with."""
 
@@ -137,6 +142,8 @@ class Totals:
         self.uplink_bytes += record.uplink_bytes
         self.downlink_bytes += record.downlink_bytes
         self.lost = record.lost
+        for worker in map(str, record.disagreed):
+            self.disagreed[worker] = self.disagreed.get(worker, 0) + 1
         self.coverage = self.coverage + record.coverage
         self.extra_seconds += _extra_seconds(record, delays)
 

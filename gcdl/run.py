@@ -269,6 +269,7 @@ def _conduct(
         wait=experiment.wait,
         optimizer=optimizer,
         seed=config.seed,
+        replicas=experiment.replicas,
         say=watcher.say if hosts is not None else lambda line: None,  # virtual seconds keep nobody waiting
     )
     progress = _Progress.after(start.checkpoint, began, transport)
@@ -324,6 +325,7 @@ def _conduct(
             timed_out_steps=totals.timed_out,
             foreign_messages=so_far["foreign_messages"],
             lost_workers=totals.lost,
+            disagreeing_workers=totals.disagreed,
             model_sha256=model_sha256(optimizer.parameters),
             parameters=layout.size,
             workers=experiment.n,

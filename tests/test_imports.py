@@ -23,7 +23,7 @@ LAYERS: list[tuple[set[str], bool]] = [
     ({"gcdl.config"}, False),
     ({"gcdl.schema"}, False),
     ({"gcdl.master", "gcdl.transport.mpi", "gcdl.transport.serve", "gcdl.transport.simulated"}, False),
-    ({"gcdl.worker", "gcdl.transport.downlink", "gcdl.transport.strike", "gcdl.states"}, False),
+    ({"gcdl.worker", "gcdl.transport.downlink", "gcdl.transport.strike", "gcdl.states", "gcdl.replicas"}, False),
     ({"gcdl.transport.job"}, False),
     ({"gcdl.wait", "gcdl.transport.base"}, False),
     (

@@ -50,6 +50,7 @@ def record(step=0, **changes):
         downlink_bytes=3000,
         timed_out=False,
         lost=[],
+        disagreed=[],
         coverage=np.ones(3),
         timing=timing(ReplyTiming(0, 11.0, 0.0, 0.4), ReplyTiming(2, 12.0, 0.5, 0.6)),
     )
@@ -73,6 +74,7 @@ def summary(**changes):
         timed_out_steps=0,
         foreign_messages=0,
         lost_workers=[3],
+        disagreeing_workers={},
         model_sha256="ab",
         parameters=7,
         workers=8,
