@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 import traceback
@@ -18,6 +19,7 @@ from gcdl import launcher
 from gcdl.config import Config, Experiment, load
 from gcdl.display import Display
 from gcdl.errors import GcdlError, MasterGone, UsageError, WorkerError
+from gcdl.lifeline import birth, end_soon, when_gone
 from gcdl.records import STEPS, StepRecord, check_unused
 from gcdl.start import Start
 from gcdl.start import resume as find_start
@@ -98,6 +100,9 @@ def train(
 ) -> None:
     """Be one rank of a run: mpirun -n 9 gcdl train CONFIG (rank 0 is the master, n = ranks - 1)."""
     job = _join()
+    if control is not None:
+        # Killed, it can't end the ranks: the master then writes a checkpoint, and everyone ends.
+        when_gone(*_launcher(control), lambda: end_soon(20.0, interrupt=job.rank == 0))
     if job.rank > 0:
         _be_worker(job)
     if control is not None:
@@ -116,6 +121,9 @@ def train(
         code = _tell(error)
     if control is not None:
         _write(control / launcher.EXIT_CODE, str(code))
+        pid, born = _launcher(control)
+        if birth(pid) != born:
+            shutil.rmtree(control, ignore_errors=True)
         code = 0  # the launcher has the verdict; to mpirun a failure would be a reason to say more
     job.end(code)
 
@@ -254,6 +262,12 @@ def _be_worker(job: Job) -> NoReturn:
         traceback.print_exc()
         job.abandon()
     job.end(0)
+
+
+def _launcher(control: Path) -> tuple[int, int]:
+    """Return the launcher's process id, and when it started."""
+    pid, born = (control / launcher.LAUNCHER).read_text().split()
+    return int(pid), int(born)
 
 
 def _start(config: Path | None, overrides: list[str], out: Path | None, resume: bool) -> Start:

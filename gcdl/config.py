@@ -67,6 +67,8 @@ class RunOptions(Table):
     """Steps between checkpoints; 0: only at the end."""
     keep: Count = 2
     """Checkpoints kept, the newest ones."""
+    restart: Natural = 0
+    """``gcdl run``: how often to start again from the last checkpoint when too many workers are lost, or the master is."""
     checksums: bool = False
     """Replies and tasks carry a CRC-32 of their bodies, and are dropped if it is wrong."""
     threads: Count = 1

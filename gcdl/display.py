@@ -38,6 +38,8 @@ class Display:
 
     def begin(self, steps: int, workers: int, folder: Path) -> None:
         """Show that a run of so many steps and workers starts, which writes to ``folder``."""
+        if self._view is not None:
+            self._view.end()
         self._view = (_Live if self.console.is_terminal else _Plain)(self.console, self.name, steps, workers, folder)
 
     def step(self, line: Mapping[str, Any]) -> None:
@@ -191,7 +193,8 @@ def _report(summary: Mapping[str, Any]) -> Table:
     if summary["foreign_messages"]:
         table.add_row("dropped", f"{summary['foreign_messages']} messages", "damaged, repeated, or not of this run")
     if summary["lost_workers"]:
-        table.add_row("lost workers", _ranges(summary["lost_workers"]), "their processes ended")
+        more = f"their processes ended; {summary['losses_left']} more might have gone"
+        table.add_row("lost workers", _ranges(summary["lost_workers"]), more)
     for worker, steps in summary["disagreeing_workers"].items():
         table.add_row("disagreed", f"worker {worker}", f"in {steps} steps: its reply was not that of its replicas")
     for warning in summary["warnings"]:

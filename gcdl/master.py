@@ -181,6 +181,11 @@ class Master:
         """The ids of the workers that are gone."""
         return [int(worker) for worker in np.flatnonzero(~self._alive)]
 
+    @property
+    def losses_left(self) -> int:
+        """How many more workers may be lost, whoever they are."""
+        return self.wait.losses_left(self._alive)
+
     def _verify(self, step: int, gathered: _Gathered) -> list[int]:
         """Drop replies that are not what their replicas sent; return the workers that are, or may be, at fault."""
         if self.replicas is None:
@@ -246,6 +251,7 @@ class Master:
                 f"step {step}: {lost}; the {int(self._alive.sum())} workers left are too few for the wait rule "
                 f"(lost: {', '.join(map(str, self.lost))})"
             ) from lost
+        self.say(f"step {step}: {lost}; the run goes on, {self.losses_left} more may go")
 
 
 class _Gathered:

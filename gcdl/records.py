@@ -97,6 +97,8 @@ class Summary:
     timed_out_steps: int
     foreign_messages: int
     lost_workers: list[int]
+    losses_left: int
+    """How many more workers could have been lost, whoever they are."""
     disagreeing_workers: dict[str, int]
     """In how many steps which worker's reply was not that of its replicas; only if [code] verify is on."""
     model_sha256: str

@@ -6,6 +6,7 @@ clock; both ways lead to :func:`_conduct`, the only place where a run's records 
 
 from __future__ import annotations
 
+import platform
 import secrets
 import signal
 import sys
@@ -24,6 +25,7 @@ from gcdl.checkpoint import FOLDER, Checkpoint
 from gcdl.config import Config, Experiment, parse
 from gcdl.errors import GcdlError, TooManyLost, UsageError, WorkerLost
 from gcdl.keeper import Keeper
+from gcdl.lifeline import end_soon, this_process, when_gone
 from gcdl.master import Master
 from gcdl.messages import HEADER_BYTES, TaskFormat
 from gcdl.problems import Evaluation, Evaluator, Samples
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 _COLLECTIVE_SECONDS = 120.0
 _SECONDS_AFTER_SIGTERM = 10
+_SECONDS_AFTER_MASTER = 10.0
 
 
 class Watcher(Protocol):
@@ -133,11 +136,13 @@ def be_master(job: Job, read: Callable[[], Start], watcher: Watcher, began: floa
         start.check(experiment)
         evaluator = experiment.problem.evaluator()
         rows = [[part.tolist() for part in _row(experiment, worker)] for worker in range(experiment.n)]
-        shared = {"run": run, "config": experiment.config.toml(), "rows": rows, "since": start.since}
+        shared = {"run": run, "master": this_process(), "config": experiment.config.toml(), "rows": rows, "since": start.since}
     except Exception:
         job.broadcast({"run": None}, _COLLECTIVE_SECONDS)
         raise
     job.broadcast(shared, _COLLECTIVE_SECONDS)
+    if not job.survives:
+        watcher.say("no fault tolerance under this launcher: a killed worker ends the job (mpirun --with-ft ulfm has it)")
     stop = StopRequest()
     transport = MpiTransport(job, run=run, interrupted=stop, say=watcher.say)
     try:
@@ -172,6 +177,10 @@ def be_worker(job: Job) -> None:
     if shared["run"] is None:
         return
     worker = job.rank - 1
+    master = shared["master"]
+    if master["host"] == platform.node():
+        # The regular way is to find out from MPI; this is for a worker in the middle of a long pass.
+        when_gone(master["pid"], master["born"], lambda: end_soon(_SECONDS_AFTER_MASTER))
 
     config = parse(shared["config"])
 
@@ -325,6 +334,7 @@ def _conduct(
             timed_out_steps=totals.timed_out,
             foreign_messages=so_far["foreign_messages"],
             lost_workers=totals.lost,
+            losses_left=master.losses_left,
             disagreeing_workers=totals.disagreed,
             model_sha256=model_sha256(optimizer.parameters),
             parameters=layout.size,

@@ -32,7 +32,7 @@ LAYERS: list[tuple[set[str], bool]] = [
         False,
     ),
     ({"gcdl.journal"}, False),
-    ({"gcdl.types", "gcdl.errors", "gcdl.timeline"}, False),
+    ({"gcdl.types", "gcdl.errors", "gcdl.timeline", "gcdl.lifeline"}, False),
 ]  # fmt: skip
 PACKAGES = {"gcdl.codes", "gcdl.compressors", "gcdl.stragglers", "gcdl.problems"}
 TORCH = {"gcdl.problems.models", "gcdl.problems.flat"}  # the only modules that import torch when they are imported

@@ -71,6 +71,11 @@ class Job:
         return int(self.comm.rank)
 
     @property
+    def survives(self) -> bool:
+        """Whether the launcher and MPI let the other ranks go on when one is killed (ULFM, by ``mpirun --with-ft ulfm``)."""
+        return os.environ.get("OMPI_MCA_mpi_ft_enable", "0").lower() in ("1", "true", "yes")  # noqa: SIM112
+
+    @property
     def workers(self) -> int:
         """The number of workers, n."""
         return int(self.comm.size) - 1

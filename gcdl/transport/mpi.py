@@ -16,13 +16,18 @@ it computes at lies in one while the next one lands in the other.
 
 from __future__ import annotations
 
+import os
+import platform
+import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from mpi4py import MPI
 
 from gcdl.errors import Interrupted, MessageError, TooManyLost, WorkerError, WorkerLost
+from gcdl.lifeline import birth
 from gcdl.messages import (
     HEADER_BYTES,
     Header,
@@ -62,6 +67,8 @@ class _Peer:
     gone: bool = False
     host: str = "?"
     pid: int = 0
+    born: int = 0
+    """When its process started; see gcdl.lifeline."""
 
     @property
     def name(self) -> str:
@@ -189,6 +196,8 @@ class MpiTransport:
             self._job.damaged = True
             names = "; ".join(self._peers[worker].name for worker in self.abandoned)
             self._say(f"not waiting any longer for workers that have not stopped: {names}")
+            for worker in self.abandoned:
+                self._end(self._peers[worker])
         for worker, reported in self._reported_bytes.items():
             if reported != self._received_bytes[worker]:
                 self._say(
@@ -196,6 +205,12 @@ class MpiTransport:
                     f"of which {self._received_bytes[worker]} arrived"
                 )
         return dropped
+
+    def _end(self, peer: _Peer) -> None:
+        """Kill a worker of this machine that does not stop; elsewhere, or where that would look like a failure, let it be."""
+        if self._job.survives and peer.host == platform.node() and peer.born and birth(peer.pid) == peer.born:
+            with suppress(OSError):
+                os.kill(peer.pid, signal.SIGKILL)
 
     # -- start-up
 
@@ -293,7 +308,7 @@ class MpiTransport:
         body = read_json(header, peer.inbox)
         if header.kind is Kind.READY:
             peer.ready = True
-            peer.host, peer.pid = str(body.get("host")), int(body.get("pid", 0))
+            peer.host, peer.pid, peer.born = str(body["host"]), int(body["pid"]), int(body["born"])
             peer.inbox = aligned_buffer(max(self._reply_bytes, HEADER_BYTES + self._state_bytes, CONTROL_BYTES))
         elif header.kind is Kind.BYE:
             self._reported_bytes[peer.worker] = int(body["uplink_bytes"])

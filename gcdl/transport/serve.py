@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 import traceback
@@ -11,6 +10,7 @@ from collections.abc import Callable
 from mpi4py import MPI
 
 from gcdl.errors import GcdlError, MasterGone, MessageError, WorkerError
+from gcdl.lifeline import this_process
 from gcdl.messages import HEADER_BYTES, Header, Kind, Reply, Task, TaskFormat, with_json
 from gcdl.stragglers import flip_bits
 from gcdl.transport.job import CONTROL_BYTES, TAG, Backoff, Job
@@ -102,7 +102,7 @@ def serve(job: Job, *, run: int, master_timeout: float, prepare: Callable[[], Wo
             worker = prepare()
             task_format = TaskFormat(job.workers, worker.layout.size)
             inbox.open(max(task_format.nbytes, HEADER_BYTES + worker.state_bytes))
-            outbox.send(with_json(Kind.READY, run, me, {"host": platform.node(), "pid": os.getpid()}))
+            outbox.send(with_json(Kind.READY, run, me, this_process()))
             while True:
                 header, buffer = _next(inbox, outbox, master_timeout)
                 if header.kind is Kind.STOP:

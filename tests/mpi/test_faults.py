@@ -109,3 +109,54 @@ def test_injected_faults_strike_real_processes_and_the_model_is_that_of_the_undi
     assert any(used[1][9:])
     assert not used[0][25]
     assert disturbed.summary["final_train_loss"] == pytest.approx(undisturbed.summary["final_train_loss"], rel=1e-4)
+
+
+def test_a_run_that_loses_too_many_workers_starts_again_with_all_of_them(start):
+    events = 'stragglers.events=[{fault = "kill", worker = 0, step = 15}, {fault = "kill", worker = 3, step = 17}]'
+    job = start("run", "run.restart=1", events)
+    ended = job.end()
+    undisturbed = start("simulate").end()
+    assert ended.code == 0, ended.output
+    assert "worker 0 (rank 1) is lost" in ended.output
+    assert "0 more may go" in ended.output
+    assert "restart 1 of 1" in ended.output
+    assert [line["step"] for line in ended.steps] == list(range(30))
+    assert ended.summary["resumed"] == 1
+    assert ended.summary["lost_workers"] == []
+    assert ended.summary["losses_left"] == 1
+    assert ended.summary["final_train_loss"] == pytest.approx(undisturbed.summary["final_train_loss"], rel=1e-4)
+
+
+def test_the_ranks_do_not_outlive_a_killed_launcher_and_leave_a_checkpoint(start):
+    job = start("run", "steps=1000000", "run.checkpoint_every=0", "run.eval_every=0")
+    job.until_step(5)
+    os.kill(job.process.pid, signal.SIGKILL)
+    ended = job.end(20.0)
+    assert len(list((ended.folder / "checkpoint").glob("step-*.npz"))) == 1
+
+
+LONG = """
+import time
+from gcdl.problems import linear_regression
+original = linear_regression._CodedGradient.compute
+def compute(self, parameters, step, out):
+    from mpi4py import MPI
+    if step >= 3 and MPI.COMM_WORLD.rank == 2:
+        time.sleep(300.0)
+    return (yield from original(self, parameters, step, out))
+linear_regression._CodedGradient.compute = compute
+from gcdl.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["stopped", "master killed"])
+def test_a_worker_in_a_long_pass_does_not_outlive_the_run(start, killed):
+    job = start("train", "steps=30" if not killed else "steps=1000000", script=LONG, survive=True)
+    if killed:
+        job.until_step(20)
+        os.kill(job.pid(0), signal.SIGKILL)
+    ended = job.end(40.0)
+    if not killed:
+        assert ended.summary["steps"] == 30
+        assert any("not waiting any longer" in line for line in ended.output.splitlines())
