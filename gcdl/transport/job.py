@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NoReturn
 
 import mpi4py
@@ -26,6 +27,20 @@ CONTROL_BYTES = 1 << 16
 """The largest message that is no task and no reply: room for a traceback."""
 SHUTDOWN_SECONDS = 5.0
 """How long one side waits for the other when the job ends."""
+
+
+def remove_segments() -> None:
+    """Remove this job's files in shared memory: MPI does so in Finalize, which a damaged job has to leave out.
+
+    All that this process maps: its own, and those of the ranks it talked to, killed ones among them.
+    """
+    with suppress(OSError):
+        mapped = {
+            line.split(maxsplit=5)[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "_segment." in line
+        }
+        for path in mapped:
+            if path.startswith("/dev/shm/"):
+                Path(path).unlink(missing_ok=True)
 
 
 class Backoff:
@@ -112,6 +127,7 @@ class Job:
             with suppress(MPI.Exception, MasterGone):
                 self._complete(request, SHUTDOWN_SECONDS)
         if self.damaged:
+            remove_segments()
             os._exit(code)
         MPI.Finalize()
         sys.exit(code)  # not os._exit: MPICH takes leave of its launcher only when the process ends in the regular way
@@ -120,6 +136,7 @@ class Job:
         """Leave as one does who has lost the others: by a signal, the only way an MPI job is sure to notice."""
         sys.stdout.flush()
         sys.stderr.flush()
+        remove_segments()
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError("unreachable")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -37,6 +38,8 @@ checkpoint_every = 10
 """
 """Small, and without torch on the workers: a job of 5 ranks is up in three seconds."""
 
+SHARED = Path("/dev/shm")
+
 
 @dataclass
 class Ended:
@@ -65,6 +68,7 @@ class Job:
 
     def __init__(self, command: list[str], folder: Path, number: int) -> None:
         self.folder = folder
+        self._shared = set(SHARED.iterdir())
         self._log = (folder.parent / f"job{number}.log").open("w+")
         self.process = subprocess.Popen(
             command, cwd=folder.parent, env=environment(), stdout=self._log, stderr=subprocess.STDOUT,
@@ -104,17 +108,29 @@ class Job:
                 found.append(int(entry.name))
         return found
 
+    def leftovers(self) -> set[Path]:
+        """Return what lies in shared memory since this job began and is used by no process: other jobs may run beside."""
+        new = set(SHARED.iterdir()) - self._shared
+        if not new:
+            return new
+        used = ""
+        for maps in Path("/proc").glob("[0-9]*/maps"):
+            with contextlib.suppress(OSError):
+                used += maps.read_text()
+        return {path for path in new if path.exists() and str(path) not in used}
+
     def log(self) -> str:
         self._log.flush()
         return Path(self._log.name).read_text()
 
     def end(self, seconds: float = 90.0) -> Ended:
-        """Wait for the end and check that no process is left."""
+        """Wait for the end and check that no process is left, and nothing in shared memory."""
         code = self.process.wait(seconds)
         end = time.monotonic() + 10.0
         while self.ranks() and time.monotonic() < end:
             time.sleep(0.05)
         assert not self.ranks(), f"processes left behind\n{self.log()}"
+        assert not self.leftovers(), self.leftovers()
         return Ended(code, self.log(), self.folder)
 
     def cleanup(self) -> None:
