@@ -67,6 +67,8 @@ class RunOptions(Table):
     """Steps between checkpoints; 0: only at the end."""
     keep: Count = 2
     """Checkpoints kept, the newest ones."""
+    spares: Natural = 0
+    """Ranks beyond the workers', each to take the place of a lost one. ranks = 1 + workers + spares."""
     restart: Natural = 0
     """``gcdl run``: how often to start again from the last checkpoint when too many workers are lost, or the master is."""
     checksums: bool = False
@@ -113,9 +115,10 @@ class Config:
         ConfigError : the config itself says another n.
         """
         if self.workers is not None and self.workers != n:
+            count = "ranks - 1 - spares" if self.run.spares else "ranks - 1"
             raise ConfigError(
-                f"workers: the config says {self.workers}, but there are {n} (ranks - 1); "
-                f"start {self.workers + 1} ranks, or leave workers out"
+                f"workers: the config says {self.workers}, but there are {n} ({count}); "
+                f"start {1 + self.workers + self.run.spares} ranks, or leave workers out"
             )
         problem = self.choices["problem"]
         if problem.values["shards"] is None:

@@ -37,7 +37,7 @@ _END_SECONDS = 5.0
 
 
 def launch(config: Config, arguments: Sequence[str], out: Path, display: Display) -> int:
-    """Run ``gcdl train`` with these arguments on n + 1 ranks; return the run's exit code.
+    """Run ``gcdl train`` with these arguments on 1 + n + spares ranks; return the run's exit code.
 
     A run that loses too many workers, or its master, is started again up to [run] restart times, with a full crew, from its
     last checkpoint.
@@ -63,7 +63,7 @@ def _launch(config: Config, arguments: Sequence[str], out: Path, display: Displa
     with tempfile.TemporaryDirectory(prefix="gcdl-") as control:
         (Path(control) / BEGAN).write_text(repr(time.time()))
         command = [
-            *mpirun(config.workers + 1),
+            *mpirun(1 + config.workers + config.run.spares),
             sys.executable, "-m", "gcdl", "train", *arguments, "--out", str(out), "--control", control,
         ]  # fmt: skip
         (Path(control) / LAUNCHER).write_text(f"{os.getpid()} {birth(os.getpid())}")

@@ -12,7 +12,7 @@ import numpy as np
 from gcdl.codes import GradientCode, noise_gain
 from gcdl.compressors import Codec, Draw, Message
 from gcdl.errors import TooManyLost, WorkerLost
-from gcdl.messages import Reply, Task, WorkerState
+from gcdl.messages import Joined, Reply, Task, WorkerState
 from gcdl.optimizers import Optimizer
 from gcdl.records import StepRecord
 from gcdl.replicas import Replicas
@@ -65,6 +65,9 @@ class Master:
         self.states = CompressorStates(code.n, codec.state_bytes)
         self._accused: set[int] = set()
         self._alive = np.ones(code.n, dtype=bool)
+        self._coming = np.zeros(code.n, dtype=bool)
+        """Lost, and about to be replaced."""
+        self.replaced: list[int] = []
         self._gradient = aligned_vector(optimizer.parameters.size)
 
     def run(self, steps: int) -> Iterator[StepRecord]:
@@ -125,6 +128,8 @@ class Master:
                 continue
             if received is None:
                 break
+            if isinstance(received, Joined):
+                continue
             if isinstance(received, WorkerState):
                 self.states.take(received)
                 until = self.transport.now() + _COLLECT_SECONDS
@@ -140,7 +145,7 @@ class Master:
             self.transport.send(int(worker), task)
         sent = clock()
         gathered = _Gathered(self.code.n)
-        timed_out = self._gather(step, began, gathered)
+        timed_out = self._gather(task, began, gathered)
         waited = clock()
         disagreed = self._verify(step, gathered)
 
@@ -186,6 +191,15 @@ class Master:
         """How many more workers may be lost, whoever they are."""
         return self.wait.losses_left(self._alive)
 
+    def _welcome(self, joined: Joined, step: int) -> None:
+        """Go on with a spare in a lost worker's place; nothing of what that one left unsent is known."""
+        self._alive[joined.worker] = True
+        self._coming[joined.worker] = False
+        self.accepted[joined.worker] = -1
+        self.states.forget(joined.worker)
+        self.replaced.append(joined.worker)
+        self.say(f"step {step}: {joined.name} has taken the lost one's place")
+
     def _verify(self, step: int, gathered: _Gathered) -> list[int]:
         """Drop replies that are not what their replicas sent; return the workers that are, or may be, at fault."""
         if self.replicas is None:
@@ -212,12 +226,13 @@ class Master:
             total += signal
         return v / total if total > 0.0 else v * 0.0
 
-    def _gather(self, step: int, began: float, gathered: _Gathered) -> bool:
-        """Collect replies to ``step`` until the wait rule is met; return whether it timed out instead."""
+    def _gather(self, task: Task, began: float, gathered: _Gathered) -> bool:
+        """Collect replies to ``task`` until the wait rule is met; return whether it timed out instead."""
+        step = task.step
         arrived = gathered.arrived
         next_news = began + _NEWS_SECONDS
         while True:
-            expected = self._alive & ~arrived
+            expected = (self._alive | self._coming) & ~arrived
             if arrived.any() and (not expected.any() or self.wait.enough(arrived)):
                 return False
             patience = self.wait.patience if arrived.any() else self.wait.timeout
@@ -229,6 +244,10 @@ class Master:
                 continue
             if isinstance(received, WorkerState):
                 self.states.take(received)
+                continue
+            if isinstance(received, Joined):
+                self._welcome(received, step)
+                self.transport.send(received.worker, task)
                 continue
             if received is None:
                 missing = ", ".join(str(worker) for worker in np.flatnonzero(expected))
@@ -246,7 +265,11 @@ class Master:
     def _without(self, lost: WorkerLost, step: int) -> None:
         """Go on without a worker, or raise TooManyLost."""
         self._alive[lost.worker] = False
-        if not self.wait.feasible(self._alive):
+        self._coming[lost.worker] = lost.replaced
+        if lost.replaced:
+            self.say(f"step {step}: {lost}; a spare takes its place")
+            return
+        if not self.wait.feasible(self._alive | self._coming):
             raise TooManyLost(
                 f"step {step}: {lost}; the {int(self._alive.sum())} workers left are too few for the wait rule "
                 f"(lost: {', '.join(map(str, self.lost))})"

@@ -70,6 +70,8 @@ class Kind(IntEnum):
     """Worker: its compressor's state as of the header's step."""
     LOAD = 11
     """Master: begin with this state of your compressor."""
+    ADOPT = 12
+    """Master, to a spare rank: be ``worker`` from now on; ``step`` is the next to come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,14 @@ class WorkerState:
     worker: int
     accepted: int
     saved: Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A spare rank has taken a lost worker's place, and has loaded its data."""
+
+    worker: int
+    name: str
 
 
 class TaskFormat:

@@ -97,6 +97,8 @@ class Summary:
     timed_out_steps: int
     foreign_messages: int
     lost_workers: list[int]
+    replaced_workers: list[int]
+    """Workers whose place a spare took, in the order of it; of a resumed run: in its last part."""
     losses_left: int
     """How many more workers could have been lost, whoever they are."""
     disagreeing_workers: dict[str, int]

@@ -132,11 +132,21 @@ def be_master(job: Job, read: Callable[[], Start], watcher: Watcher, began: floa
     try:
         # What can be wrong is found before any rank imports torch.
         start = read()
-        experiment = Experiment.of(start.config, job.workers).check()
+        spares = start.config.run.spares
+        if job.workers <= spares:
+            raise UsageError(f"run.spares: {spares} spares need {spares + 2} ranks at least; there are {job.workers + 1}")
+        experiment = Experiment.of(start.config, job.workers - spares).check()
         start.check(experiment)
         evaluator = experiment.problem.evaluator()
         rows = [[part.tolist() for part in _row(experiment, worker)] for worker in range(experiment.n)]
-        shared = {"run": run, "master": this_process(), "config": experiment.config.toml(), "rows": rows, "since": start.since}
+        shared = {
+            "run": run,
+            "master": this_process(),
+            "config": experiment.config.toml(),
+            "rows": rows,
+            "since": start.since,
+            "n": experiment.n,
+        }
     except Exception:
         job.broadcast({"run": None}, _COLLECTIVE_SECONDS)
         raise
@@ -144,7 +154,7 @@ def be_master(job: Job, read: Callable[[], Start], watcher: Watcher, began: floa
     if not job.survives:
         watcher.say("no fault tolerance under this launcher: a killed worker ends the job (mpirun --with-ft ulfm has it)")
     stop = StopRequest()
-    transport = MpiTransport(job, run=run, interrupted=stop, say=watcher.say)
+    transport = MpiTransport(job, run=run, interrupted=stop, say=watcher.say, spares=spares)
     try:
         with stop.listening():
             layout = experiment.problem.layout()
@@ -176,22 +186,31 @@ def be_worker(job: Job) -> None:
     shared = job.broadcast(None, _COLLECTIVE_SECONDS)
     if shared["run"] is None:
         return
-    worker = job.rank - 1
     master = shared["master"]
     if master["host"] == platform.node():
         # The regular way is to find out from MPI; this is for a worker in the middle of a long pass.
         when_gone(master["pid"], master["born"], lambda: end_soon(_SECONDS_AFTER_MASTER))
 
-    config = parse(shared["config"])
+    config, n = parse(shared["config"]), int(shared["n"])
+    experiment = Experiment.of(config, n)
+    if job.rank > n:
+        experiment.problem.layout()  # a spare loads what takes long before it is needed
 
-    def prepare() -> Worker:
-        experiment = Experiment.of(config, job.workers)
+    def prepare(worker: int, since: int) -> Worker:
         shards, weights = (np.array(part) for part in shared["rows"][worker])
-        built = _worker(experiment, worker, shards, weights, experiment.problem.load(shards), shared["since"])
+        samples = experiment.problem.load(shards)
+        built = _worker(experiment, worker, shards, weights, samples, max(since, shared["since"]))
         _limit_threads(experiment)
         return built
 
-    serve(job, run=shared["run"], master_timeout=config.run.master_timeout, prepare=prepare, checksums=config.run.checksums)
+    serve(
+        job,
+        run=shared["run"],
+        n=n,
+        master_timeout=config.run.master_timeout,
+        prepare=prepare,
+        checksums=config.run.checksums,
+    )
 
 
 def _stop_soon(number: int, frame: object) -> None:
@@ -334,6 +353,7 @@ def _conduct(
             timed_out_steps=totals.timed_out,
             foreign_messages=so_far["foreign_messages"],
             lost_workers=totals.lost,
+            replaced_workers=master.replaced,
             losses_left=master.losses_left,
             disagreeing_workers=totals.disagreed,
             model_sha256=model_sha256(optimizer.parameters),

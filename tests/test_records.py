@@ -74,6 +74,7 @@ def summary(**changes):
         timed_out_steps=0,
         foreign_messages=0,
         lost_workers=[3],
+        replaced_workers=[],
         losses_left=0,
         disagreeing_workers={},
         model_sha256="ab",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from gcdl.messages import Reply, Task, WorkerState
+from gcdl.messages import Joined, Reply, Task, WorkerState
 
 
 @dataclass(slots=True)
@@ -47,8 +47,8 @@ class Transport(Protocol):
         """
         ...
 
-    def receive(self, until: float) -> Reply | WorkerState | None:
-        """Return the next reply or state, or None when the clock has reached ``until``.
+    def receive(self, until: float) -> Reply | WorkerState | Joined | None:
+        """Return the next reply, state, or worker that takes a lost one's place, or None when the clock has reached ``until``.
 
         The reply to a worker's newest task stays valid until that worker is sent another; anything else until the next call.
 

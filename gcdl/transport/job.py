@@ -92,7 +92,7 @@ class Job:
 
     @property
     def workers(self) -> int:
-        """The number of workers, n."""
+        """The number of ranks beside the master: workers and spares."""
         return int(self.comm.size) - 1
 
     def broadcast(self, message: dict[str, Any] | None, seconds: float) -> dict[str, Any]:
@@ -110,19 +110,19 @@ class Job:
         received: dict[str, Any] = json.loads(body.tobytes())
         return received
 
-    def say_farewell_to(self, workers: list[int], run: int) -> None:
-        """Note which workers wait for the master's END when the job ends."""
-        self._farewell, self._run = workers, run
+    def say_farewell_to(self, ranks: list[int], run: int) -> None:
+        """Note which ranks wait for the master's END when the job ends."""
+        self._farewell, self._run = ranks, run
 
     def end(self, code: int) -> NoReturn:
         """Leave MPI, and the process, with an exit code."""
         sys.stdout.flush()
         sys.stderr.flush()
         sends = []
-        for worker in self._farewell:
+        for rank in self._farewell:
             message = bare(Kind.END, self._run, step=int(self.damaged))
             with suppress(MPI.Exception):
-                sends.append((self.comm.Isend([message, MPI.BYTE], dest=worker + 1, tag=TAG), message))
+                sends.append((self.comm.Isend([message, MPI.BYTE], dest=rank, tag=TAG), message))
         for request, _ in sends:
             with suppress(MPI.Exception, MasterGone):
                 self._complete(request, SHUTDOWN_SECONDS)

@@ -31,6 +31,7 @@ from gcdl.lifeline import birth
 from gcdl.messages import (
     HEADER_BYTES,
     Header,
+    Joined,
     Kind,
     Reply,
     Task,
@@ -73,7 +74,7 @@ class _Peer:
     @property
     def name(self) -> str:
         """How messages to the user call it."""
-        return f"worker {self.worker} (rank {self.worker + 1}, host {self.host})"
+        return f"worker {self.worker} (rank {self.lane.rank}, host {self.host})"
 
 
 class MpiTransport:
@@ -85,6 +86,7 @@ class MpiTransport:
     run : the run's id, in every message.
     interrupted : asked while waiting; true raises Interrupted.
     say : takes a line for the user.
+    spares : ranks beyond the workers', each to take the place of a lost one.
     """
 
     def __init__(
@@ -94,8 +96,9 @@ class MpiTransport:
         run: int,
         interrupted: Callable[[], bool],
         say: Callable[[str], None],
+        spares: int = 0,
     ) -> None:
-        self.n = job.workers
+        self.n = job.workers - spares
         self.traffic = Traffic()
         self.abandoned: list[int] = []
         """Workers that had not stopped when :meth:`close` gave up waiting."""
@@ -109,13 +112,16 @@ class MpiTransport:
         self._say = say
         self._status = MPI.Status()
         self._reported_bytes: dict[int, int] = {}
-        self._received_bytes = [0] * self.n
+        self._received_bytes = [0] * job.workers
         self._losses: list[WorkerLost] = []
         """To be raised by the next :meth:`receive`."""
         self._next = 0
         self._closed = False
-        self._peers = [_Peer(i, aligned_buffer(CONTROL_BYTES), Lane(rank=i + 1)) for i in range(self.n)]
-        for peer in self._peers:
+        everyone = [_Peer(i, aligned_buffer(CONTROL_BYTES), Lane(rank=i + 1)) for i in range(job.workers)]
+        self._peers, self._spares = everyone[: self.n], everyone[self.n :]
+        self._dead: list[_Peer] = []
+        """Those replaced: MPI may still hold their buffers."""
+        for peer in everyone:
             self._post(peer)
 
     # -- the Transport protocol
@@ -143,7 +149,7 @@ class MpiTransport:
         """Ask a worker for its state; see :class:`gcdl.transport.base.Transport`."""
         self._note(self._peers[worker], bare(Kind.SAVE, self._run, worker=worker, step=accepted))
 
-    def receive(self, until: float) -> Reply | WorkerState | None:
+    def receive(self, until: float) -> Reply | WorkerState | Joined | None:
         """Return the next reply; see :class:`gcdl.transport.base.Transport`."""
         backoff = Backoff()
         while True:
@@ -151,6 +157,8 @@ class MpiTransport:
                 raise Interrupted("interrupted")
             if self._losses:
                 raise self._losses.pop(0)
+            for spare in list(self._spares):
+                self._poll(spare)
             for offset in range(self.n):
                 peer = self._peers[(self._next + offset) % self.n]
                 received = self._poll(peer)
@@ -167,7 +175,8 @@ class MpiTransport:
         if self._closed:
             return 0
         self._closed = True
-        for peer in self._peers:
+        everyone = [*self._peers, *self._spares]
+        for peer in everyone:
             if not peer.gone:
                 try:
                     self._downlink.stop(peer.lane)
@@ -179,8 +188,8 @@ class MpiTransport:
         until = time.monotonic() + SHUTDOWN_SECONDS
         dropped = 0
         backoff = Backoff()
-        while not all(peer.gone for peer in self._peers) and time.monotonic() < until:
-            for peer in self._peers:
+        while not all(peer.gone for peer in everyone) and time.monotonic() < until:
+            for peer in everyone:
                 try:
                     received = self._poll(peer)
                 except WorkerError:
@@ -190,20 +199,18 @@ class MpiTransport:
                     self._post(peer)
                     backoff.reset()
             backoff.sleep()
-        self._job.say_farewell_to(sorted(self._reported_bytes), self._run)
-        self.abandoned = [peer.worker for peer in self._peers if not peer.gone]
+        self._job.say_farewell_to([peer.lane.rank for peer in everyone if peer.worker in self._reported_bytes], self._run)
+        left = [peer for peer in everyone if not peer.gone]
+        self.abandoned = [peer.worker for peer in left]
         if self.abandoned:
             self._job.damaged = True
-            names = "; ".join(self._peers[worker].name for worker in self.abandoned)
+            names = "; ".join(peer.name for peer in left)
             self._say(f"not waiting any longer for workers that have not stopped: {names}")
-            for worker in self.abandoned:
-                self._end(self._peers[worker])
+            for peer in left:
+                self._end(peer)
         for worker, reported in self._reported_bytes.items():
             if reported != self._received_bytes[worker]:
-                self._say(
-                    f"{self._peers[worker].name} sent {reported} bytes of replies, "
-                    f"of which {self._received_bytes[worker]} arrived"
-                )
+                self._say(f"worker {worker} sent {reported} bytes of replies, of which {self._received_bytes[worker]} arrived")
         return dropped
 
     def _end(self, peer: _Peer) -> None:
@@ -235,7 +242,12 @@ class MpiTransport:
         began = time.monotonic()
         next_news = began + _NEWS_SECONDS
         while not all(peer.ready for peer in self._peers):
-            self.receive(time.monotonic() + 0.05)
+            try:
+                self.receive(time.monotonic() + 0.05)
+            except WorkerLost as lost:
+                if not lost.replaced:
+                    raise
+                self._say(f"start-up: {lost}; a spare takes its place")
             now = time.monotonic()
             missing = ", ".join(str(peer.worker) for peer in self._peers if not peer.ready)
             if missing and now > began + seconds:
@@ -252,12 +264,12 @@ class MpiTransport:
 
     def _post(self, peer: _Peer) -> None:
         try:
-            peer.receiving = self._comm.Irecv([peer.inbox, MPI.BYTE], source=peer.worker + 1, tag=TAG)
+            peer.receiving = self._comm.Irecv([peer.inbox, MPI.BYTE], source=peer.lane.rank, tag=TAG)
             peer.posted = True
         except MPI.Exception as error:
             self._lost(peer, error)
 
-    def _poll(self, peer: _Peer) -> Reply | WorkerState | None:
+    def _poll(self, peer: _Peer) -> Reply | WorkerState | Joined | None:
         """Move what is on its way to and from a worker; return its reply, or its state, if there is one."""
         if peer.gone:
             return None
@@ -285,7 +297,7 @@ class MpiTransport:
             self._post(peer)
             return None
 
-    def _understand(self, peer: _Peer, header: Header, received: int) -> Reply | WorkerState | None:
+    def _understand(self, peer: _Peer, header: Header, received: int) -> Reply | WorkerState | Joined | None:
         if header.worker != peer.worker:
             raise MessageError(f"a message that says it is from worker {header.worker}")
         if header.kind is Kind.REPLY:
@@ -310,14 +322,16 @@ class MpiTransport:
             peer.ready = True
             peer.host, peer.pid, peer.born = str(body["host"]), int(body["pid"]), int(body["born"])
             peer.inbox = aligned_buffer(max(self._reply_bytes, HEADER_BYTES + self._state_bytes, CONTROL_BYTES))
-        elif header.kind is Kind.BYE:
+            self._post(peer)
+            return Joined(peer.worker, peer.name)
+        if header.kind is Kind.BYE:
             self._reported_bytes[peer.worker] = int(body["uplink_bytes"])
             if body["foreign"]:
                 self.traffic.foreign += int(body["foreign"])
                 self._say(f"{peer.name} dropped {body['foreign']} messages that were not of this run, or damaged")
             peer.gone = True
             return None
-        elif header.kind is Kind.ERROR:
+        if header.kind is Kind.ERROR:
             peer.host = str(body.get("host", peer.host))
             self._post(peer)
             where = peer.name if header.step < 0 else f"{peer.name}, step {header.step}"
@@ -327,8 +341,7 @@ class MpiTransport:
                 traceback=body["traceback"],
                 exit_code=int(body["exit_code"]),
             )
-        else:
-            raise MessageError(f"a {header.kind.name} message from a worker")
+        raise MessageError(f"a {header.kind.name} message from a worker")
         self._post(peer)
         return None
 
@@ -354,5 +367,22 @@ class MpiTransport:
         peer.gone = True
         self._downlink.abandon(peer.lane)
         self._job.damaged = True
+        if peer in self._spares:
+            self._spares.remove(peer)
+            self._say(f"a spare (rank {peer.lane.rank}) is lost ({error})")
+            return
         step = "before the first step" if peer.newest < 0 else f"at step {peer.newest}"
-        self._losses.append(WorkerLost(peer.worker, f"its process (pid {peer.pid} on {peer.host}) ended {step} ({error})"))
+        why = f"its process (pid {peer.pid} on {peer.host}) ended {step} ({error})"
+        replaced = bool(self._spares) and not self._closed
+        self._losses.append(WorkerLost(peer.worker, why, rank=peer.lane.rank, replaced=replaced))
+        if replaced:
+            self._replace(peer)
+
+    def _replace(self, lost: _Peer) -> None:
+        """Tell a spare to take a lost worker's place; it says READY when it has loaded the data."""
+        spare = self._spares.pop(0)
+        spare.worker, spare.newest = lost.worker, lost.newest
+        self._dead.append(lost)
+        self._peers[lost.worker] = spare
+        self._received_bytes[lost.worker] = 0
+        self._note(spare, bare(Kind.ADOPT, self._run, worker=lost.worker, step=lost.newest + 1))

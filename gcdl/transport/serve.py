@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import time
 import traceback
@@ -60,7 +61,7 @@ class _Inbox:
         header, buffer = self._header, self._buffers[self._which]
         self._header = None
         self._which = 1 - self._which
-        if header.kind is not Kind.END:
+        if header.kind not in (Kind.END, Kind.ADOPT):  # what comes then is for nobody, or for a larger inbox
             self._post()
         return header, buffer
 
@@ -83,31 +84,50 @@ class _Outbox:
         return not self._pending
 
 
-def serve(job: Job, *, run: int, master_timeout: float, prepare: Callable[[], Worker], checksums: bool = False) -> None:
+def serve(
+    job: Job,
+    *,
+    run: int,
+    master_timeout: float,
+    prepare: Callable[[int, int], Worker],
+    n: int | None = None,
+    checksums: bool = False,
+) -> None:
     """Be a worker until the master says STOP, and then END; the caller then ends the job.
 
-    An exception of ``prepare`` (which loads the data) or of the work itself is sent home, and ends the whole run from there.
-    With ``checksums`` replies carry one.
+    ``prepare`` loads the data of a worker, who begins at a step: this rank's own at step 0, or, on a rank beyond the ``n``
+    workers, a spare, that of the lost worker whose place it is told to take. An exception of it or of the work itself is
+    sent home, and ends the whole run from there. With ``checksums`` replies carry one.
 
     Raises
     ------
     MasterGone : the master's process is gone, or it has been silent for ``master_timeout`` seconds.
     """
+    n = job.workers if n is None else n
     me = job.rank - 1
     outbox = _Outbox(job.comm)
     inbox = _Inbox(job.comm, run)
     step = -1
     try:
         try:
-            worker = prepare()
-            task_format = TaskFormat(job.workers, worker.layout.size)
-            inbox.open(max(task_format.nbytes, HEADER_BYTES + worker.state_bytes))
-            outbox.send(with_json(Kind.READY, run, me, this_process()))
-            while True:
+            since = 0
+            stopped = False
+            if me >= n:
+                inbox.open(HEADER_BYTES)
+                header, _ = _next(inbox, outbox, math.inf)  # nobody speaks to a spare until it is needed
+                stopped = header.kind is not Kind.ADOPT
+                if not stopped:
+                    me, since, inbox = header.worker, header.step, _Inbox(job.comm, run)
+            if not stopped:
+                worker = prepare(me, since)
+                task_format = TaskFormat(n, worker.layout.size)
+                inbox.open(max(task_format.nbytes, HEADER_BYTES + worker.state_bytes))
+                outbox.send(with_json(Kind.READY, run, me, this_process()))
+            while not stopped:
                 header, buffer = _next(inbox, outbox, master_timeout)
                 if header.kind is Kind.STOP:
-                    break
-                if header.kind is Kind.LOAD:
+                    stopped = True
+                elif header.kind is Kind.LOAD:
                     worker.load(buffer[HEADER_BYTES : HEADER_BYTES + header.body_bytes])
                 elif header.kind is Kind.SAVE:
                     _flush(inbox, outbox, master_timeout)  # the last state must be out before it is overwritten

@@ -36,6 +36,8 @@ class Echo:
     state_bytes = 0
     asleep = {asleep}
     begun = 0
+    def __init__(self, worker, since):
+        pass
     def handle(self, task):
         self.begun += 1
         if task.step in self.asleep:
