@@ -153,7 +153,7 @@ class Master:
         noise = self._noise(used) if self.code.decoder.needs_noise else None
         a = self.code.decoding_vector(gathered.arrived, noise)
         self.codec.decode(
-            [Message(r.payload, float(a[r.worker]), Draw(self.seed, step, r.worker)) for r in used], self._gradient
+            [Message(r.payload, float(a[r.worker]), Draw(self.seed, step, r.worker, self.code.n)) for r in used], self._gradient
         )
         self.code.decoder.finish(self._gradient)
         decoded = clock()

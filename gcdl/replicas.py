@@ -86,7 +86,7 @@ def sends_equal_bits(compressor: Compressor) -> bool:
     payloads = np.empty((2, codec.payload_bytes), dtype=np.uint8)
     for step in range(4):
         for worker, payload in enumerate(payloads):
-            codec.compress(np.linspace(-1.0, 1.0, 256, dtype=np.float32), codec.init(), Draw(0, step, worker), payload)
+            codec.compress(np.linspace(-1.0, 1.0, 256, dtype=np.float32), codec.init(), Draw(0, step, worker, 2), payload)
         if not np.array_equal(payloads[0], payloads[1]):
             return False
     return True

@@ -60,6 +60,7 @@ class Stream(IntEnum):
     MINIBATCH = 5
     DELAYS = 6
     COMPRESSOR = 7
+    DITHER = 8
 
 
 def rng_for(seed: int, stream: Stream, *key: int) -> np.random.Generator:
@@ -67,7 +68,17 @@ def rng_for(seed: int, stream: Stream, *key: int) -> np.random.Generator:
 
     ``key`` holds non-negative integers, e.g. (shard, step). Costs about 15 microseconds.
     """
-    return np.random.Generator(np.random.SFC64(np.random.SeedSequence(seed, spawn_key=(int(stream), *key))))
+    return np.random.Generator(np.random.SFC64(_sequence(seed, stream, key)))
+
+
+def seed_words(seed: int, stream: Stream, *key: int) -> tuple[int, int]:
+    """Return 128 bits that depend on the arguments alone: the key of a counter-based generator."""
+    first, second = _sequence(seed, stream, key).generate_state(2, np.uint64).tolist()
+    return first, second
+
+
+def _sequence(seed: int, stream: Stream, key: tuple[int, ...]) -> np.random.SeedSequence:
+    return np.random.SeedSequence(seed, spawn_key=(int(stream), *key))
 
 
 def aligned_buffer(nbytes: int, alignment: int = 64) -> Buffer:

@@ -122,7 +122,7 @@ class Worker:
             yield Work(shards)
         yield Encode()
         self._check_finite(task.step)
-        draw = Draw(self.seed, task.step, self.worker)
+        draw = Draw(self.seed, task.step, self.worker, self.n)
         self._state = self._codec.compress(self._coded, self._state, draw, self._message[HEADER_BYTES:])
         return Reply(self.worker, task.step, loss, self._message, corrupt=corrupt)
 

@@ -27,7 +27,6 @@ def test_the_config_is_a_config_that_states_every_key_of_its_kinds():
         table = text.split(f"[{name}]")[1].split("\n\n")[0]
         for key in choice.table():
             if (name, key) in {
-                ("compressor", "dither"),
                 ("compressor", "clip"),
                 ("problem", "data"),
                 ("optimizer", "weight_decay"),

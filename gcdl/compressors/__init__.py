@@ -9,15 +9,19 @@ from collections.abc import Callable
 from gcdl.compressors.base import Codec, Compressor, Draw, Message, State
 from gcdl.compressors.error_feedback import ErrorFeedback
 from gcdl.compressors.identity import Identity
+from gcdl.compressors.noisy_sign import NoisySign
 from gcdl.compressors.scaled_sign import ScaledSign
 from gcdl.compressors.sign import Sign
 from gcdl.compressors.stochastic_sign import StochasticSign
+from gcdl.compressors.two_mean import TwoMean
 
 COMPRESSORS: dict[str, Callable[..., Compressor]] = {
     "identity": Identity,
     "sign": Sign,
     "scaled_sign": ScaledSign,
     "stochastic_sign": StochasticSign,
+    "noisy_sign": NoisySign,
+    "two_mean": TwoMean,
 }
 
 __all__ = [
@@ -28,8 +32,10 @@ __all__ = [
     "ErrorFeedback",
     "Identity",
     "Message",
+    "NoisySign",
     "ScaledSign",
     "Sign",
     "State",
     "StochasticSign",
+    "TwoMean",
 ]

@@ -2,7 +2,9 @@
 
 The recipe is small and frozen; the codec holds scratch buffers, allocated once. Whoever calls keeps the state and passes
 it back in, so that a checkpoint can hold it. Payload of all sign compressors: ceil(d/8) bytes of bits in coordinate order
-(``numpy.packbits``), then one float32 scale per tensor where the compressor has scales.
+(``numpy.packbits``), then one or two float32 per tensor, or per block of one, where the compressor has scales.
+
+No codec looks for NaN or infinities, which have no sign to send: the worker does so before it compresses, and raises.
 """
 
 from __future__ import annotations
@@ -11,9 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
-
-from gcdl.types import Buffer, Layout, Stream, Vector, rng_for
+from gcdl.types import Buffer, Layout, Vector
 
 State = Any
 """What a codec wants back the next time; None for the stateless ones."""
@@ -21,15 +21,12 @@ State = Any
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """The key of a message's random numbers: master and worker can both recreate them from it."""
+    """The key of a message's random numbers, those of worker ``worker`` of ``n``: the master can recreate them from it."""
 
     seed: int
     step: int
     worker: int
-
-    def rng(self, block: int) -> np.random.Generator:
-        """Return the generator of one block of coordinates."""
-        return rng_for(self.seed, Stream.COMPRESSOR, self.step, self.worker, block)
+    n: int
 
 
 class Message(NamedTuple):
@@ -55,8 +52,12 @@ class Codec(Protocol):
         """Take in that the last reply used by the master was the one of step ``accepted`` (-1: none yet)."""
         ...
 
-    def compress(self, x: Vector, state: State, draw: Draw, out: Buffer) -> State:
-        """Write Q(x) for x, (d,), into ``out``, (payload_bytes,). May overwrite x. Returns the new state."""
+    def compress(self, x: Vector, state: State, draw: Draw, out: Buffer, plus: Vector | None = None) -> State:
+        """Write Q(x + plus) for x, (d,), into ``out``, (payload_bytes,). Leaves x + plus in x. Returns the new state."""
+        ...
+
+    def remainder(self, x: Vector, payload: Buffer, draw: Draw, into: Vector) -> None:
+        """Overwrite ``into``, (d,), with x - Q(x), the payload being that of x."""
         ...
 
     def decode(self, messages: Sequence[Message], into: Vector) -> None:

@@ -41,14 +41,13 @@ class Residual:
 
 
 class ErrorFeedbackCodec:
-    """The wrapper at work; three d-sized vectors, allocated once."""
+    """The wrapper at work; two d-sized vectors, allocated once."""
 
     def __init__(self, inner: Codec, layout: Layout) -> None:
         self.inner = inner
         self.payload_bytes = inner.payload_bytes
         self.state_bytes = 4 * layout.size + inner.state_bytes
         self._d = layout.size
-        self._sent = np.empty(layout.size, dtype=np.float32)
 
     def init(self) -> Residual:
         """Return a residual of zeros."""
@@ -73,14 +72,17 @@ class ErrorFeedbackCodec:
         state.inner = self.inner.load(saved[4 * self._d :])
         return state
 
-    def compress(self, x: Vector, state: Residual, draw: Draw, out: Buffer) -> Residual:
+    def compress(self, x: Vector, state: Residual, draw: Draw, out: Buffer, plus: Vector | None = None) -> Residual:
         """Write Q(x + e); the candidate becomes x + e - Q(x + e)."""
-        x += state.kept
-        np.copyto(state.candidate, x)
-        inner = self.inner.compress(x, state.inner, draw, out)
-        self.inner.decode([Message(out, 1.0, draw)], self._sent)
-        state.candidate -= self._sent
+        if plus is not None:
+            x += plus
+        inner = self.inner.compress(x, state.inner, draw, out, state.kept)
+        self.inner.remainder(x, out, draw, state.candidate)
         return Residual(state.kept, state.candidate, draw.step, inner)
+
+    def remainder(self, x: Vector, payload: Buffer, draw: Draw, into: Vector) -> None:
+        """Overwrite ``into`` with x - Q(x), x being what was sent: the residual is in it."""
+        self.inner.remainder(x, payload, draw, into)
 
     def decode(self, messages: Sequence[Message], into: Vector) -> None:
         """Overwrite ``into`` with the weighted sum of the messages, as the inner compressor decodes them."""

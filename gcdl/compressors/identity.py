@@ -1,55 +1,114 @@
-"""Identity: the coded gradient itself, float32. The baseline, and the compressor of the exactness tests.
+"""Identity: the coded gradient itself, in float32, bfloat16 or float16: the baseline, and what exactness is tested with.
 
-Bias 0, variance 0, 4 d bytes. Zeros, infinities and NaN travel as they are.
+- ``float32``: bias 0, variance 0, 4 d bytes. Zeros, infinities and NaN travel as they are.
+- ``bfloat16``: rounded to nearest, ties to even: 8 bits of precision (a relative error of 2^-9 at most), the range of float32.
+- ``float16``: 11 bits of precision (2^-12), but only between 6e-5 and 65504: smaller values lose precision and vanish below
+  3e-8, larger ones are sent as +-65504.
+
+Both halves take 2 d bytes and are biased by their rounding alone; zero stays zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gcdl.compressors.base import Draw, Message, State, Stateless
-from gcdl.compressors.bits import norm2
 from gcdl.types import Buffer, Layout, Vector
 
 _BLOCK = 1 << 16
+_LARGEST_HALF = np.float32(65504.0)
+
+
+class Number(NamedTuple):
+    """How numbers travel: ``stored`` has their size, ``encode`` writes float32 to it, ``decode`` reads it back."""
+
+    stored: np.dtype[Any]
+    encode: Callable[[Vector, NDArray[Any]], None]
+    decode: Callable[[NDArray[Any], Vector], None]
+
+
+def _to_bfloat16(x: Vector, out: NDArray[np.uint16]) -> None:
+    bits = x.view(np.uint32)
+    rounded = (bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(16)
+    np.copyto(out, rounded, casting="unsafe")
+
+
+def _from_bfloat16(stored: NDArray[np.uint16], into: Vector) -> None:
+    np.left_shift(stored, np.uint32(16), out=into.view(np.uint32), dtype=np.uint32)
+
+
+def _to_float16(x: Vector, out: NDArray[np.float16]) -> None:
+    np.copyto(out, np.clip(x, -_LARGEST_HALF, _LARGEST_HALF), casting="same_kind")
+
+
+_NUMBERS = {
+    "float32": Number(np.dtype(np.float32), lambda x, out: np.copyto(out, x), lambda stored, into: np.copyto(into, stored)),
+    "bfloat16": Number(np.dtype(np.uint16), _to_bfloat16, _from_bfloat16),
+    "float16": Number(np.dtype(np.float16), _to_float16, lambda stored, into: np.copyto(into, stored)),
+}
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Float32, uncompressed."""
+    """Every number, uncompressed or halved.
+
+    Parameters
+    ----------
+    dtype : how numbers travel.
+    """
+
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
 
     def codec(self, layout: Layout) -> IdentityCodec:
-        """Return a codec of 4 d bytes a message."""
-        return IdentityCodec(layout)
+        """Return a codec of 4 d or 2 d bytes a message."""
+        return IdentityCodec(layout, _NUMBERS[self.dtype])
 
 
 class IdentityCodec(Stateless):
-    """Copies."""
+    """Copies, block by block."""
 
-    def __init__(self, layout: Layout) -> None:
-        self.payload_bytes = 4 * layout.size
-        self._block = np.empty(min(layout.size, _BLOCK), dtype=np.float32)
+    def __init__(self, layout: Layout, number: Number) -> None:
+        self.payload_bytes = number.stored.itemsize * layout.size
+        self._number = number
+        self._blocks = [slice(start, min(start + _BLOCK, layout.size)) for start in range(0, layout.size, _BLOCK)]
+        self._value = np.empty(min(layout.size, _BLOCK), dtype=np.float32)
 
-    def compress(self, x: Vector, state: State, draw: Draw, out: Buffer) -> State:
-        """Copy x into ``out``."""
-        out[:] = x.view(np.uint8)
+    def compress(self, x: Vector, state: State, draw: Draw, out: Buffer, plus: Vector | None = None) -> State:
+        """Write x + plus to ``out``."""
+        if plus is not None:
+            x += plus
+        stored = out.view(self._number.stored)
+        for block in self._blocks:
+            self._number.encode(x[block], stored[block])
         return state
+
+    def remainder(self, x: Vector, payload: Buffer, draw: Draw, into: Vector) -> None:
+        """Overwrite ``into`` with what rounding took off."""
+        for block, value in self._values(payload):
+            np.subtract(x[block], value, out=into[block])
 
     def decode(self, messages: Sequence[Message], into: Vector) -> None:
         """Overwrite ``into`` with the weighted sum of the messages."""
         into.fill(0.0)
         for message in messages:
-            x = message.payload.view(np.float32)
             weight = np.float32(message.weight)
-            for start in range(0, into.size, _BLOCK):
-                part = into[start : start + _BLOCK]
-                scaled = self._block[: part.size]
-                np.multiply(x[start : start + _BLOCK], weight, out=scaled)
-                part += scaled
+            for block, value in self._values(message.payload):
+                value *= weight
+                into[block] += value
 
     def energy(self, payload: Buffer) -> tuple[float, float]:
-        """Return ||x||^2 and 0: nothing is lost."""
-        return norm2(payload.view(np.float32)) ** 2, 0.0
+        """Return ||x||^2 and 0: what rounding loses is nothing beside a bit's noise."""
+        return sum(float(np.square(value, dtype=np.float64).sum()) for _, value in self._values(payload)), 0.0
+
+    def _values(self, payload: Buffer) -> Iterator[tuple[slice, Vector]]:
+        """Yield each block and its values, which lie in scratch."""
+        stored = payload.view(self._number.stored)
+        for block in self._blocks:
+            value = self._value[: block.stop - block.start]
+            self._number.decode(stored[block], value)
+            yield block, value

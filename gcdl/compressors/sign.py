@@ -1,18 +1,17 @@
 """Sign: Q(x)_j = +1 if x_j >= 0, else -1.
 
 Source: signSGD (Bernstein et al., ICML 2018). Biased: the magnitude is lost, so the learning rate alone sets how far a
-step goes. No scale travels: ceil(d/8) bytes. At exact zero (and at -0.0) it sends +1, so the weight of a coordinate that
-is always zero drifts by the learning rate each step: prefer ``stochastic_sign``, or error feedback, for sparse gradients.
+step goes. Variance 0. No scale travels: ceil(d/8) bytes. At exact zero (and at -0.0) it sends +1, so the weight of a
+coordinate that is always zero drifts by the learning rate each step: prefer ``stochastic_sign``, or error feedback, for
+sparse gradients.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gcdl.compressors.base import Draw
-from gcdl.compressors.bits import pack_signs
-from gcdl.compressors.sign_codec import Scratch, SignCodec
-from gcdl.types import Buffer, Layout, Vector
+from gcdl.compressors.sign_codec import SignCodec
+from gcdl.types import Layout
 
 
 @dataclass(frozen=True)
@@ -21,9 +20,4 @@ class Sign:
 
     def codec(self, layout: Layout) -> SignCodec:
         """Return a codec of ceil(d/8) bytes a message."""
-        return SignCodec(layout, quantise, scaled=False)
-
-
-def quantise(x: Vector, layout: Layout, draw: Draw, bits: Buffer, scales: Vector, scratch: Scratch) -> None:
-    """Write the signs of x; the scales stay one."""
-    pack_signs(x, bits, scratch.signs)
+        return SignCodec(layout)

@@ -90,6 +90,7 @@ class _CodedGradient:
     def __init__(self, problem: LinearRegression, samples: Samples, shards: IntVector, weights: Weights) -> None:
         self.problem = problem
         self.shards = [(int(j), float(weight), samples[int(j)]) for j, weight in zip(shards, weights, strict=True)]
+        self._part = aligned_vector(problem.features)
 
     def compute(self, parameters: Vector, step: int, out: Vector) -> Generator[float, None, float]:
         problem = self.problem
@@ -102,7 +103,9 @@ class _CodedGradient:
             share = weight / problem.k  # B_ij N_j / N
             with np.errstate(all="ignore"):  # whoever sends the gradient looks for NaN
                 residual = X @ parameters - y
-                out += np.float32(share / len(y)) * (residual @ X)
+                np.dot(residual, X, out=self._part)
+                self._part *= np.float32(share / len(y))
+                out += self._part
                 coded_loss += share * 0.5 * float(np.mean(np.square(residual, dtype=np.float64)))
         return coded_loss
 

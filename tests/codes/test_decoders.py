@@ -80,10 +80,10 @@ def test_majority_is_the_sign_of_the_vote_and_nothing_in_a_tie():
     votes = np.array([[1, -1, 1, -2], [3, -1, -1, -1], [-5, -1, 1, -1], [1, -1, -1, 1]], dtype=np.float32)
     payloads = np.zeros((4, codec.payload_bytes), dtype=np.uint8)
     for i, vote in enumerate(votes):
-        codec.compress(vote.copy(), codec.init(), Draw(0, 0, i), payloads[i])
+        codec.compress(vote.copy(), codec.init(), Draw(0, 0, i, 16), payloads[i])
     a = majority(np.ones((4, 2)))
     gradient = np.empty(4, dtype=np.float32)
-    codec.decode([Message(payloads[i], float(a[i]), Draw(0, 0, i)) for i in range(4)], gradient)
+    codec.decode([Message(payloads[i], float(a[i]), Draw(0, 0, i, 16)) for i in range(4)], gradient)
     majority.finish(gradient)
     assert gradient.tolist() == [1.0, -1.0, 0.0, -1.0]
 
@@ -149,14 +149,14 @@ def squared_errors(code, decoders, compressor, runs, lost, rng):
         G = rng.standard_normal((code.k, D))
         energies = np.zeros((code.n, 2))
         for i, x in enumerate((code.B @ G).astype(np.float32)):
-            codec.compress(x, codec.init(), Draw(1, run, i), payloads[i])
+            codec.compress(x, codec.init(), Draw(1, run, i, 16), payloads[i])
             energies[i] = codec.energy(payloads[i])
         arrived = np.ones(code.n, dtype=bool)
         arrived[rng.choice(code.n, lost, replace=False)] = False
         noise = energies[:, 1] / energies[arrived, 0].sum()
         for which, one in enumerate(codes):
             a = one.decoding_vector(arrived, noise)
-            codec.decode([Message(payloads[i], float(a[i]), Draw(1, run, i)) for i in np.flatnonzero(arrived)], decoded)
+            codec.decode([Message(payloads[i], float(a[i]), Draw(1, run, i, 16)) for i in np.flatnonzero(arrived)], decoded)
             found[run, which] = np.sum((decoded - G.sum(axis=0)) ** 2)
     return found
 
@@ -190,8 +190,8 @@ def test_energies_are_those_of_the_vectors_that_were_sent():
         for step in range(300):
             x = rng.standard_normal(D).astype(np.float32) * 3
             x[64:] *= 10
-            codec.compress(x.copy(), codec.init(), Draw(0, step, 0), out)
-            codec.decode([Message(out, 1.0, Draw(0, step, 0))], decoded)
+            codec.compress(x.copy(), codec.init(), Draw(0, step, 0, 16), out)
+            codec.decode([Message(out, 1.0, Draw(0, step, 0, 16))], decoded)
             signal += float(x @ x)
             noise += float(np.sum((decoded - x) ** 2))
             said += codec.energy(out)

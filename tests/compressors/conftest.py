@@ -1,25 +1,41 @@
 """The table of compressors and layouts that every law runs over, and a decoder too plain to be wrong."""
 
+from statistics import NormalDist
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from gcdl.compressors import Draw, ErrorFeedback, Identity, ScaledSign, Sign, StochasticSign
+from gcdl.compressors import Draw, ErrorFeedback, Identity, NoisySign, ScaledSign, Sign, StochasticSign, TwoMean
 from gcdl.types import Layout
 
+DITHERS = ["independent", "correlated", "subtractive", "correlated+subtractive"]
 PLAIN = {
     "identity": Identity(),
+    "identity-bfloat16": Identity("bfloat16"),
+    "identity-float16": Identity("float16"),
     "sign": Sign(),
     "scaled_sign": ScaledSign(),
+    "scaled_sign-block": ScaledSign(block=24),
+    "two_mean": TwoMean(),
+    "two_mean-block": TwoMean(block=1000),
     "stochastic_sign-max": StochasticSign(),
     "stochastic_sign-l2": StochasticSign(scale="l2"),
     "stochastic_sign-rms": StochasticSign(scale="rms", clip=1.5),
+    "stochastic_sign-block": StochasticSign(block=500),
+    "noisy_sign": NoisySign(),
+    "noisy_sign-block": NoisySign(0.5, "correlated+subtractive", block=100),
 }
-TABLE = {**PLAIN, **{f"{name}+error_feedback": ErrorFeedback(inner) for name, inner in PLAIN.items()}}
-SCALED = [name for name in TABLE if name.startswith(("scaled_sign", "stochastic_sign"))]
+for dither in DITHERS[1:]:
+    PLAIN[f"stochastic_sign-{dither}"] = StochasticSign(scale="rms", dither=dither)
+    PLAIN[f"noisy_sign-{dither}"] = NoisySign(dither=dither)
+PLAIN["stochastic_sign-block-correlated+subtractive"] = StochasticSign(dither="correlated+subtractive", block=40)
+WRAPPED = ["identity", "identity-bfloat16", "sign", "scaled_sign", "two_mean-block", "stochastic_sign-max", "noisy_sign",
+           "stochastic_sign-correlated+subtractive", "stochastic_sign-block-correlated+subtractive"]  # fmt: skip
+TABLE = {**PLAIN, **{f"{name}+error_feedback": ErrorFeedback(PLAIN[name]) for name in WRAPPED}}
+SCALED = [name for name in TABLE if name.startswith(("scaled_sign", "stochastic_sign", "two_mean", "noisy_sign"))]
 
-# The kernels decode 32768 coordinates at a time, and draw for 131072 at a time.
+# The kernels work on 131072 coordinates at a time.
 SHAPES = {
     "d=1": [(1,)],
     "d=7": [(7,)],
@@ -48,7 +64,7 @@ def compress(compressor, layout, x, draw=None):
     """The payload of a fresh codec for x, which is left alone."""
     codec = compressor.codec(layout)
     out = np.full(codec.payload_bytes, 0xA5, dtype=np.uint8)
-    codec.compress(x.copy(), codec.init(), draw or Draw(0, 0, 0), out)
+    codec.compress(x.copy(), codec.init(), draw or Draw(0, 0, 0, 16), out)
     return out
 
 
@@ -56,27 +72,93 @@ def bits_bytes(d):
     return d // 8 + (d % 8 > 0)
 
 
+def recipe(name):
+    compressor = TABLE[name]
+    return compressor.inner if isinstance(compressor, ErrorFeedback) else compressor
+
+
+def group_sizes(name, layout):
+    """How many coordinates share each scale, by hand."""
+    sizes = [int(np.prod(shape)) for shape in layout.shapes]
+    block = getattr(recipe(name), "block", 0)
+    if not block:
+        return sizes
+    return [part for size in sizes for part in [block] * ((size - 1) // block) + [(size - 1) % block + 1 if size else 0]]
+
+
 def expected_bytes(name, layout):
     """The formulas of the documentation, by hand."""
-    d, tensors = sum(int(np.prod(shape)) for shape in layout.shapes), len(layout.shapes)
+    d = sum(int(np.prod(shape)) for shape in layout.shapes)
     if name.startswith("identity"):
-        return 4 * d
-    return bits_bytes(d) + (0 if name.startswith("sign") else 4 * tensors)
+        return (4 if recipe(name).dtype == "float32" else 2) * d
+    if name.startswith("sign"):
+        return bits_bytes(d)
+    return bits_bytes(d) + (8 if name.startswith("two_mean") else 4) * len(group_sizes(name, layout))
 
 
-def values(name, layout, payload):
+def random_bits(draw, d, shared):
+    """r, (d,) in -2^15 .. 2^15 - 1, and delta, (d,): what the documentation of the dither says, without blocks or buffers."""
+    u64 = np.uint64
+
+    def mix(counter, key):
+        with np.errstate(over="ignore"):
+            z = counter * u64(0x9E3779B97F4A7C15) + key[0]
+            z = ((z ^ (z >> u64(30))) * u64(0xBF58476D1CE4E5B9)) ^ key[1]
+            z = (z ^ (z >> u64(27))) * u64(0x94D049BB133111EB)
+            return z ^ (z >> u64(31))
+
+    spawn = (8, draw.step) if shared else (7, draw.step, draw.worker)
+    key = np.random.SeedSequence(draw.seed, spawn_key=spawn).generate_state(2, np.uint64)
+    j = np.arange(d, dtype=np.uint64)
+    r = (mix(j // u64(4), key) >> (u64(16) * (j % u64(4)))) & u64(0xFFFF)
+    if shared:
+        order = np.argsort(mix(np.arange(draw.n, dtype=np.uint64) + u64(1 << 62), key), kind="stable")
+        r = (r + u64(int(order[draw.worker]) * 65536 // draw.n)) & u64(0xFFFF)
+    delta = (mix(j // u64(131072) + u64(1 << 63), key) >> u64(40)).astype(np.float64) / 2**24
+    r = r.astype(np.int64)
+    return np.where(r >= 32768, r - 65536, r), delta
+
+
+def noise(name, draw, d):
+    """N / M for each coordinate."""
+    r, delta = random_bits(draw, d, recipe(name).dither.startswith("correlated"))
+    if name.startswith("stochastic_sign"):
+        return (r + delta) / 2**15
+    normal = NormalDist(0.0, (2.0 / np.pi) ** 0.5)
+    quantile = {value: normal.inv_cdf((value + 32768.5) / 65536) for value in np.unique(r).tolist()}
+    return np.array([quantile[value] for value in r.tolist()])
+
+
+def values(name, layout, payload, draw=None):
     """The (d,) float64 values that a payload stands for, by way of plain numpy.unpackbits."""
     raw = payload.tobytes()
     d = layout.size
+    compressor = recipe(name)
     if name.startswith("identity"):
-        return np.frombuffer(raw, dtype="<f4").astype(np.float64)
+        if compressor.dtype == "bfloat16":
+            return (np.frombuffer(raw, dtype="<u2").astype("<u4") << 16).view("<f4").astype(np.float64)
+        return np.frombuffer(raw, dtype="<f4" if compressor.dtype == "float32" else "<f2").astype(np.float64)
     bits = np.unpackbits(np.frombuffer(raw[: bits_bytes(d)], dtype=np.uint8))[:d]
     signs = 2.0 * bits - 1.0
     if name.startswith("sign"):
         return signs
     scales = np.frombuffer(raw[bits_bytes(d) :], dtype="<f4").astype(np.float64)
-    sizes = [int(np.prod(shape)) for shape in layout.shapes]
+    sizes = group_sizes(name, layout)
+    if name.startswith("two_mean"):
+        upper, lower = scales.reshape(2, -1)
+        return np.where(bits, np.repeat(upper, sizes), np.repeat(lower, sizes))
+    if getattr(compressor, "dither", "").endswith("subtractive"):
+        signs = signs + noise(name, draw or Draw(0, 0, 0, 16), d)
     return signs * np.repeat(scales, sizes)
+
+
+def extent(name, layout, payload):
+    """(d,): how large the numbers are that are added up to make the values, subtracted noise included."""
+    if name.startswith(("identity", "sign")):
+        return np.abs(values(name, layout, payload))
+    scales = np.frombuffer(payload.tobytes()[bits_bytes(layout.size) :], dtype="<f4").astype(np.float64)
+    sizes = group_sizes(name, layout)
+    return 4.0 * np.repeat(np.abs(scales).reshape(-1, len(sizes)).max(axis=0), sizes)
 
 
 @pytest.fixture(params=TABLE)
@@ -94,6 +176,11 @@ def scaled(request):
     return request.param
 
 
+@pytest.fixture(params=WRAPPED)
+def wrapped(request):
+    return request.param
+
+
 @pytest.fixture(params=SHAPES)
 def layout(request):
     return layout_of(SHAPES[request.param])
@@ -104,5 +191,5 @@ def plain():
     """The helpers above: importlib mode has no package to import them from."""
     return SimpleNamespace(
         PLAIN=PLAIN, TABLE=TABLE, layout_of=layout_of, normal=normal, compress=compress, values=values, bits_bytes=bits_bytes,
-        expected_bytes=expected_bytes,
+        expected_bytes=expected_bytes, noise=noise, extent=extent, group_sizes=group_sizes, DITHERS=DITHERS,
     )  # fmt: skip

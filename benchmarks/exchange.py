@@ -1,0 +1,79 @@
+"""Is one bit faster where nothing is slow? Steps over shared memory, one bit against float32, in one run.
+
+Linear regression with a million parameters and one sample a shard: computing takes next to nothing, so a step is the exchange:
+the model to every worker, encoding, the replies, decoding, the update. Runs take turns; seconds a step are medians of steps.
+
+    python benchmarks/exchange.py [--parameters 1000000] [--workers 8] [--steps 60] [--repeats 3]     # 4 minutes on 2 cores
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+CONFIG = """
+workers = {workers}
+steps = {steps}
+[problem]
+kind = "linear_regression"
+features = {parameters}
+samples = 1
+[code]
+kind = "uncoded"
+[wait]
+kind = "first_replies"
+count = {workers}
+[optimizer]
+lr = 1e-9
+[run]
+eval_every = 0
+checkpoint_every = 0
+"""
+METHODS = {
+    "identity": ["compressor.kind=identity"],
+    "sign": ["compressor.kind=sign"],
+    "scaled sign + feedback": ["compressor.kind=scaled_sign", "compressor.error_feedback=true"],
+    "stochastic sign": ["compressor.kind=stochastic_sign"],
+    "stochastic sign, correlated+subtractive": ["compressor.kind=stochastic_sign", "compressor.dither=correlated+subtractive"],
+}
+
+
+def main() -> None:
+    """Run, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--parameters", type=int, default=1_000_000)
+    parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    seconds: dict[str, list[float]] = {name: [] for name in METHODS}
+    with tempfile.TemporaryDirectory() as scratch:
+        config = Path(scratch) / "exchange.toml"
+        config.write_text(CONFIG.format(**vars(arguments)))
+        for repeat in range(arguments.repeats):
+            for number, (name, overrides) in enumerate(METHODS.items()):
+                folder = Path(scratch) / f"{repeat}-{number}"
+                command = [sys.executable, "-m", "gcdl", "run", str(config), *overrides, "--out", str(folder)]
+                subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+                steps = [json.loads(line)["seconds"] for line in (folder / "steps.jsonl").read_text().splitlines()]
+                seconds[name].append(statistics.median(steps[5:]))
+    table = Table(title=f"{arguments.parameters:,} parameters, {arguments.workers} workers, shared memory")
+    for column in ("compressor", "ms a step", "median", "identity / this"):
+        table.add_column(column)
+    base = statistics.median(seconds["identity"])
+    for name, found in seconds.items():
+        median = statistics.median(found)
+        table.add_row(name, ", ".join(f"{1e3 * value:.1f}" for value in found), f"{1e3 * median:.1f}", f"{base / median:.2f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
