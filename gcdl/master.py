@@ -11,7 +11,7 @@ import numpy as np
 
 from gcdl.codes import GradientCode, noise_gain
 from gcdl.compressors import Codec, Draw, Message
-from gcdl.errors import TooManyLost, WorkerLost
+from gcdl.errors import TooManyLost, WorkerError, WorkerLost
 from gcdl.messages import Joined, Reply, Task, WorkerState
 from gcdl.optimizers import Optimizer
 from gcdl.records import StepRecord
@@ -126,6 +126,8 @@ class Master:
             except WorkerLost as lost:
                 self._alive[lost.worker] = False
                 continue
+            except WorkerError:
+                continue  # too late to matter
             if received is None:
                 break
             if isinstance(received, Joined):
