@@ -40,6 +40,7 @@ from gcdl.messages import HEADER_BYTES
 from gcdl.problems.linear_regression import LinearRegression
 from gcdl.records import StepRecord
 from gcdl.run import simulate
+from gcdl.start import Start
 
 RATES = [10.0 ** (-4 + step / 4) for step in range(20)]  # 1e-4 to 5.6
 SEEDS = 3
@@ -180,7 +181,7 @@ def run(text: str, folder: Path, method: str, rate: int, seed: int) -> Curve:
     config = parse(text, overrides)
     least = minimum(config)
     try:
-        final = simulate(config, out, watcher).final_train_loss
+        final = simulate(Start(config, out), watcher).final_train_loss
     except GcdlError:  # a gradient that is not finite
         final = None
     sent, recent = 0, []

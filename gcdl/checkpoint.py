@@ -1,41 +1,145 @@
 """Checkpoints: what a run has learnt so far, in one file of plain arrays.
 
-``checkpoint/step-00000100.npz`` holds ``step`` (steps done), ``parameters`` (d,), ``accepted`` (n,) and the optimizer's arrays
-as ``optimizer.NAME``. Written beside, then renamed: there is never half a checkpoint under its name. The last two are kept.
+``checkpoint/step-00000100.npz`` holds ``step`` (steps done), ``parameters`` (d,), ``accepted`` (n,), the optimizer's arrays as
+``optimizer.NAME``, the state of worker i's compressor as ``state.I``, the code (``B``, ``decoder``), ``progress`` (JSON: what
+the run's totals were) and ``sha256`` over all of that. Minibatches, delays and compressors draw from generators keyed by
+(seed, step), so the step is the state of every random stream. Written beside, then renamed: there is never half a
+checkpoint under its name.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from gcdl.types import IntVector, Vector
+from gcdl.errors import DataError
+from gcdl.types import Buffer, IntVector, Matrix, Vector
 
-_KEEP = 2
+FOLDER = "checkpoint"
 
 
-def save(folder: Path, step: int, parameters: Vector, accepted: IntVector, optimizer: dict[str, np.ndarray]) -> Path:
-    """Write a checkpoint after ``step`` steps into ``folder``/checkpoint and return its path.
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A run after ``step`` steps.
+
+    ``accepted``, (n,), is the last step decoded with each worker's reply, -1 for none. ``states`` holds the compressor
+    states that are known, each (state_bytes,); a worker with ``accepted`` = -1 has none yet.
+    """
+
+    step: int
+    parameters: Vector
+    accepted: IntVector
+    optimizer: Mapping[str, np.ndarray]
+    states: Mapping[int, Buffer]
+    B: Matrix
+    decoder: str
+    progress: Mapping[str, Any]
+
+
+def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
+    """Write a checkpoint into ``folder``/checkpoint, remove all but the last ``keep``, and return its path.
 
     Raises
     ------
     OSError : it could not be written; earlier ones are as they were.
     """
-    directory = folder / "checkpoint"
+    directory = folder / FOLDER
     directory.mkdir(exist_ok=True)
-    path = directory / f"step-{step:08d}.npz"
+    path = directory / f"step-{checkpoint.step:08d}.npz"
+    for abandoned in directory.glob("step-*.draft"):  # of a run that was killed while it wrote
+        abandoned.unlink(missing_ok=True)
     draft = path.with_suffix(".draft")
-    arrays = {f"optimizer.{name}": value for name, value in optimizer.items()}
+    arrays = _arrays(checkpoint)
     try:
         with draft.open("wb") as file:
-            np.savez(file, step=step, parameters=parameters, accepted=accepted, **arrays)  # type: ignore[arg-type]
+            np.savez(file, sha256=np.array(_digest(arrays)), **arrays)  # type: ignore[arg-type]
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
     finally:
-        draft.unlink(missing_ok=True)
-    for old in sorted(directory.glob("step-*.npz"))[:-_KEEP]:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+    _sync(directory)
+    for old in sorted(directory.glob("step-*.npz"))[:-keep]:
         old.unlink(missing_ok=True)
     return path
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises
+    ------
+    DataError : it is truncated, altered, or no checkpoint.
+    """
+    try:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        digest = str(arrays.pop("sha256"))
+    except Exception as error:  # zipfile, zlib and numpy have many for bytes that are not what they should be
+        raise DataError(f"{path}: no checkpoint, or a damaged one ({type(error).__name__}: {error})") from None
+    if digest != _digest(arrays):
+        raise DataError(f"{path}: damaged: its contents do not match its SHA-256")
+    try:
+        return Checkpoint(
+            step=int(arrays["step"]),
+            parameters=arrays["parameters"],
+            accepted=arrays["accepted"],
+            optimizer={name[10:]: value for name, value in arrays.items() if name.startswith("optimizer.")},
+            states={int(name[6:]): value for name, value in arrays.items() if name.startswith("state.")},
+            B=arrays["B"],
+            decoder=str(arrays["decoder"]),
+            progress=json.loads(arrays["progress"].tobytes()),
+        )
+    except (KeyError, ValueError) as error:
+        raise DataError(f"{path}: not a checkpoint of this version of gcdl ({error})") from None
+
+
+def newest(folder: Path) -> tuple[Checkpoint | None, list[tuple[Path, DataError]]]:
+    """Return the newest checkpoint in ``folder``/checkpoint that can be used, None if there is none, and those refused."""
+    refused: list[tuple[Path, DataError]] = []
+    for path in sorted((folder / FOLDER).glob("step-*.npz"), reverse=True):
+        try:
+            return load(path), refused
+        except DataError as error:
+            refused.append((path, error))
+    return None, refused
+
+
+def _arrays(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+    return {
+        "step": np.array(checkpoint.step),
+        "parameters": checkpoint.parameters,
+        "accepted": checkpoint.accepted,
+        "B": checkpoint.B,
+        "decoder": np.array(checkpoint.decoder),
+        "progress": np.frombuffer(json.dumps(checkpoint.progress).encode(), dtype=np.uint8),
+        **{f"optimizer.{name}": value for name, value in checkpoint.optimizer.items()},
+        **{f"state.{worker}": value for worker, value in checkpoint.states.items()},
+    }
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """Return the SHA-256 of all arrays: names, types, shapes, and bytes."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).view(np.uint8).data if array.ndim else array.tobytes())
+    return digest.hexdigest()
+
+
+def _sync(directory: Path) -> None:
+    """Put a folder's entries on disk, so that a rename survives a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

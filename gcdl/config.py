@@ -21,8 +21,9 @@ from gcdl.compressors import COMPRESSORS, Compressor, ErrorFeedback
 from gcdl.errors import ConfigError
 from gcdl.optimizers import OPTIMIZERS, OptimizerRecipe
 from gcdl.problems import PROBLEMS, Problem
+from gcdl.replicas import Replicas
 from gcdl.schema import Choice, Section, Table, validate
-from gcdl.stragglers import STRAGGLERS, AnyModel, BeforeSending
+from gcdl.stragglers import STRAGGLERS, AnyModel, BeforeSending, Fault, FaultName
 from gcdl.types import Count, Natural, Nonnegative, Positive, Rate, Seconds, Steps, Stream, rng_for
 from gcdl.wait import WAIT_RULES, WaitRule
 
@@ -33,8 +34,19 @@ def _model_downlink() -> None:
 
 _DecoderName = Literal[tuple(DECODERS)]  # type: ignore[valid-type]
 
+
+class Event(Table):
+    """An entry of ``stragglers.events``; see :mod:`gcdl.stragglers.faults`."""
+
+    fault: FaultName
+    worker: Natural
+    step: Natural
+    seconds: Seconds = inf
+
+
 _WHEN = {"at": (Literal["compute", "send"], "compute")}
 """Whether a delay comes before computing or before sending."""
+_EVENTS: dict[str, Any] = {"events": (tuple[Event, ...], ())}
 _PLACELESS = ("speeds", "sum")
 _DELAY = Section("stragglers", {kind: model for kind, model in STRAGGLERS.items() if kind != "sum"}, extra=_WHEN)
 
@@ -42,10 +54,16 @@ SECTIONS = {
     section.name: section
     for section in (
         Section("problem", PROBLEMS, extra={"shards": (Count | None, None)}),
-        Section("code", CODES, default="uncoded", extra={"decoder": (_DecoderName | None, None)}),
+        Section("code", CODES, default="uncoded", extra={"decoder": (_DecoderName | None, None), "verify": (bool, False)}),
         Section("compressor", COMPRESSORS, default="identity", extra={"error_feedback": (bool, False)}),
         Section("wait", WAIT_RULES, default="first_replies"),
-        Section("stragglers", STRAGGLERS, default="none", extra=_WHEN, parts=("models", _DELAY)),
+        Section(
+            "stragglers",
+            STRAGGLERS,
+            default="none",
+            extra={**_WHEN, **_EVENTS},
+            parts=("models", _DELAY),
+        ),
         Section("optimizer", OPTIMIZERS, default="sgd"),
         Section("downlink", {"model": _model_downlink}, default="model"),
     )
@@ -59,6 +77,14 @@ class RunOptions(Table):
     """Steps between evaluations; 0: only at the end."""
     checkpoint_every: Natural = 100
     """Steps between checkpoints; 0: only at the end."""
+    keep: Count = 2
+    """Checkpoints kept, the newest ones."""
+    spares: Natural = 0
+    """Ranks beyond the workers', each to take the place of a lost one. ranks = 1 + workers + spares."""
+    restart: Natural = 0
+    """``gcdl run``: how often to start again from the last checkpoint when too many workers are lost, or the master is."""
+    checksums: bool = False
+    """Replies and tasks carry a CRC-32 of their bodies, and are dropped if it is wrong."""
     threads: Count = 1
     """Compute threads a rank. More than one can change the last bit of a sum."""
     seconds_per_shard: Seconds = 0.01
@@ -89,6 +115,9 @@ class SimulateOptions(Table):
     step_seconds: Nonnegative = 0.0
     """Seconds of the optimizer's step."""
 
+
+_RESUMED = ("steps", "run", "wait", "stragglers", "simulate")
+"""What may be overridden when a run is resumed."""
 
 _Top = create_model(
     "_Top",
@@ -121,9 +150,10 @@ class Config:
         ConfigError : the config itself says another n.
         """
         if self.workers is not None and self.workers != n:
+            count = "ranks - 1 - spares" if self.run.spares else "ranks - 1"
             raise ConfigError(
-                f"workers: the config says {self.workers}, but there are {n} (ranks - 1); "
-                f"start {self.workers + 1} ranks, or leave workers out"
+                f"workers: the config says {self.workers}, but there are {n} ({count}); "
+                f"start {1 + self.workers + self.run.spares} ranks, or leave workers out"
             )
         problem = self.choices["problem"]
         if problem.values["shards"] is None:
@@ -156,12 +186,12 @@ class Experiment:
         ConfigError : it says another n, or values that no object can be built from.
         """
         experiment = cls(config.for_workers(n), n)
-        _ = experiment.problem, experiment.compressor, experiment.stragglers, experiment.optimizer
+        _ = experiment.problem, experiment.compressor, experiment.stragglers, experiment.faults, experiment.optimizer
         return experiment
 
     def check(self) -> Experiment:
-        """Build the code and the wait rule too; raises as :meth:`of`."""
-        _ = self.wait
+        """Build the code, the wait rule and what verifies replies too; raises as :meth:`of`."""
+        _ = self.wait, self.replicas
         return self
 
     @cached_property
@@ -171,6 +201,21 @@ class Experiment:
         code: GradientCode = choice.build(n=self.n, k=self.problem.k, rng=rng_for(self.config.seed, Stream.CODE))
         decoder = choice.values["decoder"]
         return code if decoder is None else replace(code, decoder=DECODERS[decoder])
+
+    @cached_property
+    def replicas(self) -> Replicas | None:
+        """What compares the replies of replicas; None where that is not asked for."""
+        if not self._choice("code").values["verify"]:
+            return None
+        try:
+            return Replicas(self.code.B, self.compressor)
+        except ConfigError as error:
+            raise ConfigError(f"code.{error}") from None
+
+    @property
+    def decoder_name(self) -> str:
+        """The name of the code's decoder."""
+        return next(name for name, decoder in DECODERS.items() if decoder is self.code.decoder)
 
     @cached_property
     def problem(self) -> Problem:
@@ -196,6 +241,17 @@ class Experiment:
     def stragglers(self) -> AnyModel:
         """The delay model."""
         return _delays(self._choice("stragglers"), self.n)
+
+    @cached_property
+    def faults(self) -> tuple[Fault, ...]:
+        """The injected faults."""
+        faults = tuple(Fault(**event.model_dump()) for event in self._choice("stragglers").values["events"])
+        for place, fault in enumerate(faults):
+            if fault.worker >= self.n:
+                raise ConfigError(
+                    f"stragglers.events.{place}.worker: there is no worker {fault.worker}; worker ids are 0 to {self.n - 1}"
+                )
+        return faults
 
     @cached_property
     def optimizer(self) -> OptimizerRecipe:
@@ -229,6 +285,20 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     return parse(text, overrides, name=str(path))
+
+
+def parse_resumed(text: str, overrides: Sequence[str]) -> Config:
+    """As :func:`parse`, for a run that is resumed: only what does not change the problem may be overridden.
+
+    Raises
+    ------
+    ConfigError : an override of another key.
+    """
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        if key.partition(".")[0] not in _RESUMED:
+            raise ConfigError(f"{key}: cannot change when a run is resumed; {', '.join(_RESUMED)} can")
+    return parse(text, overrides, name="config.toml")
 
 
 def parse(text: str, overrides: Sequence[str] = (), *, name: str = "config") -> Config:

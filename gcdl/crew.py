@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from gcdl.errors import DataError
 from gcdl.history import read_run
 from gcdl.messages import HEADER_BYTES, TaskFormat
 from gcdl.problems import Samples
-from gcdl.stragglers import delays_at
+from gcdl.stragglers import Fault, delays_at
 from gcdl.transport.network import Network
 from gcdl.transport.simulated import Pace
 from gcdl.types import IntVector, Layout, Stream, Weights, rng_for
@@ -47,8 +47,13 @@ def row_of(experiment: Experiment, worker: int) -> Row:
     return Row(shards, code.B[worker, shards], int(code.shifts[worker]))
 
 
-def make_worker(experiment: Experiment, worker: int, row: Row, samples: Samples) -> Worker:
-    """Return a worker whose shards are loaded in ``samples``."""
+def faults_since(experiment: Experiment, step: int) -> list[Fault]:
+    """Return the injected faults that have not struck yet where all before ``step`` have."""
+    return [fault for fault in experiment.faults if fault.step >= step]
+
+
+def make_worker(experiment: Experiment, worker: int, row: Row, samples: Samples, faults: Sequence[Fault] = ()) -> Worker:
+    """Return a worker whose shards are loaded in ``samples``, and whom those of ``faults`` strike that name it."""
     layout = experiment.problem.layout()
     return Worker(
         worker,
@@ -59,6 +64,7 @@ def make_worker(experiment: Experiment, worker: int, row: Row, samples: Samples)
         stragglers=experiment.stragglers,
         seed=experiment.config.seed,
         shift=row.shift,
+        faults=[fault for fault in faults if fault.worker == worker],
     )
 
 

@@ -39,6 +39,8 @@ class Display:
 
     def begin(self, steps: int, workers: int, folder: Path) -> None:
         """Show that a run of so many steps and workers starts, which writes to ``folder``."""
+        if self._view is not None:
+            self._view.end()
         self._view = (_Live if self.console.is_terminal else _Plain)(self.console, self.name, steps, workers, folder)
 
     def step(self, line: Mapping[str, Any]) -> None:
@@ -63,7 +65,7 @@ class _Plain:
 
     def __init__(self, console: Console, name: str, steps: int, workers: int, folder: Path) -> None:
         self.console, self.steps, self.workers = console, steps, workers
-        self._first = 0.0
+        self._first: tuple[float, int] | None = None
         self._printed = 0.0
         self._totals = _Totals()
         self._line(f"{name}: {steps} steps with {workers} workers; writing to {folder}")
@@ -76,8 +78,10 @@ class _Plain:
             return
         self._printed = now
         late = _ranges(_absent(line, self.workers))
-        self._first = self._first or now  # the first step bears the start-up: it says nothing of the others
-        left = f"{(now - self._first) / (done - 1) * (self.steps - done):.0f} s left" if done > 1 else "..."
+        # The first step bears the start-up: it says nothing of the others.
+        self._first = self._first or (now, done)
+        began, before = self._first
+        left = f"{(now - began) / (done - before) * (self.steps - done):.0f} s left" if done > before else "..."
         parts = [
             f"step {done}/{self.steps}",
             f"loss {_number(line['train_loss'])}",
@@ -181,13 +185,22 @@ def _report(summary: Mapping[str, Any]) -> Table:
     waiting = summary["wait_for_all_seconds"]
     table.add_row("waiting for all", "never ends" if waiting is None else f"{waiting:.1f} s", "estimate, same delays")
     sent, float32 = summary["uplink_bytes"], summary["float32_uplink_bytes"]
+    if summary["resumed"]:
+        table.add_row("resumed", str(summary["resumed"]), "times; figures are of all parts")
     table.add_row("sent up", _bytes(sent), f"float32: {_bytes(float32)}, {float32 / sent:.1f} times as much" if sent else "")
     table.add_row("sent down", _bytes(summary["downlink_bytes"]), "")
     table.add_row("late replies", str(summary["late_replies"]), "came too late, recognised and dropped")
     if summary["timed_out_steps"]:
         table.add_row("timed out", f"{summary['timed_out_steps']} steps", "decoded from fewer replies than asked for")
+    if summary["foreign_messages"]:
+        table.add_row("dropped", f"{summary['foreign_messages']} messages", "damaged, repeated, or not of this run")
     if summary["lost_workers"]:
-        table.add_row("lost workers", _ranges(summary["lost_workers"]), "their processes ended")
+        more = f"their processes ended; {summary['losses_left']} more might have gone"
+        table.add_row("lost workers", _ranges(summary["lost_workers"]), more)
+    if summary["replaced_workers"]:
+        table.add_row("replaced", ", ".join(map(str, summary["replaced_workers"])), "a spare took the lost one's place")
+    for worker, steps in summary["disagreeing_workers"].items():
+        table.add_row("disagreed", f"worker {worker}", f"in {steps} steps: its reply was not that of its replicas")
     for warning in summary["warnings"]:
         table.add_row("warning", "", Text(warning, "yellow"))
     return table

@@ -53,11 +53,12 @@ class MessageError(GcdlError):
 
 
 class WorkerLost(GcdlError):
-    """The process of one worker is gone."""
+    """The process of one worker is gone. ``replaced``: another one is about to take its place."""
 
-    def __init__(self, worker: int, why: str) -> None:
-        super().__init__(f"worker {worker} (rank {worker + 1}) is lost: {why}")
+    def __init__(self, worker: int, why: str, *, rank: int | None = None, replaced: bool = False) -> None:
+        super().__init__(f"worker {worker} (rank {worker + 1 if rank is None else rank}) is lost: {why}")
         self.worker = worker
+        self.replaced = replaced
 
 
 class TooManyLost(GcdlError):

@@ -11,7 +11,7 @@ import numpy as np
 
 from gcdl.config import Config, load
 from gcdl.errors import DataError
-from gcdl.records import CONFIG, STEPS, SUMMARY
+from gcdl.records import CONFIG, STEPS, SUMMARY, whole_lines
 from gcdl.types import Matrix
 
 _NUMBERS = ("seconds", "train_loss", "decoding_error", "noise_gain", "gradient_norm", "uplink_bytes", "downlink_bytes")
@@ -57,7 +57,7 @@ def read_run(path: Path) -> History:
     if config.workers is None:
         raise DataError(f"{path / CONFIG}: says no number of workers; not a resolved config")
     try:
-        lines = (path / STEPS).read_text(encoding="utf-8").splitlines()
+        lines = list(whole_lines(path))
         summary = json.loads((path / SUMMARY).read_text(encoding="utf-8")) if (path / SUMMARY).exists() else None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
@@ -66,8 +66,6 @@ def read_run(path: Path) -> History:
         try:
             line = json.loads(text)
         except ValueError:
-            if number == len(lines) - 1 and summary is None:
-                break  # the run was killed while it wrote this
             raise DataError(f"{path / STEPS}, line {number + 1}: not JSON") from None
         wrong = _wrong(line, number, config.workers)
         if wrong is not None:
@@ -80,7 +78,7 @@ def _wrong(line: Any, step: int, n: int) -> str | None:
     """Say what is wrong with a line that should be of ``step``."""
     if not isinstance(line, dict) or line.get("step") != step:
         return f"step {line.get('step') if isinstance(line, dict) else line!r} where step {step} was expected"
-    for key in ("replies", "lost"):
+    for key in ("replies", "lost", "fresh"):
         ids = line.get(key)
         if not isinstance(ids, list) or not all(type(i) is int and 0 <= i < n for i in ids) or ids != sorted(set(ids)):
             return f"{key}: {ids!r} are not ascending ids of {n} workers"

@@ -18,6 +18,10 @@ class StopRequest:
         """Say whether the user wants to stop."""
         return self.signal != 0
 
+    def clear(self) -> None:
+        """Forget the signal: what it asked for has begun."""
+        self.signal = 0
+
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Catch SIGINT and SIGTERM in this block."""

@@ -1,7 +1,8 @@
 """``gcdl run``: start the ranks on this machine with the MPI of this environment, show what they do, clean up after them.
 
 The ranks run ``gcdl train --control DIR``; DIR is how the two processes talk: ``began`` (when the job was launched),
-``master.pid`` (rank 0 is there; signals go to it), ``exit-code`` (rank 0's verdict: mpirun's own exit code is no guide).
+``launcher`` (the process that the ranks do not outlive), ``master.pid`` (rank 0 is there; signals go to it), ``show-from``
+(where in ``steps.jsonl`` this part of the run begins), ``exit-code`` (rank 0's verdict: mpirun's own exit code is no guide).
 Progress is read from the run folder as it grows.
 """
 
@@ -23,17 +24,23 @@ from typing import IO
 
 from gcdl.config import Config
 from gcdl.display import Display
-from gcdl.errors import UsageError
-from gcdl.records import STEPS, SUMMARY
+from gcdl.errors import TooManyLost, UsageError
+from gcdl.lifeline import birth
+from gcdl.records import CONFIG, STEPS, SUMMARY
 
-BEGAN, MASTER_PID, EXIT_CODE = "began", "master.pid", "exit-code"
+BEGAN, LAUNCHER, MASTER_PID, SHOW_FROM, EXIT_CODE = "began", "launcher", "master.pid", "show-from", "exit-code"
+MASTER_LOST = 1
+"""The exit code when the master ended without a word."""
 _POLL_SECONDS = 0.05
 _INIT_SECONDS = 120.0
 _END_SECONDS = 5.0
 
 
 def launch(config: Config, arguments: Sequence[str], out: Path, display: Display) -> int:
-    """Run ``gcdl train`` with these arguments on n + 1 ranks; return the run's exit code.
+    """Run ``gcdl train`` with these arguments on 1 + n + spares ranks; return the run's exit code.
+
+    A run that loses too many workers, or its master, is started again up to [run] restart times, with a full crew, from its
+    last checkpoint.
 
     Raises
     ------
@@ -41,12 +48,25 @@ def launch(config: Config, arguments: Sequence[str], out: Path, display: Display
     """
     if config.workers is None:
         raise UsageError("workers: missing; gcdl run needs to know how many to start (workers = 8)")
+    for restart in range(1, config.run.restart + 1):
+        code = _launch(config, arguments, out, display)
+        if code not in (TooManyLost.exit_code, MASTER_LOST):
+            return code
+        display.say(f"restart {restart} of {config.run.restart}, with all workers, from the last checkpoint")
+        if (out / CONFIG).exists():
+            arguments = ["--resume"]
+    return _launch(config, arguments, out, display)
+
+
+def _launch(config: Config, arguments: Sequence[str], out: Path, display: Display) -> int:
+    assert config.workers is not None
     with tempfile.TemporaryDirectory(prefix="gcdl-") as control:
         (Path(control) / BEGAN).write_text(repr(time.time()))
         command = [
-            *mpirun(config.workers + 1),
+            *mpirun(1 + config.workers + config.run.spares),
             sys.executable, "-m", "gcdl", "train", *arguments, "--out", str(out), "--control", control,
         ]  # fmt: skip
+        (Path(control) / LAUNCHER).write_text(f"{os.getpid()} {birth(os.getpid())}")
         display.begin(config.steps, config.workers, out)
         return _Ranks(command, Path(control), out, display).wait()
 
@@ -136,7 +156,7 @@ class _Ranks:
                 self._display.say(
                     f"the ranks ended without a word from the master (rank 0); mpirun's exit code: {self._process.returncode}"
                 )
-                return 128 + self._signals[0] if self._signals else 1
+                return 128 + self._signals[0] if self._signals else MASTER_LOST
             if not self._master() and time.monotonic() > began + _INIT_SECONDS:
                 self._display.say(f"MPI has not started within {_INIT_SECONDS:.0f} s: rank 0 has not come up")
                 return 1
@@ -170,9 +190,11 @@ class _Ranks:
         while not self._lines.empty():
             self._display.say(self._lines.get())
         if self._steps is None:
-            if not (self._out / STEPS).exists():
+            show_from = _text(self._control / SHOW_FROM)
+            if not show_from:
                 return
             self._steps = (self._out / STEPS).open()
+            self._steps.seek(int(show_from))
         while line := self._steps.readline():
             self._partial += line
             if self._partial.endswith("\n"):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 
-def manifest(ranks: int, hosts: list[str] | None) -> dict[str, Any]:
+def manifest(ranks: int, hosts: list[str] | None, *, timing_only: bool = False) -> dict[str, Any]:
     """Return what runs where, JSON-ready; ``hosts``: of each worker, None when all are simulated here."""
     versions = {name: version(name) for name in ("gcdl", "numpy", "torch")}
     manifest: dict[str, Any] = {
@@ -22,6 +22,7 @@ def manifest(ranks: int, hosts: list[str] | None) -> dict[str, Any]:
         "platform": platform.platform(),
         "host": platform.node(),
         "commit": _commit(),
+        "timing_only": timing_only,
     }
     if hosts is None:
         return {**manifest, "transport": "simulated", "ranks": ranks}

@@ -6,26 +6,31 @@ Replies are decoded in worker order, not in order of arrival, so that the arrive
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from gcdl.codes import GradientCode, noise_gain
 from gcdl.compressors import Draw, Message
-from gcdl.errors import TooManyLost, WorkerLost
-from gcdl.messages import HEADER_BYTES, Replies, Task
+from gcdl.errors import TooManyLost, WorkerError, WorkerLost
+from gcdl.messages import HEADER_BYTES, Joined, Replies, Task, WorkerState
 from gcdl.records import StepRecord
+from gcdl.replicas import Replicas
+from gcdl.states import CompressorStates
 from gcdl.timeline import Rows, StepTiming
 from gcdl.transport.base import Transport
-from gcdl.types import Buffer, Vector, Weights, aligned_vector
+from gcdl.types import Buffer, IntVector, Vector, Weights, aligned_vector
 from gcdl.wait import WaitRule
 
 _NEWS_SECONDS = 10.0
+_COLLECT_SECONDS = 5.0
 
 
 class Decodes(Protocol):
     """What the master needs of a codec."""
+
+    state_bytes: int
 
     def decode(self, messages: Sequence[Message], into: Vector) -> None:
         """See :class:`gcdl.compressors.Codec`."""
@@ -49,6 +54,10 @@ class Steps(Protocol):
         """Return copies of its own arrays, by name."""
         ...
 
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """Begin with arrays that :meth:`state` returned."""
+        ...
+
 
 class Master:
     """Trains ``optimizer.parameters``.
@@ -60,6 +69,7 @@ class Master:
     wait : when to stop waiting.
     optimizer : owns the (d,) parameters.
     seed : the run's.
+    replicas : compares replies that should be the same, if it is given.
     say : is told whom a step waits for when it waits long.
     """
 
@@ -72,6 +82,7 @@ class Master:
         wait: WaitRule,
         optimizer: Steps,
         seed: int,
+        replicas: Replicas | None = None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.transport = transport
@@ -80,31 +91,89 @@ class Master:
         self.wait = wait
         self.optimizer = optimizer
         self.seed = seed
+        self.replicas = replicas
         self.say = say
         self.steps_done = 0
         self.accepted = np.full(code.n, -1, dtype=np.int64)
+        self.states = CompressorStates(code.n, codec.state_bytes)
+        self._accused: set[int] = set()
         self._alive = np.ones(code.n, dtype=bool)
+        self._coming = np.zeros(code.n, dtype=bool)
+        """Lost, and about to be replaced."""
+        self.replaced: list[int] = []
+        self._fresh: list[int] = []
+        """Whose compressor has begun afresh since the last step."""
         self._gradient = aligned_vector(optimizer.parameters.size)
 
     def run(self, steps: int) -> Iterator[StepRecord]:
-        """Train for ``steps`` steps and stop the workers; yields a record after each step.
+        """Train until ``steps`` steps are done and stop the workers; yields a record after each step.
 
-        The last record comes after the shutdown, and counts what was drained in it.
+        The last record comes after the shutdown, and counts what was drained in it. Before, the states of the workers'
+        compressors are collected.
 
         Raises
         ------
         TooManyLost : the wait rule can't be met any more, or nobody answers.
         WorkerError, Interrupted : from the transport.
         """
-        for step in range(steps):
+        for step in range(self.steps_done, steps):
             uplink, downlink = self.transport.traffic.uplink, self.transport.traffic.downlink
             record = self._step(step)
             self.steps_done = step + 1
             if step == steps - 1:
-                record.late += self.transport.close()
+                record.late += self.collect_states() + self.transport.close()
             record.uplink_bytes = self.transport.traffic.uplink - uplink
             record.downlink_bytes = self.transport.traffic.downlink - downlink
             yield record
+
+    def resume(self, step: int, accepted: IntVector, states: Mapping[int, Buffer]) -> list[int]:
+        """Go on after ``step`` steps, with what a checkpoint says of the workers; the parameters are the optimizer's.
+
+        Returns the workers that begin afresh because the checkpoint has not got their compressor's state.
+        """
+        self.steps_done = step
+        self.accepted[:] = accepted
+        for worker, saved in states.items():
+            state = WorkerState(worker, int(accepted[worker]), saved)
+            self.states.take(state)
+            self.transport.load(state)
+        fresh = self.states.missing(self.accepted)
+        self.accepted[fresh] = -1
+        self._fresh = list(fresh)
+        return fresh
+
+    def ask_for_states(self) -> None:
+        """Ask the workers for the states that :attr:`states` has not got; they come while the run goes on."""
+        for worker in self.silent(self.accepted):
+            self.transport.save(worker, int(self.accepted[worker]))
+
+    def silent(self, accepted: IntVector) -> list[int]:
+        """Return the workers alive whose compressor's state as of ``accepted``, (n,), has not come."""
+        return [worker for worker in self.states.missing(accepted) if self._alive[worker]]
+
+    def collect_states(self) -> int:
+        """Ask for the states and wait for them, but not for ever; returns the number of replies dropped meanwhile."""
+        dropped = 0
+        self.ask_for_states()
+        until = self.transport.now() + _COLLECT_SECONDS
+        while self.silent(self.accepted):
+            try:
+                received = self.transport.receive(until, self.code.n)
+            except WorkerLost as lost:
+                self._alive[lost.worker] = False
+                continue
+            except WorkerError:
+                continue  # too late to matter
+            if received is None:
+                break
+            if isinstance(received, Joined):
+                continue
+            if isinstance(received, WorkerState):
+                self.states.take(received)
+                until = self.transport.now() + _COLLECT_SECONDS
+            else:
+                dropped += len(received.rows)
+        return dropped
 
     def _step(self, step: int) -> StepRecord:
         clock = self.transport.now
@@ -114,10 +183,11 @@ class Master:
             self.transport.send(int(worker), task)
         sent = clock()
         gathered = _Gathered(self.code.n)
-        timed_out = self._gather(step, began, gathered)
+        timed_out = self._gather(task, began, gathered)
         waited = clock()
+        disagreed = self._verify(step, gathered)
 
-        rows, payloads = gathered.in_worker_order()
+        rows, payloads = gathered.table(), gathered.payloads()
         noise = self._noise(payloads) if self.code.decoder.needs_noise else None
         a = self.code.decoding_vector(gathered.arrived, noise)
         self.codec.decode(
@@ -128,7 +198,8 @@ class Master:
             self._gradient,
         )
         self.code.decoder.finish(self._gradient)
-        norm = float(np.linalg.norm(self._gradient)) if self._gradient.size else math.nan
+        with np.errstate(over="ignore", invalid="ignore"):  # a run may diverge
+            norm = float(np.linalg.norm(self._gradient)) if self._gradient.size else math.nan
         self.transport.decoded(len(rows))
         decoded = clock()
         self.optimizer.step(self._gradient)
@@ -136,7 +207,7 @@ class Master:
         ended = clock()
         # A reply decoded with weight zero was not used: its sender keeps its residual.
         self.accepted[gathered.arrived & (a != 0.0)] = step
-        return StepRecord(
+        record = StepRecord(
             step=step,
             seconds=ended - began,
             train_loss=float(sum((a[rows["worker"]] * rows["loss"]).tolist())),
@@ -149,14 +220,49 @@ class Master:
             downlink_bytes=0,
             timed_out=timed_out,
             lost=self.lost,
+            disagreed=disagreed,
+            fresh=sorted(self._fresh),
             coverage=self.code.coverage(a),
             timing=StepTiming(began, sent, waited, decoded, ended, rows),
         )
+        self._fresh = gathered.joined
+        return record
 
     @property
     def lost(self) -> list[int]:
         """The ids of the workers that are gone."""
         return [int(worker) for worker in np.flatnonzero(~self._alive)]
+
+    @property
+    def losses_left(self) -> int:
+        """How many more workers may be lost, whoever they are."""
+        return self.wait.losses_left(self._alive)
+
+    def _welcome(self, joined: Joined, step: int) -> None:
+        """Go on with a spare in a lost worker's place; nothing of what that one left unsent is known."""
+        self._alive[joined.worker] = True
+        self._coming[joined.worker] = False
+        self.accepted[joined.worker] = -1
+        self.states.forget(joined.worker)
+        self.replaced.append(joined.worker)
+        self.say(f"step {step}: {joined.name} has taken the lost one's place")
+
+    def _verify(self, step: int, gathered: _Gathered) -> list[int]:
+        """Drop replies that are not what their replicas sent; return the workers that are, or may be, at fault."""
+        if self.replicas is None:
+            return []
+        verdict = self.replicas.compare(gathered.payloads())
+        for workers, what in (
+            (verdict.outvoted, "outvoted"),
+            (verdict.disputed, "too few to tell which is wrong: all are used"),
+        ):
+            if set(workers) - self._accused:
+                names = ", ".join(map(str, workers))
+                self.say(f"step {step}: the reply of worker {names} is not, to the bit, that of its replicas ({what})")
+                self._accused |= set(workers)
+        for worker in verdict.outvoted:
+            gathered.drop(worker)
+        return sorted({*verdict.outvoted, *verdict.disputed})
 
     def _noise(self, payloads: dict[int, Buffer]) -> Weights:
         """Return v, (n,): the noise energy of each reply as a share of the signal energy of all; see the MMSE decoder."""
@@ -167,22 +273,34 @@ class Master:
             total += signal
         return v / total if total > 0.0 else v * 0.0
 
-    def _gather(self, step: int, began: float, gathered: _Gathered) -> bool:
-        """Collect replies to ``step`` until the wait rule is met; return whether it timed out instead."""
+    def _gather(self, task: Task, began: float, gathered: _Gathered) -> bool:
+        """Collect replies to ``task`` until the wait rule is met; return whether it timed out instead."""
+        step = task.step
         arrived = gathered.arrived
         next_news = began + _NEWS_SECONDS
         while True:
-            expected = self._alive & ~arrived
+            expected = (self._alive | self._coming) & ~arrived
             if arrived.any() and (not expected.any() or self.wait.enough(arrived)):
                 return False
             patience = self.wait.patience if arrived.any() else self.wait.timeout
             until = began + min(patience, self.wait.timeout)
             try:
-                replies = self.transport.receive(min(until, next_news), self.wait.lacking(arrived))
+                received = self.transport.receive(min(until, next_news), self.wait.lacking(arrived))
             except WorkerLost as lost:
                 self._without(lost, step)
                 continue
-            if replies is None:
+            if isinstance(received, WorkerState):
+                self.states.take(received)
+                continue
+            if isinstance(received, Joined):
+                self._welcome(received, step)
+                if arrived[received.worker]:
+                    gathered.joined.append(received.worker)
+                else:
+                    self._fresh.append(received.worker)
+                    self.transport.send(received.worker, task)
+                continue
+            if received is None:
                 missing = ", ".join(str(worker) for worker in np.flatnonzero(expected))
                 if next_news < until:
                     self.say(f"step {step}: waiting for workers {missing} ({next_news - began:.0f} s)")
@@ -193,16 +311,21 @@ class Master:
                 raise TooManyLost(
                     f"step {step}: no reply within [wait] timeout = {self.wait.timeout:g} s; waited for workers {missing}"
                 )
-            gathered.take(replies, step)
+            gathered.take(received, step)
 
     def _without(self, lost: WorkerLost, step: int) -> None:
         """Go on without a worker, or raise TooManyLost."""
         self._alive[lost.worker] = False
-        if not self.wait.feasible(self._alive):
+        self._coming[lost.worker] = lost.replaced
+        if lost.replaced:
+            self.say(f"step {step}: {lost}; a spare takes its place")
+            return
+        if not self.wait.feasible(self._alive | self._coming):
             raise TooManyLost(
                 f"step {step}: {lost}; the {int(self._alive.sum())} workers left are too few for the wait rule "
                 f"(lost: {', '.join(map(str, self.lost))})"
             ) from lost
+        self.say(f"step {step}: {lost}; the run goes on, {self.losses_left} more may go")
 
 
 class _Gathered:
@@ -211,6 +334,8 @@ class _Gathered:
     def __init__(self, n: int) -> None:
         self.arrived = np.zeros(n, dtype=bool)
         self.late = 0
+        self.joined: list[int] = []
+        """Spares that took the place of a worker whose reply had arrived."""
         self._rows: list[Rows] = []
         self._messages: dict[int, Buffer] = {}
 
@@ -224,8 +349,18 @@ class _Gathered:
         if replies.messages:
             self._messages.update((int(workers[i]), replies.messages[int(i)]) for i in np.flatnonzero(fresh))
 
-    def in_worker_order(self) -> tuple[Rows, dict[int, Buffer]]:
-        """Return the replies' table and their payloads, by worker."""
-        rows = np.concatenate(self._rows)
-        payloads = {worker: self._messages[worker][HEADER_BYTES:] for worker in sorted(self._messages)}
-        return rows[np.argsort(rows["worker"])], payloads
+    def drop(self, worker: int) -> None:
+        """Treat a worker as if it had not replied."""
+        self.arrived[worker] = False
+        self._messages.pop(worker, None)
+
+    def table(self) -> Rows:
+        """Return the replies' table, in worker order."""
+        rows: Rows = np.concatenate(self._rows)
+        rows = rows[self.arrived[rows["worker"]]]
+        order = np.argsort(rows["worker"])
+        return rows[order]
+
+    def payloads(self) -> dict[int, Buffer]:
+        """Return the replies' payloads by worker, in worker order; none where the transport moves no data."""
+        return {worker: self._messages[worker][HEADER_BYTES:] for worker in sorted(self._messages)}

@@ -6,7 +6,7 @@ A message is a 64-byte header and a body::
     0       4     magic "GCDL"
     4       1     version
     5       1     kind
-    6       2     zero
+    6       2     1: the body has a checksum; else 0
     8       4     worker
     12      4     seconds of encoding (replies)
     16      4     step
@@ -16,12 +16,13 @@ A message is a 64-byte header and a body::
     40      4     seconds of injected sleep before computing (replies)
     44      4     seconds of computing (replies)
     48      8     bytes in the body
-    56      4     zero
+    56      4     CRC-32 of the body, if it has one
     60      4     CRC-32 of the 60 bytes before
 
 Body of a TASK: the (n,) int64 step of each worker's last accepted reply, padded to 64 bytes, then the model, (d,) float32.
 The same bytes go to every worker, so one buffer serves them all. Body of a REPLY: the compressor's payload. READY and BYE:
-JSON. ERROR: JSON with the message and the traceback. The other kinds have no body. All little-endian.
+JSON. ERROR: JSON with the message and the traceback. STATE and LOAD: the bytes of a compressor's state. The other
+kinds have no body. All little-endian.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from gcdl.timeline import Rows, rows_of
 from gcdl.types import Buffer, IntVector, Vector, aligned_buffer
 
 HEADER_BYTES = 64
-_VERSION = 1
+_VERSION = 2
 _MAGIC = b"GCDL"
 _FIELDS = struct.Struct("<4sBBHIfifQdffQI")
 _CHECKSUM = struct.Struct("<I")
@@ -66,6 +67,14 @@ class Kind(IntEnum):
     """Worker: nothing more will come."""
     END = 8
     """Master: the very last message. Step 0: finalize MPI together; step 1: it is damaged, leave without."""
+    SAVE = 9
+    """Master: send your compressor's state as of ``step``, the last one decoded with your reply."""
+    STATE = 10
+    """Worker: its compressor's state as of the header's step."""
+    LOAD = 11
+    """Master: begin with this state of your compressor."""
+    ADOPT = 12
+    """Master, to a spare rank: be ``worker`` from now on; ``step`` is the next to come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +92,12 @@ class Header:
     held: float = 0.0
     encoded: float = 0.0
 
-    def write(self, buffer: Buffer) -> None:
-        """Write this header to the start of ``buffer``."""
+    def write(self, buffer: Buffer, *, checksum: bool = False) -> None:
+        """Write this header to the start of ``buffer``, which holds the body already where that gets a ``checksum``."""
+        body = zlib.crc32(buffer[HEADER_BYTES : HEADER_BYTES + self.body_bytes].data) if checksum else 0
         fields = _FIELDS.pack(
-            _MAGIC, _VERSION, self.kind, 0, self.worker, self.encoded, self.step, self.held, self.run,
-            self.loss, self.slept, self.computed, self.body_bytes, 0,
+            _MAGIC, _VERSION, self.kind, checksum, self.worker, self.encoded, self.step, self.held, self.run,
+            self.loss, self.slept, self.computed, self.body_bytes, body,
         )  # fmt: skip
         buffer[:HEADER_BYTES] = np.frombuffer(fields + _CHECKSUM.pack(zlib.crc32(fields)), dtype=np.uint8)
 
@@ -102,9 +112,22 @@ class Header:
         if received < HEADER_BYTES:
             raise MessageError(f"a message of {received} bytes is shorter than a header")
         head = buffer[:HEADER_BYTES].tobytes()
-        magic, version, kind, _, worker, encoded, step, held, its_run, loss, slept, computed, body_bytes, _ = _FIELDS.unpack(
-            head[: _FIELDS.size]
-        )
+        (
+            magic,
+            version,
+            kind,
+            checksum,
+            worker,
+            encoded,
+            step,
+            held,
+            its_run,
+            loss,
+            slept,
+            computed,
+            body_bytes,
+            body,
+        ) = _FIELDS.unpack(head[: _FIELDS.size])
         if magic != _MAGIC:
             raise MessageError("a message that is not gcdl's")
         if _CHECKSUM.unpack(head[_FIELDS.size :])[0] != zlib.crc32(head[: _FIELDS.size]):
@@ -115,6 +138,8 @@ class Header:
             raise MessageError("a message of another run")
         if received != HEADER_BYTES + body_bytes:
             raise MessageError(f"a message of {received} bytes that should have {HEADER_BYTES + body_bytes}")
+        if checksum and zlib.crc32(buffer[HEADER_BYTES:received].data) != body:
+            raise MessageError("a message whose body was altered on the way")
         try:
             kind = Kind(kind)
         except ValueError:
@@ -150,6 +175,8 @@ class Reply:
     computed: float = 0.0
     held: float = 0.0
     encoded: float = 0.0
+    corrupt: bool = False
+    """A fault: bits are to be flipped on the way."""
 
     @property
     def payload(self) -> Buffer:
@@ -177,10 +204,28 @@ class Replies:
         return cls(rows, [reply.message])
 
 
-class TaskFormat:
-    """How tasks for n workers and d parameters lie in memory."""
+@dataclass(frozen=True, eq=False, slots=True)
+class WorkerState:
+    """Worker ``worker``'s compressor state, (state_bytes,) uint8, as of ``accepted``, its last decoded step."""
 
-    def __init__(self, n: int, d: int) -> None:
+    worker: int
+    accepted: int
+    saved: Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A spare rank has taken a lost worker's place, and has loaded its data."""
+
+    worker: int
+    name: str
+
+
+class TaskFormat:
+    """How tasks for n workers and d parameters lie in memory; ``checksums``: their bodies get one."""
+
+    def __init__(self, n: int, d: int, *, checksums: bool = False) -> None:
+        self.checksums = checksums
         self._accepted = slice(HEADER_BYTES, HEADER_BYTES + 8 * n)
         start = -(-self._accepted.stop // 64) * 64
         self._model = slice(start, start + 4 * d)
@@ -188,9 +233,11 @@ class TaskFormat:
 
     def write(self, task: Task, run: int, buffer: Buffer) -> None:
         """Write a task into a buffer of ``nbytes`` bytes."""
-        Header(Kind.TASK, run, step=task.step, body_bytes=self.nbytes - HEADER_BYTES).write(buffer)
         buffer[self._accepted].view(np.int64)[:] = task.accepted
+        buffer[self._accepted.stop : self._model.start] = 0
         buffer[self._model].view(np.float32)[:] = task.model
+        header = Header(Kind.TASK, run, step=task.step, body_bytes=self.nbytes - HEADER_BYTES)
+        header.write(buffer, checksum=self.checksums)
 
     def read(self, header: Header, buffer: Buffer) -> Task:
         """Return the task in an (aligned) buffer, as views of it."""
@@ -206,12 +253,20 @@ def bare(kind: Kind, run: int, *, worker: int = 0, step: int = -1) -> Buffer:
     return buffer
 
 
+def with_state(run: int, state: WorkerState) -> Buffer:
+    """Return the LOAD message that hands a worker its state."""
+    buffer = aligned_buffer(HEADER_BYTES + state.saved.size)
+    buffer[HEADER_BYTES:] = state.saved
+    Header(Kind.LOAD, run, state.worker, state.accepted, body_bytes=state.saved.size).write(buffer, checksum=True)
+    return buffer
+
+
 def with_json(kind: Kind, run: int, worker: int, body: dict[str, Any], *, step: int = -1) -> Buffer:
     """Return a message whose body is a JSON object."""
     text = np.frombuffer(json.dumps(body).encode(), dtype=np.uint8)
     buffer = aligned_buffer(HEADER_BYTES + text.size)
-    Header(kind, run, worker, step, body_bytes=text.size).write(buffer)
     buffer[HEADER_BYTES:] = text
+    Header(kind, run, worker, step, body_bytes=text.size).write(buffer, checksum=True)
     return buffer
 
 

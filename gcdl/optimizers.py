@@ -6,7 +6,7 @@ of the config's ``[optimizer]`` table.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -42,6 +42,13 @@ class Optimizer:
             for name, value in self._torch.state.get(self._flat, {}).items()
             if value is not None
         }
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """Begin with arrays that :meth:`state` returned; the parameters are set beside."""
+        import torch
+
+        if state:
+            self._torch.state[self._flat] = {name: torch.tensor(value) for name, value in state.items()}
 
 
 class OptimizerRecipe(Protocol):

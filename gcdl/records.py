@@ -13,15 +13,20 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gcdl.errors import UsageError
+from gcdl.errors import GcdlError, UsageError
+from gcdl.journal import Journal, lock
 from gcdl.timeline import StepTiming, Timeline
 from gcdl.types import Vector, Weights
 
@@ -57,6 +62,10 @@ class StepRecord:
     """The step ended at [wait] timeout, with fewer replies than the rule asks for."""
     lost: list[int]
     """Ids of all workers lost so far."""
+    disagreed: list[int]
+    """Ids of workers whose replies were not those of their replicas; see gcdl.replicas."""
+    fresh: list[int]
+    """Ids of workers whose compressor had begun afresh since the last step: a spare's, or one that a checkpoint lacked."""
     coverage: Weights
     """(k,): a B, the weight each shard entered with; 1 is right."""
     timing: StepTiming
@@ -98,6 +107,12 @@ class Summary:
     timed_out_steps: int
     foreign_messages: int
     lost_workers: list[int]
+    replaced_workers: list[int]
+    """Workers whose place a spare took, in the order of it; of a resumed run: in its last part."""
+    losses_left: int
+    """How many more workers could have been lost, whoever they are."""
+    disagreeing_workers: dict[str, int]
+    """In how many steps which worker's reply was not that of its replicas; only if [code] verify is on."""
     model_sha256: str | None
     """None: no model was trained (timing only)."""
     parameters: int
@@ -108,6 +123,8 @@ class Summary:
     """Share of ``seconds`` in which the master's link was occupied; None: real, not simulated."""
     master_share: float | None
     """Share of ``seconds`` in which the master decoded and stepped; None: real, not simulated."""
+    resumed: int
+    """How often the run was resumed. The seconds and bytes are those of all its parts, up to the checkpoints used."""
     warnings: list[str]
     """What makes this run's figures worse than they need be."""
 
@@ -130,6 +147,7 @@ class Totals:
     uplink_bytes: int = 0
     downlink_bytes: int = 0
     lost: list[int] = field(default_factory=list)
+    disagreed: dict[str, int] = field(default_factory=dict)
     coverage: Weights | float = 0.0
     """(k,): sum over the steps of the weight each shard entered with."""
 
@@ -143,8 +161,20 @@ class Totals:
         self.uplink_bytes += record.uplink_bytes
         self.downlink_bytes += record.downlink_bytes
         self.lost = record.lost
+        for worker in map(str, record.disagreed):
+            self.disagreed[worker] = self.disagreed.get(worker, 0) + 1
         self.coverage = self.coverage + record.coverage
         self.extra_seconds += _extra_seconds(record, delays)
+
+    def dump(self) -> dict[str, Any]:
+        """Return the sums, JSON-ready."""
+        coverage = self.coverage.tolist() if isinstance(self.coverage, np.ndarray) else self.coverage
+        return {**asdict(self), "coverage": coverage}
+
+    @classmethod
+    def load(cls, dumped: Mapping[str, Any]) -> Totals:
+        """Return the sums that were dumped."""
+        return cls(**{**dumped, "coverage": np.asarray(dumped["coverage"])})
 
     def mean_coverage(self) -> Weights:
         """Return the weight each shard entered with, (k,), mean over the steps."""
@@ -179,18 +209,36 @@ def check_unused(path: Path) -> None:
 
 
 class RunFolder:
-    """Writes a run's files. Each line is on disk as soon as it is known, so that a killed run leaves what it did."""
+    """Writes a run's files. Each line is on disk as soon as it is known, so that a killed run leaves what it did.
 
-    def __init__(self, path: Path, config_toml: str, manifest: dict[str, Any]) -> None:
+    Made for a new run, or by :meth:`reopen` for one that is resumed. A disk that fills up later does not end the run.
+
+    Raises
+    ------
+    UsageError : there is a run already, or the folder can't be written.
+    """
+
+    def __init__(
+        self, path: Path, config_toml: str, manifest: dict[str, Any], say: Callable[[str], None] = lambda line: None
+    ) -> None:
         check_unused(path)
-        try:
+        with _writing(path):
             path.mkdir(parents=True, exist_ok=True)
-            (path / CONFIG).write_text(config_toml, encoding="utf-8")
-            (path / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-            self._steps = (path / STEPS).open("w", buffering=1)
-            self._timeline = Timeline((path / TIMELINE).open("w"))
-        except OSError as error:
-            raise UsageError(f"--out {path}: cannot be written: {error.strerror or error}") from error
+        self._open(path, config_toml, manifest, say)
+
+    @classmethod
+    def reopen(cls, past: Past, config_toml: str, manifest: dict[str, Any], say: Callable[[str], None]) -> RunFolder:
+        """Go on in the folder of a run that was cut (:meth:`Past.cut`) to the step it is resumed from."""
+        folder = cls.__new__(cls)
+        folder._open(past.folder, config_toml, {**manifest, "resumed": past.resumed}, say)
+        return folder
+
+    def _open(self, path: Path, config_toml: str, manifest: dict[str, Any], say: Callable[[str], None]) -> None:
+        with _writing(path):
+            self._steps = Journal(path / STEPS, say)
+            _replace(path / CONFIG, config_toml)
+            _replace(path / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+            self._timeline = Timeline(Journal(path / TIMELINE, say, buffered=1 << 16))
         self.path = path
 
     def write_step(self, record: StepRecord) -> None:
@@ -199,13 +247,120 @@ class RunFolder:
         self._timeline.add(record.step, record.timing)
 
     def write_summary(self, summary: Summary) -> None:
-        """Write the summary, the last file of a run."""
-        (self.path / SUMMARY).write_text(json.dumps(summary.fields(), indent=2) + "\n")
+        """Write the summary, the last file of a run.
+
+        Raises
+        ------
+        GcdlError : it can't be written.
+        """
+        try:
+            _replace(self.path / SUMMARY, json.dumps(summary.fields(), indent=2) + "\n")
+        except OSError as error:
+            raise GcdlError(f"{self.path / SUMMARY}: cannot be written: {error.strerror or error}") from error
 
     def close(self) -> None:
         """Close the files. Idempotent."""
         self._steps.close()
         self._timeline.close()
+
+
+@dataclass(frozen=True)
+class Past:
+    """What a run folder says of a run that is to be resumed.
+
+    Attributes
+    ----------
+    folder : the run folder.
+    config_toml : its resolved config.
+    simulated : it ran in one process, on a virtual clock.
+    timing_only : only the clock ran.
+    resumed : of each time it was resumed: ``step`` (where it went on), ``reached`` (the last step begun before that), when.
+    """
+
+    folder: Path
+    config_toml: str
+    simulated: bool
+    timing_only: bool
+    resumed: list[dict[str, Any]]
+
+    @classmethod
+    def read(cls, folder: Path) -> Past:
+        """Read it.
+
+        Raises
+        ------
+        UsageError : there is no run in this folder, or its files are damaged.
+        """
+        if not (folder / CONFIG).is_file():
+            raise UsageError(f"{folder}: not a run folder: there is no {CONFIG}")
+        try:
+            config_toml = (folder / CONFIG).read_text(encoding="utf-8")
+            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            simulated = manifest["transport"] == "simulated"
+            timing_only = bool(manifest["timing_only"])
+            resumed = [{"step": int(one["step"]), "reached": int(one["reached"]), "at": str(one["at"])}
+                       for one in manifest.get("resumed", [])]  # fmt: skip
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise UsageError(f"{folder}: {MANIFEST} or {CONFIG} cannot be read: {error}") from None
+        return cls(folder, config_toml, simulated, timing_only, resumed)
+
+    @property
+    def reached(self) -> int:
+        """The last step that had begun, in any part of the run; -1 when none had."""
+        lines, _ = self._lines()
+        here = lines - 1 if (self.folder / SUMMARY).exists() else lines
+        return max(here, *(int(one["reached"]) for one in self.resumed), -1)
+
+    def cut(self, step: int) -> Past:
+        """Cut the records to the first ``step`` steps, and note that the run is resumed there.
+
+        Raises
+        ------
+        UsageError : another process writes there, or the folder can't be written.
+        """
+        reached = self.reached
+        with _writing(self.folder), (self.folder / STEPS).open("a+b") as file:
+            lock(file.fileno(), self.folder / STEPS)
+            file.truncate(self._lines(step)[1])
+            (self.folder / SUMMARY).unlink(missing_ok=True)
+            timeline = self.folder / TIMELINE
+            if timeline.exists():
+                timeline.replace(self.folder / f"timeline-{len(self.resumed)}.json")
+        entry = {"step": step, "reached": reached, "at": datetime.now(UTC).isoformat(timespec="seconds")}
+        return replace(self, resumed=[*self.resumed, entry])
+
+    def _lines(self, at_most: int | None = None) -> tuple[int, int]:
+        """Return how many whole lines ``steps.jsonl`` has, or the first ``at_most``, and how many bytes they take."""
+        found = list(itertools.islice(whole_lines(self.folder), at_most))
+        return len(found), sum(map(len, found))
+
+
+def whole_lines(folder: Path) -> Iterator[bytes]:
+    """Yield the lines of ``steps.jsonl``, without the one that a killed run was writing, if there is such a one."""
+    with suppress(FileNotFoundError), (folder / STEPS).open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield line
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn an OSError of this block into a UsageError."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a small file so that there is never half of it."""
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
 
 
 def _finite(fields: dict[str, Any]) -> dict[str, Any]:

@@ -38,9 +38,8 @@ def replay(path: Path, progress: Callable[[int, int], None] = lambda done, total
     experiment = Experiment.of(history.config, history.workers).check()
     stop = StopRequest()
     crew = make_crew(experiment)
-    replies = [line["replies"] for line in history.steps]
     master = Master(
-        ReplayTransport(crew, replies, [line["lost"] for line in history.steps], stop),
+        ReplayTransport(crew, [line["replies"] for line in history.steps], [line["fresh"] for line in history.steps], stop),
         code=experiment.code,
         codec=experiment.compressor.codec(experiment.problem.layout()),
         wait=AsRecorded(),

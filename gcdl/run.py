@@ -6,27 +6,31 @@ clock; both ways lead to :func:`_conduct`, the only place where a run's records 
 
 from __future__ import annotations
 
+import platform
 import secrets
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from gcdl import checkpoint
 from gcdl.advice import coverage_warning, limit_warning, noise_warning
+from gcdl.checkpoint import FOLDER, Checkpoint
 from gcdl.config import Config, Experiment, parse
-from gcdl.crew import Row, limit_threads, make_crew, make_pace, make_worker, row_of
+from gcdl.crew import Row, faults_since, limit_threads, make_crew, make_pace, make_worker, row_of
 from gcdl.errors import GcdlError, TooManyLost, UsageError, WorkerLost
 from gcdl.interrupt import StopRequest
-from gcdl.manifest import manifest
+from gcdl.keeper import Keeper
+from gcdl.lifeline import end_soon, this_process, when_gone
 from gcdl.master import Decodes, Master, Steps
 from gcdl.messages import HEADER_BYTES, TaskFormat
-from gcdl.problems import Evaluator
-from gcdl.records import RunFolder, StepRecord, Summary, Totals, check_unused, model_sha256
+from gcdl.problems import Evaluation, Evaluator
+from gcdl.records import StepRecord, Summary, Totals, model_sha256
+from gcdl.start import Start
 from gcdl.stragglers import delays_at
-from gcdl.timing import NoCodec, NoEvaluator, NoOptimizer
+from gcdl.timing import NoCodec, NoEvaluator, NoKeeper, NoOptimizer
 from gcdl.transport.base import Transport
 from gcdl.transport.simulated import SimulatedTransport
 from gcdl.types import Layout
@@ -37,13 +41,14 @@ if TYPE_CHECKING:
 
 _COLLECTIVE_SECONDS = 120.0
 _SECONDS_AFTER_SIGTERM = 10
+_SECONDS_AFTER_MASTER = 10.0
 
 
 class Watcher(Protocol):
     """Is told what happens, to show it."""
 
-    def begin(self, config: Config, folder: Path) -> None:
-        """The run starts."""
+    def begin(self, config: Config, folder: Path, done: int) -> None:
+        """The run starts; ``done`` steps were done before, by the run that it resumes."""
         ...
 
     def step(self, record: StepRecord) -> None:
@@ -55,43 +60,48 @@ class Watcher(Protocol):
         ...
 
 
-def simulate(config: Config, out: Path, watcher: Watcher, *, timing_only: bool = False) -> Summary:
+def simulate(start: Start, watcher: Watcher) -> Summary:
     """Run the same Master and Workers in this process on a virtual clock. Returns what was written to the run folder.
-
-    ``timing_only``: only the clock runs; no gradient is computed, and nothing of the size of the model is allocated.
 
     Raises
     ------
-    UsageError : the config names no number of workers, a data file is missing, or ``out`` holds a run.
+    UsageError : the config names no number of workers, a data file is missing, or the folder holds a run.
     TooManyLost, WorkerError, Interrupted : the run ended early; a checkpoint is kept.
     """
     began = time.time()
+    config = start.config
     if config.workers is None:
         raise UsageError("workers: missing; a simulation needs the number of workers (workers = 8)")
     experiment = Experiment.of(config, config.workers).check()
-    check_unused(out)
+    start.check(experiment)
     stop = StopRequest()
-    if timing_only:
+    if start.timing_only:
         d = config.simulate.parameters
         layout = experiment.problem.layout() if d is None else Layout(("parameters",), ((d,),))
         learner = _Learner(NoCodec(), NoOptimizer(), NoEvaluator(), layout, learns=False)
-        transport = SimulatedTransport(make_pace(experiment, layout), None, stop)
+        workers = None
     else:
-        pace = make_pace(experiment, experiment.problem.layout())
-        transport = SimulatedTransport(pace, make_crew(experiment), stop)
+        layout = experiment.problem.layout()
         learner = _Learner.of(experiment, experiment.problem.evaluator())
+        workers = make_crew(experiment)
+    transport = SimulatedTransport(
+        make_pace(experiment, layout),
+        workers,
+        stop,
+        faults=faults_since(experiment, start.since),
+        checksums=config.run.checksums,
+    )
     with stop.listening():
-        return _conduct(experiment, transport, out, watcher, began, learner)
+        return _conduct(experiment, transport, start, watcher, began, learner, stop)
 
 
-def be_master(job: Job, read: Callable[[], Config], out: Path, watcher: Watcher, began: float) -> Summary:
+def be_master(job: Job, read: Callable[[], Start], watcher: Watcher, began: float) -> Summary:
     """Be rank 0 of a run over MPI; the others call :func:`be_worker`. The caller then ends the job.
 
     Parameters
     ----------
     job : all ranks.
-    read : reads the config; an error of it ends all ranks.
-    out : the run folder.
+    read : reads the config, or the run to resume; an error of it ends all ranks.
     watcher : is told what happens.
     began : when the job was launched, in seconds of ``time.time()``.
 
@@ -104,23 +114,42 @@ def be_master(job: Job, read: Callable[[], Config], out: Path, watcher: Watcher,
     run = secrets.randbits(63)
     try:
         # What can be wrong is found before any rank imports torch.
-        experiment = Experiment.of(read(), job.workers).check()
-        check_unused(out)
+        start = read()
+        spares = start.config.run.spares
+        if job.workers <= spares:
+            raise UsageError(f"run.spares: {spares} spares need {spares + 2} ranks at least; there are {job.workers + 1}")
+        experiment = Experiment.of(start.config, job.workers - spares).check()
+        start.check(experiment)
         evaluator = experiment.problem.evaluator()
         rows = [row_of(experiment, worker).plain() for worker in range(experiment.n)]
-        shared = {"run": run, "config": experiment.config.toml(), "rows": rows}
+        shared = {
+            "run": run,
+            "master": this_process(),
+            "config": experiment.config.toml(),
+            "rows": rows,
+            "since": start.since,
+            "n": experiment.n,
+        }
     except Exception:
         job.broadcast({"run": None}, _COLLECTIVE_SECONDS)
         raise
     job.broadcast(shared, _COLLECTIVE_SECONDS)
+    if not job.survives:
+        watcher.say("no fault tolerance under this launcher: a killed worker ends the job (mpirun --with-ft ulfm has it)")
     stop = StopRequest()
-    transport = MpiTransport(job, run=run, interrupted=stop, say=watcher.say)
+    transport = MpiTransport(job, run=run, interrupted=stop, say=watcher.say, spares=spares)
     try:
         with stop.listening():
             layout = experiment.problem.layout()
-            reply_bytes = HEADER_BYTES + experiment.compressor.codec(layout).payload_bytes
-            transport.start(TaskFormat(experiment.n, layout.size), reply_bytes, experiment.config.run.start_timeout)
-            return _conduct(experiment, transport, out, watcher, began, _Learner.of(experiment, evaluator), transport.hosts())
+            codec = experiment.compressor.codec(layout)
+            transport.start(
+                TaskFormat(experiment.n, layout.size, checksums=experiment.config.run.checksums),
+                HEADER_BYTES + codec.payload_bytes,
+                experiment.config.run.start_timeout,
+                state_bytes=codec.state_bytes,
+            )
+            learner = _Learner.of(experiment, evaluator)
+            return _conduct(experiment, transport, start, watcher, began, learner, stop, transport.hosts())
     except WorkerLost as lost:
         raise TooManyLost(f"start-up: {lost}") from lost
     finally:
@@ -141,18 +170,31 @@ def be_worker(job: Job) -> None:
     shared = job.broadcast(None, _COLLECTIVE_SECONDS)
     if shared["run"] is None:
         return
-    worker = job.rank - 1
+    master = shared["master"]
+    if master["host"] == platform.node():
+        # The regular way is to find out from MPI; this is for a worker in the middle of a long pass.
+        when_gone(master["pid"], master["born"], lambda: end_soon(_SECONDS_AFTER_MASTER))
 
-    config = parse(shared["config"])
+    config, n = parse(shared["config"]), int(shared["n"])
+    experiment = Experiment.of(config, n)
+    if job.rank > n:
+        experiment.problem.layout()  # a spare loads what takes long before it is needed
 
-    def prepare() -> Worker:
-        experiment = Experiment.of(config, job.workers)
+    def prepare(worker: int, since: int) -> Worker:
         row = Row.of_plain(shared["rows"][worker])
-        built = make_worker(experiment, worker, row, experiment.problem.load(row.shards))
+        faults = faults_since(experiment, max(since, shared["since"]))
+        built = make_worker(experiment, worker, row, experiment.problem.load(row.shards), faults)
         limit_threads(experiment)
         return built
 
-    serve(job, run=shared["run"], master_timeout=config.run.master_timeout, prepare=prepare)
+    serve(
+        job,
+        run=shared["run"],
+        n=n,
+        master_timeout=config.run.master_timeout,
+        prepare=prepare,
+        checksums=config.run.checksums,
+    )
 
 
 def _stop_soon(number: int, frame: object) -> None:
@@ -179,13 +221,48 @@ class _Learner:
         return cls(experiment.compressor.codec(layout), optimizer, evaluator, layout)
 
 
+@dataclass
+class _Progress:
+    """What a checkpoint says of the run so far, beside the model: the totals, and what the earlier parts of a run came to."""
+
+    began: float
+    transport: Transport
+    totals: Totals
+    before: Mapping[str, Any]
+
+    @classmethod
+    def after(cls, checkpoint: Checkpoint | None, began: float, transport: Transport) -> _Progress:
+        if checkpoint is None:
+            return cls(began, transport, Totals(), {})
+        return cls(began, transport, Totals.load(checkpoint.progress["totals"]), checkpoint.progress)
+
+    def __call__(self) -> dict[str, Any]:
+        here = {
+            "wall_seconds": time.time() - self.began,
+            "control_bytes": self.transport.traffic.control,
+            "foreign_messages": self.transport.traffic.foreign,
+        }
+        if isinstance(self.transport, SimulatedTransport):
+            here |= {"link_seconds": self.transport.link_seconds, "master_seconds": self.transport.master_seconds}
+        return {"totals": self.totals.dump(), **{name: value + self.before.get(name, 0) for name, value in here.items()}}
+
+    def shares(self) -> tuple[float, float] | None:
+        """Return which shares of the steps' seconds a simulated master's link and its own work took; None: it is real."""
+        so_far = self()
+        if "link_seconds" not in so_far:
+            return None
+        total = max(self.totals.seconds, 1e-300)
+        return so_far["link_seconds"] / total, so_far["master_seconds"] / total
+
+
 def _conduct(
     experiment: Experiment,
     transport: Transport,
-    out: Path,
+    start: Start,
     watcher: Watcher,
     began: float,
     learner: _Learner,
+    stop: StopRequest,
     hosts: list[str] | None = None,
 ) -> Summary:
     """Train, evaluate, record, save. The workers are ready; they are stopped here, whatever happens."""
@@ -199,19 +276,11 @@ def _conduct(
         wait=experiment.wait,
         optimizer=optimizer,
         seed=config.seed,
+        replicas=experiment.replicas,
         say=watcher.say if hosts is not None else lambda line: None,  # virtual seconds keep nobody waiting
     )
-    folder = RunFolder(out, config.toml(), manifest(experiment.n + 1, hosts))
-    totals = Totals()
-
-    def save() -> None:
-        if not learner.learns:
-            return
-        try:
-            checkpoint.save(out, master.steps_done, optimizer.parameters, master.accepted, optimizer.state())
-        except OSError as error:  # a full disk does not end a run
-            watcher.say(f"checkpoint of step {master.steps_done} not written: {error}")
-
+    progress = _Progress.after(start.checkpoint, began, transport)
+    totals = progress.totals
     warnings: list[str] = []
 
     def warn(warning: str | None) -> None:
@@ -219,9 +288,18 @@ def _conduct(
             warnings.append(warning)
             watcher.say(f"warning: {warning}")
 
+    folder = start.open(experiment, hosts, watcher.say)
+    keeper: Keeper | NoKeeper = NoKeeper()
+    if learner.learns:
+        keeper = Keeper(
+            start.out, keep=config.run.keep, master=master, progress=progress, decoder=experiment.decoder_name, say=watcher.say
+        )
     try:
-        watcher.begin(config, out)
+        if start.checkpoint is not None:
+            warn(_restore(master, start.checkpoint))
+        watcher.begin(config, start.out, start.step)
         warn(noise_warning(experiment) if learner.learns else None)
+        judged: Evaluation | None = None
         for record in master.run(config.steps):
             due = record.step + 1
             if due == config.steps or _every(config.run.eval_every, due):
@@ -231,55 +309,81 @@ def _conduct(
             folder.write_step(record)
             watcher.step(record)
             if due < config.steps and _every(config.run.checkpoint_every, due):
-                save()
-        save()
+                keeper.begin()
+            keeper.look()
+        if judged is None:  # resumed after its last step
+            transport.close()
+            judged = learner.evaluator.evaluate(optimizer.parameters, train=True)
+        keeper.finish()
         coverage = totals.mean_coverage()
         warn(coverage_warning(coverage, experiment.code))
-        shares = _shares(transport, totals.seconds)
+        so_far = progress()
+        shares = progress.shares()
         warn(limit_warning(*shares) if shares is not None else None)
-        wall_seconds = time.time() - began
         summary = Summary(
             steps=totals.steps,
             seconds=totals.seconds,
-            wall_seconds=wall_seconds,
-            wait_for_all_seconds=wall_seconds + totals.extra_seconds,
+            wall_seconds=so_far["wall_seconds"],
+            wait_for_all_seconds=so_far["wall_seconds"] + totals.extra_seconds,
             final_train_loss=judged.train_loss,
             final_test_loss=judged.test_loss,
             final_test_accuracy=judged.test_accuracy,
             uplink_bytes=totals.uplink_bytes,
             downlink_bytes=totals.downlink_bytes,
             float32_uplink_bytes=(totals.replies + totals.late) * (HEADER_BYTES + 4 * learner.layout.size),
-            control_bytes=transport.traffic.control,
+            control_bytes=so_far["control_bytes"],
             late_replies=totals.late,
             timed_out_steps=totals.timed_out,
-            foreign_messages=transport.traffic.foreign,
+            foreign_messages=so_far["foreign_messages"],
             lost_workers=totals.lost,
+            replaced_workers=master.replaced,
+            losses_left=master.losses_left,
+            disagreeing_workers=totals.disagreed,
             model_sha256=model_sha256(optimizer.parameters) if learner.learns else None,
             parameters=learner.layout.size,
             workers=experiment.n,
             shard_coverage=[round(float(weight), 6) for weight in coverage],
             link_share=shares and shares[0],
             master_share=shares and shares[1],
+            resumed=0 if start.past is None else len(start.past.resumed) + 1,
             warnings=warnings,
         )
         folder.write_summary(summary)
         return summary
     except (GcdlError, KeyboardInterrupt):
+        stop.clear()  # a second signal interrupts what follows
+        if master.steps_done > start.step:
+            with suppress(GcdlError):
+                master.collect_states()
+            keeper.finish()
         if master.steps_done and learner.learns:
-            save()
-            watcher.say(f"checkpoint after {master.steps_done} steps in {out / 'checkpoint'}")
+            watcher.say(f"checkpoint after {master.steps_done} steps in {start.out / FOLDER}; gcdl resume {start.out} goes on")
         raise
     finally:
         transport.close()
         folder.close()
 
 
-def _shares(transport: Transport, seconds: float) -> tuple[float, float] | None:
-    """Return which shares of the steps' seconds a simulated master's link and its own work took."""
-    if not isinstance(transport, SimulatedTransport):
+def _restore(master: Master, checkpoint: Checkpoint) -> str | None:
+    """Put a checkpoint's model and workers in place; returns a warning if some compressor's state is not in it.
+
+    Raises
+    ------
+    UsageError : it is of another model, or of another compressor.
+    """
+    wanted = (master.optimizer.parameters.shape, master.accepted.shape, {master.states.state_bytes})
+    sizes = {saved.size for saved in checkpoint.states.values()} or {master.states.state_bytes}
+    if (checkpoint.parameters.shape, checkpoint.accepted.shape, sizes) != wanted:
+        raise UsageError(f"the checkpoint of step {checkpoint.step} is of another model or compressor than the config's")
+    master.optimizer.parameters[:] = checkpoint.parameters
+    master.optimizer.load(checkpoint.optimizer)
+    fresh = master.resume(checkpoint.step, checkpoint.accepted, checkpoint.states)
+    if not fresh:
         return None
-    total = max(seconds, 1e-300)
-    return transport.link_seconds / total, transport.master_seconds / total
+    return (
+        f"the checkpoint of step {checkpoint.step} lacks the compressor's state of worker {', '.join(map(str, fresh))}: "
+        "it starts afresh, and the run is not that which was never interrupted"
+    )
 
 
 def _every(period: int, steps: int) -> bool:

@@ -96,7 +96,7 @@ class Choice:
 
     def table(self) -> dict[str, Any]:
         """Return the table as TOML can hold it: without the values that are None."""
-        table = {"kind": self.kind, **{name: value for name, value in self.values.items() if value is not None}}
+        table = {"kind": self.kind, **{name: _plain(value) for name, value in self.values.items() if value is not None}}
         if self.section.parts is not None and self.section.parts[0] in table:
             key = self.section.parts[0]
             table[key] = [part.table() for part in table[key]]
@@ -124,12 +124,15 @@ def validate(model: type[ModelT], values: Mapping[str, Any], path: str, where: s
         findings = error.errors(include_url=False)
         # A key of several types has a finding for each: the one that goes deepest is of the type that was meant.
         first = max((one for one in findings if one["loc"][0] == findings[0]["loc"][0]), key=lambda one: len(one["loc"]))
-        location = prefix + ".".join(str(part) for i, part in enumerate(first["loc"]) if i == 0 or isinstance(part, int))
+        place = first["loc"]
+        # A part is a key, a place in a list, or a key of what lies there; others name the types that were tried.
+        shown = [i == 0 or isinstance(part, int) or isinstance(place[i - 1], int) for i, part in enumerate(place)]
+        location = prefix + ".".join(str(part) for part, is_key in zip(place, shown, strict=True) if is_key)
         if first["type"] == "missing":
             raise ConfigError(f"{location}: missing") from None
         found = first["input"]
-        shown = list(found) if isinstance(found, tuple) else found
-        raise ConfigError(f"{location}: {shown!r}: {_lower(first['msg'])}") from None
+        listed = list(found) if isinstance(found, tuple) else found
+        raise ConfigError(f"{location}: {listed!r}: {_lower(first['msg'])}") from None
 
 
 def _fields(plugin: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
@@ -162,6 +165,11 @@ def _nearest(name: str, valid: Iterable[str]) -> str:
 def _frozen(value: Any) -> Any:
     """Turn TOML's lists into tuples, deeply."""
     return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
+
+
+def _plain(value: Any) -> Any:
+    """Turn tables in a list into what TOML can hold."""
+    return [item.model_dump() if isinstance(item, Table) else item for item in value] if isinstance(value, tuple) else value
 
 
 def _lower(message: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,10 +44,19 @@ _SENT_UP = 0.1
 _WORKERS_DRAWN = 64
 
 
+class _Appendable(Protocol):
+    """A text file, or a journal."""
+
+    closed: bool
+
+    def write(self, text: str, /) -> object: ...
+    def close(self) -> None: ...
+
+
 class Timeline:
     """Trace Events: the master's send, wait, decode and step; what each worker that was used did, of the first 64."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: _Appendable) -> None:
         self._file = file
         self._file.write('{"displayTimeUnit": "ms", "traceEvents": [\n')
         self._named: set[int] = set()

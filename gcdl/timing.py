@@ -5,7 +5,7 @@ No vector of d numbers exists: the parameters, the gradient and every message ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -27,9 +27,14 @@ class NoOptimizer:
         """Return no arrays."""
         return {}
 
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """Do nothing."""
+
 
 class NoCodec:
     """Decodes nothing."""
+
+    state_bytes = 0
 
     def decode(self, messages: Sequence[Message], into: Vector) -> None:
         """Do nothing."""
@@ -45,3 +50,16 @@ class NoEvaluator:
     def evaluate(self, parameters: Vector, *, train: bool) -> Evaluation:
         """Return no figures."""
         return Evaluation(None, None, None)
+
+
+class NoKeeper:
+    """Keeps no checkpoints."""
+
+    def begin(self) -> None:
+        """Do nothing."""
+
+    def look(self) -> None:
+        """Do nothing."""
+
+    def finish(self) -> None:
+        """Do nothing."""

@@ -6,13 +6,18 @@ Every rule has a ``timeout``: the step then ends with what is there. A new rule 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Protocol
 
+import numpy as np
+
 from gcdl.codes import GradientCode
 from gcdl.errors import ParameterError
 from gcdl.types import Count, Mask, Nonnegative, Positive
+
+_SETS_TRIED = 500
 
 
 class WaitRule(Protocol):
@@ -33,6 +38,10 @@ class WaitRule(Protocol):
 
     def feasible(self, alive: Mask) -> bool:
         """Say whether the rule can be met when only these workers, (n,), are left."""
+        ...
+
+    def losses_left(self, alive: Mask) -> int:
+        """Return how many more of these workers, (n,), may be lost, whoever they are, before the rule can't be met."""
         ...
 
 
@@ -59,6 +68,10 @@ class FirstReplies:
         """Count."""
         return int(alive.sum()) >= self.count
 
+    def losses_left(self, alive: Mask) -> int:
+        """Count."""
+        return max(0, int(alive.sum()) - self.count)
+
 
 class Decodable:
     """Wait until the arrived set decodes: ||a B - 1|| <= tolerance * sqrt(k)."""
@@ -84,6 +97,19 @@ class Decodable:
         everyone = alive | True
         return self.enough(alive) or (bool(alive.any()) and not self.enough(everyone))
 
+    def losses_left(self, alive: Mask) -> int:
+        """Try all sets of one more, two more, ... while they are few: then it is a lower bound."""
+        workers = np.flatnonzero(alive)
+        for count in range(1, workers.size + 1):
+            if math.comb(workers.size, count) > _SETS_TRIED:
+                return count - 1
+            for gone in itertools.combinations(workers, count):
+                left = alive.copy()
+                left[list(gone)] = False
+                if not self.feasible(left):
+                    return count - 1
+        return int(workers.size)
+
 
 class Deadline:
     """Decode what has come ``seconds`` after the step began, and at least one reply; sooner if all have come."""
@@ -105,6 +131,10 @@ class Deadline:
     def feasible(self, alive: Mask) -> bool:
         """One is enough."""
         return bool(alive.any())
+
+    def losses_left(self, alive: Mask) -> int:
+        """All but one."""
+        return max(0, int(alive.sum()) - 1)
 
 
 WAIT_RULES: dict[str, Callable[..., WaitRule]] = {

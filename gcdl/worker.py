@@ -8,7 +8,7 @@ generator there. Everything that must survive a dropped task lives in the worker
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +17,8 @@ from gcdl.compressors import Codec, Draw
 from gcdl.errors import NonFiniteGradient
 from gcdl.messages import HEADER_BYTES, Reply, Task
 from gcdl.problems import CodedGradient
-from gcdl.stragglers import AnyModel, delays_at
-from gcdl.types import Layout, Vector, aligned_buffer, aligned_vector
+from gcdl.stragglers import AnyModel, Fault, InjectedError, delays_at
+from gcdl.types import Buffer, Layout, Vector, aligned_buffer, aligned_vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,14 @@ class Encode:
     """The worker is about to overwrite its last reply; pointless if it is superseded by now."""
 
 
-Pause = Sleep | Slowdown | Work | Encode
+@dataclass(frozen=True, slots=True)
+class Struck:
+    """A fault strikes the worker's process: kill or stop."""
+
+    fault: Fault
+
+
+Pause = Sleep | Slowdown | Work | Encode | Struck
 
 
 class Worker:
@@ -63,6 +70,7 @@ class Worker:
     stragglers : draws the injected delays.
     seed : the run's.
     shift : its place under correlated dither; see :class:`gcdl.compressors.Draw`.
+    faults : strike this worker, once each.
     """
 
     def __init__(
@@ -76,6 +84,7 @@ class Worker:
         stragglers: AnyModel,
         seed: int,
         shift: int = 0,
+        faults: Sequence[Fault] = (),
     ) -> None:
         self.worker = worker
         self.n = n
@@ -85,9 +94,11 @@ class Worker:
         self._gradient = gradient
         self._codec = codec
         self._stragglers = stragglers
+        self._faults = list(faults)
         self._state = codec.init()
         self._coded = aligned_vector(layout.size)
         self._message = aligned_buffer(HEADER_BYTES + codec.payload_bytes)
+        self._saved = aligned_buffer(HEADER_BYTES + codec.state_bytes)
 
     def handle(self, task: Task) -> Generator[Pause, None, Reply]:
         """Work on a task; see the module. The reply's message is valid until the next task is handled to its end.
@@ -95,11 +106,23 @@ class Worker:
         Raises
         ------
         NonFiniteGradient : the coded gradient has a NaN or an infinity.
+        InjectedError : a fault says so.
         """
         self._state = self._codec.settle(self._state, int(task.accepted[self.worker]))
         delays = delays_at(self._stragglers, self.n, self.seed, task.step)
-        if delays.before_compute[self.worker] > 0.0:
-            yield Sleep(float(delays.before_compute[self.worker]))
+        sleep = float(delays.before_compute[self.worker])
+        corrupt = False
+        for fault in self._strike(task.step):
+            if fault.fault == "raise":
+                raise InjectedError(self.worker, task.step)
+            if fault.fault == "slow":
+                sleep += fault.seconds
+            elif fault.fault == "corrupt":
+                corrupt = True
+            else:
+                yield Struck(fault)
+        if sleep > 0.0:
+            yield Sleep(sleep)
         loss = 0.0
         stretches = self._gradient.compute(task.model, task.step, self._coded)
         while True:
@@ -118,7 +141,31 @@ class Worker:
         self._check_finite(task.step)
         draw = Draw(self.seed, task.step, self.worker, self.shift)
         self._state = self._codec.compress(self._coded, self._state, draw, self._message[HEADER_BYTES:])
-        return Reply(self.worker, task.step, loss, self._message)
+        return Reply(self.worker, task.step, loss, self._message, corrupt=corrupt)
+
+    def _strike(self, step: int) -> Iterator[Fault]:
+        """Yield the faults that strike now; one that was yielded won't again."""
+        for fault in [fault for fault in self._faults if fault.step <= step]:
+            self._faults.remove(fault)
+            yield fault
+
+    @property
+    def state_bytes(self) -> int:
+        """The size of what :meth:`save` returns, the header left out."""
+        return self._codec.state_bytes
+
+    def save(self, accepted: int) -> Buffer:
+        """Return the compressor's state as of ``accepted``, the last step decoded with this worker's reply.
+
+        It starts at HEADER_BYTES of the buffer, which is valid until the next call.
+        """
+        self._state = self._codec.settle(self._state, accepted)
+        self._codec.dump(self._state, self._saved[HEADER_BYTES:])
+        return self._saved
+
+    def load(self, saved: Buffer) -> None:
+        """Begin with a state that was saved, (state_bytes,)."""
+        self._state = self._codec.load(saved)
 
     def finish(self, task: Task) -> Reply:
         """Do a task from beginning to end, without a pause: for a transport whose clock is not a real one."""
@@ -129,6 +176,10 @@ class Worker:
             except StopIteration as done:
                 reply: Reply = done.value
                 return reply
+
+    def begin_afresh(self) -> None:
+        """Forget the compressor's state."""
+        self._state = self._codec.init()
 
     def _check_finite(self, step: int) -> None:
         """A sign has no NaN: look before compressing. The sum is a cheap first look; it may also just overflow."""

@@ -2,13 +2,12 @@
 
 import tracemalloc
 
-import numpy as np
 import pytest
 
 from gcdl.config import Experiment, parse
+from gcdl.crew import make_crew, make_pace
 from gcdl.master import Master
 from gcdl.transport.simulated import SimulatedTransport
-from gcdl.worker import Worker
 
 D = 3_000_000
 CONFIG = f"""
@@ -43,16 +42,10 @@ def test_a_step_allocates_far_less_than_the_model(overrides, kernels, monkeypatc
     monkeypatch.setenv("GCDL_KERNELS", kernels)
     experiment = Experiment.of(parse(CONFIG, overrides), 3).check()
     layout = experiment.problem.layout()
-    samples = experiment.problem.load(np.arange(3))
-    workers = [
-        Worker(
-            i, 3, gradient=experiment.problem.gradient(samples, experiment.code.shards(i), experiment.code.B[i]),
-            codec=experiment.compressor.codec(layout), layout=layout, stragglers=experiment.stragglers, seed=0,
-        ) for i in range(3)
-    ]  # fmt: skip
     optimizer = experiment.optimizer.build(experiment.problem.initial_parameters())
     master = Master(
-        SimulatedTransport(workers, 0.01), code=experiment.code, codec=experiment.compressor.codec(layout),
+        SimulatedTransport(make_pace(experiment, layout), make_crew(experiment)),
+        code=experiment.code, codec=experiment.compressor.codec(layout),
         wait=experiment.wait, optimizer=optimizer, seed=0,
     )  # fmt: skip
     steps = master.run(4)

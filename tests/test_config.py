@@ -190,7 +190,8 @@ def test_an_override_is_a_toml_value_or_else_a_string(override, read):
 
 def test_overrides_may_be_infinite_lists_and_strings():
     config = parse(PROBLEM, ["stragglers.kind=fixed", "stragglers.workers=[3, 1]", "stragglers.seconds=inf"])
-    assert config.choices["stragglers"].values == {"workers": (3, 1), "seconds": math.inf, "at": "compute"}
+    expected = {"workers": (3, 1), "seconds": math.inf, "at": "compute", "events": ()}
+    assert config.choices["stragglers"].values == expected
     assert same(parse(config.toml()), config)
     config = parse(PROBLEM, ["problem.kind=classifier", "problem.hidden=[]", "problem.data=/some/where else/x=y#z"])
     assert config.choices["problem"].values["hidden"] == ()

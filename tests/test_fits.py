@@ -11,6 +11,7 @@ from gcdl.errors import DataError, UsageError
 from gcdl.fits import gilbert_elliott, kolmogorov, shifted_exponential, survivors
 from gcdl.history import read_run
 from gcdl.run import simulate
+from gcdl.start import Start
 from gcdl.stragglers import BurstDelays, delays_at, read_trace
 from gcdl.trace import measured, report
 
@@ -131,7 +132,7 @@ seconds_per_shard = 0.0
 
 
 class Quiet:
-    def begin(self, config, folder): ...
+    def begin(self, config, folder, done): ...
 
     def step(self, record): ...
 
@@ -144,7 +145,7 @@ def steps(folder):
 
 @pytest.mark.parametrize("name", ["t.csv", "t.npz"])
 def test_a_runs_trace_replays_the_run(tmp_path, name):
-    simulate(parse(RUN), tmp_path / "run", Quiet())
+    simulate(Start(parse(RUN), tmp_path / "run"), Quiet())
     told = report(tmp_path / "run", tmp_path / name)
     assert "60 steps, 6 workers: 300 reply times" in told
     assert "60 censored" in told
@@ -155,7 +156,7 @@ def test_a_runs_trace_replays_the_run(tmp_path, name):
         drawn = delays_at(experiment.stragglers, 6, 0, step).seconds
         used = steps(tmp_path / "run")[step]["replies"]
         assert row[used] == pytest.approx(drawn[used], abs=1e-6)
-    simulate(parse(RUN, ["stragglers.kind=trace", f"stragglers.file={tmp_path / name}"]), tmp_path / "again", Quiet())
+    simulate(Start(parse(RUN, ["stragglers.kind=trace", f"stragglers.file={tmp_path / name}"]), tmp_path / "again"), Quiet())
     same = ("replies", "train_loss", "reply_seconds")
     assert [{k: line[k] for k in same} for line in steps(tmp_path / "run")] == [
         {k: line[k] for k in same} for line in steps(tmp_path / "again")
@@ -163,7 +164,7 @@ def test_a_runs_trace_replays_the_run(tmp_path, name):
 
 
 def test_the_fit_of_a_run_finds_the_model_it_was_run_with_in_spite_of_censoring(tmp_path):
-    simulate(parse(RUN, ["steps=400"]), tmp_path / "run", Quiet())
+    simulate(Start(parse(RUN, ["steps=400"]), tmp_path / "run"), Quiet())
     found = measured(read_run(tmp_path / "run"))
     fit = shifted_exponential(found.seconds[np.isfinite(found.seconds)], found.censored)
     assert fit.keys["seconds"] == pytest.approx(0.4, rel=0.05)
@@ -171,7 +172,7 @@ def test_the_fit_of_a_run_finds_the_model_it_was_run_with_in_spite_of_censoring(
 
 
 def test_bad_output_names(tmp_path):
-    simulate(parse(RUN, ["steps=5"]), tmp_path / "run", Quiet())
+    simulate(Start(parse(RUN, ["steps=5"]), tmp_path / "run"), Quiet())
     with pytest.raises(UsageError, match=r"neither \.csv nor \.npz"):
         report(tmp_path / "run", tmp_path / "t.txt")
     with pytest.raises(UsageError, match="cannot be written"):
@@ -179,7 +180,7 @@ def test_bad_output_names(tmp_path):
 
 
 def test_a_run_without_reply_times_is_an_error_that_names_the_line(tmp_path):
-    simulate(parse(RUN, ["steps=5"]), tmp_path / "run", Quiet())
+    simulate(Start(parse(RUN, ["steps=5"]), tmp_path / "run"), Quiet())
     lines = steps(tmp_path / "run")
     del lines[3]["reply_seconds"]
     (tmp_path / "run" / "steps.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

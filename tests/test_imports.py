@@ -19,13 +19,14 @@ LAYERS: list[tuple[set[str], bool]] = [
     ({"gcdl.cli"}, False),
     ({"gcdl.launcher"}, False),
     ({"gcdl.run", "gcdl.replay", "gcdl.trace", "gcdl.plots", "gcdl.display", "gcdl.inspection"}, False),
-    ({"gcdl.advice", "gcdl.crew", "gcdl.timing"}, False),
+    ({"gcdl.advice", "gcdl.crew", "gcdl.timing", "gcdl.start", "gcdl.keeper"}, False),
     ({"gcdl.history"}, False),
     ({"gcdl.config"}, False),
     ({"gcdl.schema"}, False),
     ({"gcdl.master", "gcdl.transport.mpi", "gcdl.transport.serve", "gcdl.transport.simulated",
       "gcdl.transport.replay"}, False),
-    ({"gcdl.worker", "gcdl.transport.downlink", "gcdl.transport.network"}, False),
+    ({"gcdl.worker", "gcdl.transport.downlink", "gcdl.transport.network", "gcdl.transport.mishaps",
+      "gcdl.transport.strike", "gcdl.states", "gcdl.replicas"}, False),
     ({"gcdl.transport.job"}, False),
     ({"gcdl.wait", "gcdl.transport.base"}, False),
     (
@@ -33,7 +34,8 @@ LAYERS: list[tuple[set[str], bool]] = [
          "gcdl.records", "gcdl.checkpoint", "gcdl.manifest", "gcdl.fits"},
         False,
     ),
-    ({"gcdl.types", "gcdl.errors", "gcdl.timeline", "gcdl.interrupt"}, False),
+    ({"gcdl.journal"}, False),
+    ({"gcdl.types", "gcdl.errors", "gcdl.timeline", "gcdl.interrupt", "gcdl.lifeline"}, False),
 ]  # fmt: skip
 PACKAGES = {"gcdl.codes", "gcdl.compressors", "gcdl.stragglers", "gcdl.problems"}
 TORCH = {"gcdl.problems.models", "gcdl.problems.flat"}  # the only modules that import torch when they are imported

@@ -71,7 +71,7 @@ def test_the_fields_lie_where_the_documentation_says():
     )
     raw = written(header).tobytes()
     assert raw[:4] == b"GCDL"
-    assert raw[4] == 1
+    assert raw[4] == 2
     assert raw[5] == Kind.REPLY
     assert struct.unpack_from("<I", raw, 8) == (7,)
     assert struct.unpack_from("<f", raw, 12) == (0.125,)
@@ -147,12 +147,12 @@ def test_a_message_of_another_run_is_found():
 
 def test_a_message_of_another_version_is_found():
     head = bytearray(written(Header(Kind.REPLY, RUN)).tobytes()[:60])
-    head[4] = 2
-    with pytest.raises(MessageError, match="a message of version 2; this is version 1"):
+    head[4] = 3
+    with pytest.raises(MessageError, match="a message of version 3; this is version 2"):
         Header.read(sealed(bytes(head)), HEADER_BYTES, RUN)
 
 
-@pytest.mark.parametrize("kind", [0, 9, 255])
+@pytest.mark.parametrize("kind", [0, 99, 255])
 def test_a_message_of_unknown_kind_is_found(kind):
     assert kind not in set(Kind)
     head = bytearray(written(Header(Kind.REPLY, RUN)).tobytes()[:60])

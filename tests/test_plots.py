@@ -13,6 +13,7 @@ import pytest
 from gcdl.config import parse
 from gcdl.errors import DataError, UsageError
 from gcdl.run import simulate
+from gcdl.start import Start
 
 pytest.importorskip("matplotlib")
 
@@ -37,7 +38,7 @@ eval_every = 10
 
 
 class Quiet:
-    def begin(self, config, folder): ...
+    def begin(self, config, folder, done): ...
 
     def step(self, record): ...
 
@@ -52,8 +53,8 @@ def runs(tmp_path_factory):
         "one": [], "other": ["compressor.kind=sign", "wait.count=6", "steps=30"], "reseeded": ["seed=1"],
     }  # fmt: skip
     for name, overrides in cases.items():
-        simulate(parse(RUN, overrides), root / name, Quiet())
-    simulate(parse(RUN), root / "clock", Quiet(), timing_only=True)
+        simulate(Start(parse(RUN, overrides), root / name), Quiet())
+    simulate(Start(parse(RUN), root / "clock", timing_only=True), Quiet())
     return root
 
 
@@ -77,7 +78,7 @@ def test_one_run_is_drawn_into_its_folder(runs):
 
 def test_lost_workers_are_shown(runs, tmp_path):
     folder = tmp_path / "run"
-    simulate(parse(RUN, ["steps=8"]), folder, Quiet())
+    simulate(Start(parse(RUN, ["steps=8"]), folder), Quiet())
     lines = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
     for line in lines[4:]:
         line["lost"], line["replies"] = [5], [worker for worker in line["replies"] if worker != 5]

@@ -57,6 +57,8 @@ def record(step=0, **changes):
         downlink_bytes=3000,
         timed_out=False,
         lost=[],
+        disagreed=[],
+        fresh=[],
         coverage=np.ones(3),
         timing=timing(reply(0, 11.0, 0.0, 0.4), reply(2, 12.0, 0.5, 0.6)),
     )
@@ -80,12 +82,16 @@ def summary(**changes):
         timed_out_steps=0,
         foreign_messages=0,
         lost_workers=[3],
+        replaced_workers=[],
+        losses_left=0,
+        disagreeing_workers={},
         model_sha256="ab",
         parameters=7,
         workers=8,
         shard_coverage=[1.0, 0.5],
         link_share=None,
         master_share=None,
+        resumed=0,
         warnings=[],
     )
     return dataclasses.replace(first, **changes)

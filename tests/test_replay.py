@@ -11,6 +11,7 @@ from gcdl.config import parse
 from gcdl.errors import DataError, ReplayDiffers
 from gcdl.replay import replay
 from gcdl.run import simulate
+from gcdl.start import Start
 
 RUN = """
 workers = 6
@@ -41,7 +42,7 @@ seconds_per_shard = 0.001
 
 
 class Quiet:
-    def begin(self, config, folder): ...
+    def begin(self, config, folder, done): ...
 
     def step(self, record): ...
 
@@ -50,7 +51,7 @@ class Quiet:
 
 @pytest.fixture
 def recorded(tmp_path):
-    simulate(parse(RUN), tmp_path / "run", Quiet())
+    simulate(Start(parse(RUN), tmp_path / "run"), Quiet())
     return tmp_path / "run"
 
 
@@ -83,7 +84,7 @@ def test_a_run_with_steps_that_timed_out_replays_to_the_bit(recorded):
     ids=lambda overrides: " ".join(overrides),
 )
 def test_every_kind_of_run_replays(tmp_path, overrides):
-    simulate(parse(RUN, overrides), tmp_path / "run", Quiet())
+    simulate(Start(parse(RUN, overrides), tmp_path / "run"), Quiet())
     assert replay(tmp_path / "run").startswith("identical: 30 steps")
 
 
@@ -131,14 +132,14 @@ BROKEN = {
     "another step": ('{"step": 7}', r"line 5: step 7 where step 4 was expected$"),
     "no object": ("[]", r"line 5: step \[\] where step 4"),
     "a worker too many": (
-        '{"step": 4, "replies": [0, 6], "lost": []}',
+        '{"step": 4, "replies": [0, 6], "lost": [], "fresh": []}',
         r"line 5: replies: \[0, 6\] are not ascending ids of 6",
     ),
-    "out of order": ('{"step": 4, "replies": [1, 0], "lost": []}', r"line 5: replies: \[1, 0\]"),
-    "nobody": ('{"step": 4, "replies": [], "lost": []}', r"line 5: replies: none"),
-    "something missing": ('{"step": 4, "replies": [0], "lost": []}', r"line 5: seconds: missing$"),
+    "out of order": ('{"step": 4, "replies": [1, 0], "lost": [], "fresh": []}', r"line 5: replies: \[1, 0\]"),
+    "nobody": ('{"step": 4, "replies": [], "lost": [], "fresh": []}', r"line 5: replies: none"),
+    "something missing": ('{"step": 4, "replies": [0], "lost": [], "fresh": []}', r"line 5: seconds: missing$"),
     "no loss": (
-        '{"step": 4, "replies": [0], "lost": [], "seconds": 1, "train_loss": "x"}',
+        '{"step": 4, "replies": [0], "lost": [], "fresh": [], "seconds": 1, "train_loss": "x"}',
         r"line 5: train_loss: 'x' is not a number$",
     ),
 }
@@ -157,6 +158,6 @@ def test_a_line_that_no_run_wrote_is_an_error_that_names_it(recorded, name):
 def test_what_is_no_run_folder(tmp_path):
     with pytest.raises(DataError, match="not a run folder"):
         replay(tmp_path)
-    simulate(parse(RUN), tmp_path / "clock", Quiet(), timing_only=True)
+    simulate(Start(parse(RUN), tmp_path / "clock", timing_only=True), Quiet())
     with pytest.raises(DataError, match="has no model to replay"):
         replay(tmp_path / "clock")

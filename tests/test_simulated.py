@@ -15,6 +15,7 @@ from gcdl.crew import make_crew, make_pace
 from gcdl.master import Master
 from gcdl.messages import HEADER_BYTES, TaskFormat
 from gcdl.run import simulate
+from gcdl.start import Start
 from gcdl.stragglers import Delays
 from gcdl.timing import NoCodec, NoOptimizer
 from gcdl.transport.network import Network
@@ -220,7 +221,7 @@ decode_seconds = 0.0001
 
 
 class Quiet:
-    def begin(self, config, folder): ...
+    def begin(self, config, folder, done): ...
 
     def step(self, record): ...
 
@@ -233,8 +234,8 @@ def steps(folder):
 
 def test_timing_only_is_the_same_run_without_its_numbers(tmp_path):
     config = parse(RUN)
-    real = simulate(config, tmp_path / "real", Quiet())
-    clock = simulate(config, tmp_path / "clock", Quiet(), timing_only=True)
+    real = simulate(Start(config, tmp_path / "real"), Quiet())
+    clock = simulate(Start(config, tmp_path / "clock", timing_only=True), Quiet())
     for one, other in zip(steps(tmp_path / "real"), steps(tmp_path / "clock"), strict=True):
         assert other["train_loss"] is None
         one["train_loss"] = None
@@ -252,18 +253,18 @@ def test_timing_only_is_the_same_run_without_its_numbers(tmp_path):
 
 
 def test_the_limit_is_named(tmp_path):
-    slow = simulate(parse(RUN, ["simulate.master_bandwidth=1e4"]), tmp_path / "a", Quiet(), timing_only=True)
+    slow = simulate(Start(parse(RUN, ["simulate.master_bandwidth=1e4"]), tmp_path / "a", timing_only=True), Quiet())
     assert slow.link_share == pytest.approx(1.0, abs=0.1)
     assert any(warning.startswith("the master's link is the limit: ") for warning in slow.warnings)
-    busy = simulate(parse(RUN, ["simulate.decode_seconds=0.1"]), tmp_path / "b", Quiet(), timing_only=True)
+    busy = simulate(Start(parse(RUN, ["simulate.decode_seconds=0.1"]), tmp_path / "b", timing_only=True), Quiet())
     assert any(warning.startswith("the master's decoding and stepping is the limit: ") for warning in busy.warnings)
-    fast = simulate(parse(RUN, ["simulate.master_bandwidth=inf"]), tmp_path / "c", Quiet(), timing_only=True)
+    fast = simulate(Start(parse(RUN, ["simulate.master_bandwidth=inf"]), tmp_path / "c", timing_only=True), Quiet())
     assert fast.link_share == 0.0
     assert not any("is the limit" in warning for warning in fast.warnings)
 
 
 def test_bytes_are_those_of_the_messages(tmp_path):
-    summary = simulate(parse(RUN, ["simulate.parameters=1000003"]), tmp_path / "a", Quiet(), timing_only=True)
+    summary = simulate(Start(parse(RUN, ["simulate.parameters=1000003"]), tmp_path / "a", timing_only=True), Quiet())
     replies = sum(len(line["replies"]) + line["late"] for line in steps(tmp_path / "a"))
     assert summary.uplink_bytes == replies * (HEADER_BYTES + 125001 + 4)
     assert summary.downlink_bytes % TaskFormat(6, 1000003).nbytes == 0
@@ -272,11 +273,11 @@ def test_bytes_are_those_of_the_messages(tmp_path):
 
 def test_compute_times_of_a_measured_run_are_drawn_anew(tmp_path):
     base = ["simulate.master_bandwidth=inf", "simulate.latency=0", "stragglers.kind=none", "code.stragglers=0"]
-    simulate(parse(RUN, [*base, "run.seconds_per_shard=0.375"]), tmp_path / "measured", Quiet())
+    simulate(Start(parse(RUN, [*base, "run.seconds_per_shard=0.375"]), tmp_path / "measured"), Quiet())
     again = parse(RUN, [*base, f"simulate.compute={tmp_path / 'measured'}"])
     pace = make_pace(Experiment.of(again, 6), Layout(("w",), ((40,),)))
     assert pace.seconds_per_shard(3) == pytest.approx(np.full(6, 0.375))
-    records = simulate(again, tmp_path / "again", Quiet())
+    records = simulate(Start(again, tmp_path / "again"), Quiet())
     assert records.seconds == pytest.approx(12 * 0.375 + 12 * 6 * 1e-4)
 
 
@@ -302,7 +303,7 @@ def test_thousands_of_workers_with_hundreds_of_millions_of_parameters_are_quick_
     )  # fmt: skip
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.process_time()
-    summary = simulate(config, tmp_path / "run", Quiet(), timing_only=True)
+    summary = simulate(Start(config, tmp_path / "run", timing_only=True), Quiet())
     assert time.process_time() - began < 20.0  # about 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB; one vector of d is 1.2 GB
     assert summary.uplink_bytes > 25 * 3600 * 37_500_000

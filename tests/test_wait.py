@@ -137,3 +137,14 @@ def test_a_deadline_lies_before_the_timeout():
 @pytest.mark.parametrize("rule", [FirstReplies(FR), Decodable(FR)], ids=["first_replies", "decodable"])
 def test_only_a_deadline_loses_patience(rule):
     assert rule.patience == math.inf
+
+
+def test_losses_left_is_how_many_may_go_whoever_they_are():
+    code = fractional_repetition(6, 6, stragglers=1)
+    everyone = np.ones(6, dtype=bool)
+    one_gone = np.array([False, True, True, True, True, True])
+    for rule in (FirstReplies(code), Decodable(code)):
+        assert (rule.losses_left(everyone), rule.losses_left(one_gone)) == (1, 0)
+    assert FirstReplies(code, count=2).losses_left(one_gone) == 3
+    assert Deadline(seconds=1.0).losses_left(one_gone) == 4
+    assert Decodable(fractional_repetition(6, 6, stragglers=2)).losses_left(one_gone) == 1

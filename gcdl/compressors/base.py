@@ -44,6 +44,8 @@ class Codec(Protocol):
     """A compressor at work on vectors of one layout. Not shared between threads: it owns scratch buffers."""
 
     payload_bytes: int
+    state_bytes: int
+    """The size of a dumped state; 0: there is none."""
 
     def init(self) -> State:
         """Return the state before the first step."""
@@ -65,6 +67,14 @@ class Codec(Protocol):
         """Overwrite ``into``, (d,), with the weighted sum of the messages, added up in the order given."""
         ...
 
+    def dump(self, state: State, out: Buffer) -> None:
+        """Write a settled state to ``out``, (state_bytes,), for a checkpoint."""
+        ...
+
+    def load(self, saved: Buffer) -> State:
+        """Return the state that was dumped to ``saved``, (state_bytes,), as a copy."""
+        ...
+
     def energy(self, payload: Buffer) -> tuple[float, float]:
         """Return estimates of ||x||^2 and of E||Q(x) - x||^2 for the x behind a message: what an MMSE decoder goes by."""
         ...
@@ -81,6 +91,8 @@ class Compressor(Protocol):
 class Stateless:
     """The part of a codec that needs no state."""
 
+    state_bytes = 0
+
     def init(self) -> State:
         """Return None: nothing to keep."""
         return None
@@ -88,3 +100,10 @@ class Stateless:
     def settle(self, state: State, accepted: int) -> State:
         """Return the state as it is: whether a reply was used changes nothing."""
         return state
+
+    def dump(self, state: State, out: Buffer) -> None:
+        """Write nothing."""
+
+    def load(self, saved: Buffer) -> State:
+        """Return None: nothing was kept."""
+        return None

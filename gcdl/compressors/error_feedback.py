@@ -46,6 +46,7 @@ class ErrorFeedbackCodec:
     def __init__(self, inner: Codec, layout: Layout) -> None:
         self.inner = inner
         self.payload_bytes = inner.payload_bytes
+        self.state_bytes = 4 * layout.size + inner.state_bytes
         self._d = layout.size
 
     def init(self) -> Residual:
@@ -58,6 +59,18 @@ class ErrorFeedbackCodec:
         if state.step >= 0 and state.step == accepted:
             return Residual(state.candidate, state.kept, -1, inner)
         return Residual(state.kept, state.candidate, -1, inner)
+
+    def dump(self, state: Residual, out: Buffer) -> None:
+        """Write e, (d,) float32, then the inner state."""
+        out[: 4 * self._d] = state.kept.view(np.uint8)
+        self.inner.dump(state.inner, out[4 * self._d :])
+
+    def load(self, saved: Buffer) -> Residual:
+        """Return the residual that was dumped."""
+        state = self.init()
+        state.kept.view(np.uint8)[:] = saved[: 4 * self._d]
+        state.inner = self.inner.load(saved[4 * self._d :])
+        return state
 
     def compress(self, x: Vector, state: Residual, draw: Draw, out: Buffer, plus: Vector | None = None) -> Residual:
         """Write Q(x + e); the candidate becomes x + e - Q(x + e)."""

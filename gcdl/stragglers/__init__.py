@@ -12,6 +12,7 @@ from gcdl.stragglers.bursts import BurstDelays
 from gcdl.stragglers.combine import BeforeSending, SumOfModels
 from gcdl.stragglers.exactly import ExactlyDelays
 from gcdl.stragglers.exponential import ExponentialDelays, ShiftedExponentialDelays
+from gcdl.stragglers.faults import Fault, FaultName, InjectedError, flip_bits
 from gcdl.stragglers.fixed import FixedDelays
 from gcdl.stragglers.none import NoDelays
 from gcdl.stragglers.pareto import ParetoDelays
@@ -41,7 +42,10 @@ __all__ = [
     "Delays",
     "ExactlyDelays",
     "ExponentialDelays",
+    "Fault",
+    "FaultName",
     "FixedDelays",
+    "InjectedError",
     "NoDelays",
     "ParetoDelays",
     "ShiftedExponentialDelays",
@@ -52,6 +56,7 @@ __all__ = [
     "SumOfModels",
     "TraceDelays",
     "delays_at",
+    "flip_bits",
     "read_trace",
     "write_trace",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from gcdl.messages import Replies, Task
+from gcdl.messages import Joined, Replies, Task, WorkerState
 
 
 @dataclass(slots=True)
@@ -36,11 +36,23 @@ class Transport(Protocol):
         """Hand a task to a worker; it supersedes one that is unanswered. Never blocks."""
         ...
 
-    def receive(self, until: float, at_most: int) -> Replies | None:
-        """Return the next replies, one at least and ``at_most`` so many, or None when the clock has reached ``until``.
+    def load(self, state: WorkerState) -> None:
+        """Hand a worker, before its first task, the state its compressor begins with."""
+        ...
 
-        What has come later than the last of them is not seen yet: the caller may stop waiting there. The reply to a worker's
-        newest task stays valid until that worker is sent another; a stale one until the next call.
+    def save(self, worker: int, accepted: int) -> None:
+        """Ask a worker for its compressor's state as of ``accepted``, its last decoded step. Never blocks.
+
+        It drops the task it is at. Asked before the next step's task is sent, it can't have moved on.
+        """
+        ...
+
+    def receive(self, until: float, at_most: int) -> Replies | WorkerState | Joined | None:
+        """Return what comes next, or None when the clock has reached ``until``.
+
+        That is replies, one at least and ``at_most`` so many; a state that was asked for; or a worker that takes a lost one's
+        place. What has come later than the last of the replies is not seen yet: the caller may stop waiting there. The reply
+        to a worker's newest task stays valid until that worker is sent another; anything else until the next call.
 
         Raises
         ------

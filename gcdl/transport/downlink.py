@@ -80,7 +80,13 @@ class Downlink:
         self._drop(lane)
         if lane.sending is not None:
             self._note(lane)
-        self._send(lane.rank, bare(Kind.STOP, self._run))
+        self.send(lane.rank, bare(Kind.STOP, self._run))
+
+    def send(self, rank: int, message: Buffer) -> None:
+        """Send a message that is no task, behind the task on its way."""
+        self._notes = [(request, kept) for request, kept in self._notes if not _done(request)]
+        self._notes.append((self._comm.Isend([message, MPI.BYTE], dest=rank, tag=TAG), message))
+        self._traffic.control += message.size
 
     def abandon(self, lane: Lane) -> None:
         """Forget a worker that is gone. What was on its way to it is not reused: MPI may still hold it."""
@@ -106,13 +112,8 @@ class Downlink:
 
     def _note(self, lane: Lane) -> None:
         if not lane.noted:
-            self._send(lane.rank, bare(Kind.SUPERSEDED, self._run))
+            self.send(lane.rank, bare(Kind.SUPERSEDED, self._run))
             lane.noted = True
-
-    def _send(self, rank: int, message: Buffer) -> None:
-        self._notes = [(request, kept) for request, kept in self._notes if not _done(request)]
-        self._notes.append((self._comm.Isend([message, MPI.BYTE], dest=rank, tag=TAG), message))
-        self._traffic.control += message.size
 
 
 def _done(request: MPI.Request) -> bool:

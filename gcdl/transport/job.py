@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NoReturn
 
 import mpi4py
@@ -26,6 +27,20 @@ CONTROL_BYTES = 1 << 16
 """The largest message that is no task and no reply: room for a traceback."""
 SHUTDOWN_SECONDS = 5.0
 """How long one side waits for the other when the job ends."""
+
+
+def remove_segments() -> None:
+    """Remove this job's files in shared memory: MPI does so in Finalize, which a damaged job has to leave out.
+
+    All that this process maps: its own, and those of the ranks it talked to, killed ones among them.
+    """
+    with suppress(OSError):
+        mapped = {
+            line.split(maxsplit=5)[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "_segment." in line
+        }
+        for path in mapped:
+            if path.startswith("/dev/shm/"):
+                Path(path).unlink(missing_ok=True)
 
 
 class Backoff:
@@ -71,8 +86,13 @@ class Job:
         return int(self.comm.rank)
 
     @property
+    def survives(self) -> bool:
+        """Whether the launcher and MPI let the other ranks go on when one is killed (ULFM, by ``mpirun --with-ft ulfm``)."""
+        return os.environ.get("OMPI_MCA_mpi_ft_enable", "0").lower() in ("1", "true", "yes")  # noqa: SIM112
+
+    @property
     def workers(self) -> int:
-        """The number of workers, n."""
+        """The number of ranks beside the master: workers and spares."""
         return int(self.comm.size) - 1
 
     def broadcast(self, message: dict[str, Any] | None, seconds: float) -> dict[str, Any]:
@@ -90,23 +110,24 @@ class Job:
         received: dict[str, Any] = json.loads(body.tobytes())
         return received
 
-    def say_farewell_to(self, workers: list[int], run: int) -> None:
-        """Note which workers wait for the master's END when the job ends."""
-        self._farewell, self._run = workers, run
+    def say_farewell_to(self, ranks: list[int], run: int) -> None:
+        """Note which ranks wait for the master's END when the job ends."""
+        self._farewell, self._run = ranks, run
 
     def end(self, code: int) -> NoReturn:
         """Leave MPI, and the process, with an exit code."""
         sys.stdout.flush()
         sys.stderr.flush()
         sends = []
-        for worker in self._farewell:
+        for rank in self._farewell:
             message = bare(Kind.END, self._run, step=int(self.damaged))
             with suppress(MPI.Exception):
-                sends.append((self.comm.Isend([message, MPI.BYTE], dest=worker + 1, tag=TAG), message))
+                sends.append((self.comm.Isend([message, MPI.BYTE], dest=rank, tag=TAG), message))
         for request, _ in sends:
             with suppress(MPI.Exception, MasterGone):
                 self._complete(request, SHUTDOWN_SECONDS)
         if self.damaged:
+            remove_segments()
             os._exit(code)
         MPI.Finalize()
         sys.exit(code)  # not os._exit: MPICH takes leave of its launcher only when the process ends in the regular way
@@ -115,6 +136,7 @@ class Job:
         """Leave as one does who has lost the others: by a signal, the only way an MPI job is sure to notice."""
         sys.stdout.flush()
         sys.stderr.flush()
+        remove_segments()
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError("unreachable")
 

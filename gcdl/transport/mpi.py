@@ -16,14 +16,32 @@ it computes at lies in one while the next one lands in the other.
 
 from __future__ import annotations
 
+import os
+import platform
+import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from mpi4py import MPI
 
 from gcdl.errors import Interrupted, MessageError, TooManyLost, WorkerError, WorkerLost
-from gcdl.messages import HEADER_BYTES, Header, Kind, Replies, Reply, Task, TaskFormat, read_json
+from gcdl.lifeline import birth
+from gcdl.messages import (
+    HEADER_BYTES,
+    Header,
+    Joined,
+    Kind,
+    Replies,
+    Reply,
+    Task,
+    TaskFormat,
+    WorkerState,
+    bare,
+    read_json,
+    with_state,
+)
 from gcdl.transport.base import Traffic
 from gcdl.transport.downlink import Downlink, Lane
 from gcdl.transport.job import CONTROL_BYTES, SHUTDOWN_SECONDS, TAG, Backoff, Job
@@ -45,15 +63,19 @@ class _Peer:
     """The step of the reply that lies in the inbox, if not posted."""
     newest: int = -1
     """The step of the newest task."""
+    replied: int = -1
+    """The step of the newest reply."""
     ready: bool = False
     gone: bool = False
     host: str = "?"
     pid: int = 0
+    born: int = 0
+    """When its process started; see gcdl.lifeline."""
 
     @property
     def name(self) -> str:
         """How messages to the user call it."""
-        return f"worker {self.worker} (rank {self.worker + 1}, host {self.host})"
+        return f"worker {self.worker} (rank {self.lane.rank}, host {self.host})"
 
 
 class MpiTransport:
@@ -65,6 +87,7 @@ class MpiTransport:
     run : the run's id, in every message.
     interrupted : asked while waiting; true raises Interrupted.
     say : takes a line for the user.
+    spares : ranks beyond the workers', each to take the place of a lost one.
     """
 
     def __init__(
@@ -74,8 +97,9 @@ class MpiTransport:
         run: int,
         interrupted: Callable[[], bool],
         say: Callable[[str], None],
+        spares: int = 0,
     ) -> None:
-        self.n = job.workers
+        self.n = job.workers - spares
         self.traffic = Traffic()
         self.abandoned: list[int] = []
         """Workers that had not stopped when :meth:`close` gave up waiting."""
@@ -83,18 +107,22 @@ class MpiTransport:
         self._comm = job.comm
         self._downlink = Downlink(job.comm, run, TaskFormat(self.n, 0), self.traffic)
         self._reply_bytes = HEADER_BYTES
+        self._state_bytes = 0
         self._run = run
         self._interrupted = interrupted
         self._say = say
         self._status = MPI.Status()
         self._reported_bytes: dict[int, int] = {}
-        self._received_bytes = [0] * self.n
+        self._received_bytes = [0] * job.workers
         self._losses: list[WorkerLost] = []
         """To be raised by the next :meth:`receive`."""
         self._next = 0
         self._closed = False
-        self._peers = [_Peer(i, aligned_buffer(CONTROL_BYTES), Lane(rank=i + 1)) for i in range(self.n)]
-        for peer in self._peers:
+        everyone = [_Peer(i, aligned_buffer(CONTROL_BYTES), Lane(rank=i + 1)) for i in range(job.workers)]
+        self._peers, self._spares = everyone[: self.n], everyone[self.n :]
+        self._dead: list[_Peer] = []
+        """Those replaced: MPI may still hold their buffers."""
+        for peer in everyone:
             self._post(peer)
 
     # -- the Transport protocol
@@ -114,7 +142,15 @@ class MpiTransport:
             self._post(peer)
         self._flush(peer)
 
-    def receive(self, until: float, at_most: int = 1) -> Replies | None:
+    def load(self, state: WorkerState) -> None:
+        """Hand a worker its state; the message goes before all tasks."""
+        self._note(self._peers[state.worker], with_state(self._run, state))
+
+    def save(self, worker: int, accepted: int) -> None:
+        """Ask a worker for its state; see :class:`gcdl.transport.base.Transport`."""
+        self._note(self._peers[worker], bare(Kind.SAVE, self._run, worker=worker, step=accepted))
+
+    def receive(self, until: float, at_most: int = 1) -> Replies | WorkerState | Joined | None:
         """Return the next reply; see :class:`gcdl.transport.base.Transport`."""
         backoff = Backoff()
         while True:
@@ -122,12 +158,14 @@ class MpiTransport:
                 raise Interrupted("interrupted")
             if self._losses:
                 raise self._losses.pop(0)
+            for spare in list(self._spares):
+                self._poll(spare)
             for offset in range(self.n):
                 peer = self._peers[(self._next + offset) % self.n]
-                reply = self._poll(peer)
-                if reply is not None:
+                received = self._poll(peer)
+                if received is not None:
                     self._next = (peer.worker + 1) % self.n
-                    return Replies.of(reply, self.now())
+                    return Replies.of(received, self.now()) if isinstance(received, Reply) else received
             left = until - time.monotonic()
             if left <= 0.0:
                 return None
@@ -144,7 +182,8 @@ class MpiTransport:
         if self._closed:
             return 0
         self._closed = True
-        for peer in self._peers:
+        everyone = [*self._peers, *self._spares]
+        for peer in everyone:
             if not peer.gone:
                 try:
                     self._downlink.stop(peer.lane)
@@ -156,34 +195,40 @@ class MpiTransport:
         until = time.monotonic() + SHUTDOWN_SECONDS
         dropped = 0
         backoff = Backoff()
-        while not all(peer.gone for peer in self._peers) and time.monotonic() < until:
-            for peer in self._peers:
+        while not all(peer.gone for peer in everyone) and time.monotonic() < until:
+            for peer in everyone:
                 try:
-                    reply = self._poll(peer)
+                    received = self._poll(peer)
                 except WorkerError:
                     continue  # too late to matter
-                if reply is not None:
-                    dropped += 1
+                if received is not None:
+                    dropped += isinstance(received, Reply)
                     self._post(peer)
                     backoff.reset()
             backoff.sleep()
-        self._job.say_farewell_to(sorted(self._reported_bytes), self._run)
-        self.abandoned = [peer.worker for peer in self._peers if not peer.gone]
+        self._job.say_farewell_to([peer.lane.rank for peer in everyone if peer.worker in self._reported_bytes], self._run)
+        left = [peer for peer in everyone if not peer.gone]
+        self.abandoned = [peer.worker for peer in left]
         if self.abandoned:
             self._job.damaged = True
-            names = "; ".join(self._peers[worker].name for worker in self.abandoned)
+            names = "; ".join(peer.name for peer in left)
             self._say(f"not waiting any longer for workers that have not stopped: {names}")
+            for peer in left:
+                self._end(peer)
         for worker, reported in self._reported_bytes.items():
             if reported != self._received_bytes[worker]:
-                self._say(
-                    f"{self._peers[worker].name} sent {reported} bytes of replies, "
-                    f"of which {self._received_bytes[worker]} arrived"
-                )
+                self._say(f"worker {worker} sent {reported} bytes of replies, of which {self._received_bytes[worker]} arrived")
         return dropped
+
+    def _end(self, peer: _Peer) -> None:
+        """Kill a worker of this machine that does not stop; elsewhere, or where that would look like a failure, let it be."""
+        if self._job.survives and peer.host == platform.node() and peer.born and birth(peer.pid) == peer.born:
+            with suppress(OSError):
+                os.kill(peer.pid, signal.SIGKILL)
 
     # -- start-up
 
-    def start(self, task_format: TaskFormat, reply_bytes: int, seconds: float) -> None:
+    def start(self, task_format: TaskFormat, reply_bytes: int, seconds: float, state_bytes: int = 0) -> None:
         """Wait until every worker has loaded its data.
 
         Parameters
@@ -191,6 +236,7 @@ class MpiTransport:
         task_format : how tasks lie in memory.
         reply_bytes : the size of a reply, header included.
         seconds : how long the workers may take.
+        state_bytes : the size of a compressor's state.
 
         Raises
         ------
@@ -199,10 +245,16 @@ class MpiTransport:
         """
         self._downlink.task_format = task_format
         self._reply_bytes = reply_bytes
+        self._state_bytes = state_bytes
         began = time.monotonic()
         next_news = began + _NEWS_SECONDS
         while not all(peer.ready for peer in self._peers):
-            self.receive(time.monotonic() + 0.05)
+            try:
+                self.receive(time.monotonic() + 0.05)
+            except WorkerLost as lost:
+                if not lost.replaced:
+                    raise
+                self._say(f"start-up: {lost}; a spare takes its place")
             now = time.monotonic()
             missing = ", ".join(str(peer.worker) for peer in self._peers if not peer.ready)
             if missing and now > began + seconds:
@@ -219,13 +271,13 @@ class MpiTransport:
 
     def _post(self, peer: _Peer) -> None:
         try:
-            peer.receiving = self._comm.Irecv([peer.inbox, MPI.BYTE], source=peer.worker + 1, tag=TAG)
+            peer.receiving = self._comm.Irecv([peer.inbox, MPI.BYTE], source=peer.lane.rank, tag=TAG)
             peer.posted = True
         except MPI.Exception as error:
             self._lost(peer, error)
 
-    def _poll(self, peer: _Peer) -> Reply | None:
-        """Move what is on its way to and from a worker; return its reply if there is one."""
+    def _poll(self, peer: _Peer) -> Reply | WorkerState | Joined | None:
+        """Move what is on its way to and from a worker; return its reply, or its state, if there is one."""
         if peer.gone:
             return None
         self._flush(peer)
@@ -246,18 +298,21 @@ class MpiTransport:
         try:
             header = Header.read(peer.inbox, received, self._run)
             return self._understand(peer, header, received)
-        except MessageError as error:
+        except (MessageError, LookupError, TypeError, ValueError) as error:  # a body may lack what it should have
             self.traffic.foreign += 1
             self._say(f"dropped a message from {peer.name}: {error}")
             self._post(peer)
             return None
 
-    def _understand(self, peer: _Peer, header: Header, received: int) -> Reply | None:
+    def _understand(self, peer: _Peer, header: Header, received: int) -> Reply | WorkerState | Joined | None:
         if header.worker != peer.worker:
             raise MessageError(f"a message that says it is from worker {header.worker}")
         if header.kind is Kind.REPLY:
             if received != self._reply_bytes:
                 raise MessageError(f"a reply of {received} bytes where {self._reply_bytes} were expected")
+            if not peer.replied < header.step <= peer.newest:
+                raise MessageError(f"a reply to step {header.step}, which was answered before, or not asked for")
+            peer.replied = header.step
             self.traffic.uplink += received
             self._received_bytes[peer.worker] += received
             peer.held = header.step
@@ -266,16 +321,26 @@ class MpiTransport:
                 peer.worker, header.step, header.loss, message, header.slept, header.computed, header.held, header.encoded
             )
         self.traffic.control += received
+        if header.kind is Kind.STATE:
+            if header.body_bytes != self._state_bytes:
+                raise MessageError(f"a state of {header.body_bytes} bytes where {self._state_bytes} were expected")
+            peer.held = -1
+            return WorkerState(peer.worker, header.step, peer.inbox[HEADER_BYTES:received])
         body = read_json(header, peer.inbox)
         if header.kind is Kind.READY:
             peer.ready = True
-            peer.host, peer.pid = str(body.get("host")), int(body.get("pid", 0))
-            peer.inbox = aligned_buffer(max(self._reply_bytes, CONTROL_BYTES))
-        elif header.kind is Kind.BYE:
-            self._reported_bytes[peer.worker] = int(body.get("uplink_bytes", 0))
+            peer.host, peer.pid, peer.born = str(body["host"]), int(body["pid"]), int(body["born"])
+            peer.inbox = aligned_buffer(max(self._reply_bytes, HEADER_BYTES + self._state_bytes, CONTROL_BYTES))
+            self._post(peer)
+            return Joined(peer.worker, peer.name)
+        if header.kind is Kind.BYE:
+            self._reported_bytes[peer.worker] = int(body["uplink_bytes"])
+            if body["foreign"]:
+                self.traffic.foreign += int(body["foreign"])
+                self._say(f"{peer.name} dropped {body['foreign']} messages that were not of this run, or damaged")
             peer.gone = True
             return None
-        elif header.kind is Kind.ERROR:
+        if header.kind is Kind.ERROR:
             peer.host = str(body.get("host", peer.host))
             self._post(peer)
             where = peer.name if header.step < 0 else f"{peer.name}, step {header.step}"
@@ -285,10 +350,20 @@ class MpiTransport:
                 traceback=body["traceback"],
                 exit_code=int(body["exit_code"]),
             )
-        else:
-            raise MessageError(f"a {header.kind.name} message from a worker")
+        raise MessageError(f"a {header.kind.name} message from a worker")
         self._post(peer)
         return None
+
+    def _note(self, peer: _Peer, message: Buffer) -> None:
+        if peer.gone:
+            return
+        try:
+            self._downlink.send(peer.lane.rank, message)
+        except MPI.Exception as error:
+            self._lost(peer, error)
+            return
+        if not peer.posted:
+            self._post(peer)
 
     def _flush(self, peer: _Peer) -> None:
         try:
@@ -301,5 +376,22 @@ class MpiTransport:
         peer.gone = True
         self._downlink.abandon(peer.lane)
         self._job.damaged = True
+        if peer in self._spares:
+            self._spares.remove(peer)
+            self._say(f"a spare (rank {peer.lane.rank}) is lost ({error})")
+            return
         step = "before the first step" if peer.newest < 0 else f"at step {peer.newest}"
-        self._losses.append(WorkerLost(peer.worker, f"its process (pid {peer.pid} on {peer.host}) ended {step} ({error})"))
+        why = f"its process (pid {peer.pid} on {peer.host}) ended {step} ({error})"
+        replaced = bool(self._spares) and not self._closed
+        self._losses.append(WorkerLost(peer.worker, why, rank=peer.lane.rank, replaced=replaced))
+        if replaced:
+            self._replace(peer)
+
+    def _replace(self, lost: _Peer) -> None:
+        """Tell a spare to take a lost worker's place; it says READY when it has loaded the data."""
+        spare = self._spares.pop(0)
+        spare.worker, spare.newest = lost.worker, lost.newest
+        self._dead.append(lost)
+        self._peers[lost.worker] = spare
+        self._received_bytes[lost.worker] = 0
+        self._note(spare, bare(Kind.ADOPT, self._run, worker=lost.worker, step=lost.newest + 1))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from gcdl.errors import Interrupted, WorkerLost
-from gcdl.messages import Replies, Task
+from gcdl.errors import Interrupted
+from gcdl.messages import Joined, Replies, Task, WorkerState
 from gcdl.timeline import rows_of
 from gcdl.transport.base import Traffic
 from gcdl.types import Mask
@@ -22,7 +22,7 @@ class ReplayTransport:
     ----------
     workers : all of them, worker i at place i.
     replies : of each step, the ids of the workers used, ascending.
-    lost : of each step, the ids of all workers lost by then.
+    fresh : of each step, the ids of the workers whose compressor began afresh before it.
     interrupted : asked before each reply; true raises Interrupted.
     """
 
@@ -30,16 +30,15 @@ class ReplayTransport:
         self,
         workers: Sequence[Worker],
         replies: Sequence[Sequence[int]],
-        lost: Sequence[Sequence[int]],
+        fresh: Sequence[Sequence[int]],
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         self.n = len(workers)
         self.traffic = Traffic()
         self._workers = workers
         self._replies = replies
-        self._lost = lost
+        self._fresh = [list(workers) for workers in fresh]
         self._interrupted = interrupted
-        self._reported: set[int] = set()
         self._task: Task | None = None
         self._delivered = -1
 
@@ -51,14 +50,20 @@ class ReplayTransport:
         """Note the task: who gets it does not matter."""
         self._task = task
 
-    def receive(self, until: float, at_most: int) -> Replies | None:
-        """Return all of the step's replies; before them, raise WorkerLost for each worker that was lost in it."""
+    def load(self, state: WorkerState) -> None:
+        """Do nothing: a replay starts at the first step, where no worker has a state."""
+
+    def save(self, worker: int, accepted: int) -> None:
+        """Do nothing: nobody writes a checkpoint."""
+
+    def receive(self, until: float, at_most: int) -> Replies | WorkerState | Joined | None:
+        """Return all of the step's replies; before them, each worker that began afresh, as if it had taken its own place."""
         assert self._task is not None
         step = self._task.step
-        for worker in self._lost[step]:
-            if worker not in self._reported and worker not in self._replies[step]:
-                self._reported.add(worker)
-                raise WorkerLost(worker, "as recorded")
+        if self._fresh[step]:
+            worker = self._fresh[step].pop(0)
+            self._workers[worker].begin_afresh()
+            return Joined(worker, f"worker {worker}")
         if self._delivered == step:
             return None
         self._delivered = step
@@ -100,3 +105,7 @@ class AsRecorded:
     def feasible(self, alive: Mask) -> bool:
         """It went on then, so it goes on now."""
         return True
+
+    def losses_left(self, alive: Mask) -> int:
+        """None is lost in a replay."""
+        return len(alive)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import math
 import platform
 import time
 import traceback
@@ -11,10 +11,13 @@ from collections.abc import Callable
 from mpi4py import MPI
 
 from gcdl.errors import GcdlError, MasterGone, MessageError, WorkerError
+from gcdl.lifeline import this_process
 from gcdl.messages import HEADER_BYTES, Header, Kind, Reply, Task, TaskFormat, with_json
+from gcdl.stragglers import flip_bits
 from gcdl.transport.job import CONTROL_BYTES, TAG, Backoff, Job
+from gcdl.transport.strike import strike
 from gcdl.types import Buffer, aligned_buffer
-from gcdl.worker import Encode, Pause, Sleep, Slowdown, Worker
+from gcdl.worker import Encode, Pause, Sleep, Slowdown, Struck, Worker
 
 _TRACEBACK_CHARACTERS = CONTROL_BYTES // 8  # a character takes up to six bytes of JSON
 
@@ -28,6 +31,8 @@ class _Inbox:
         self._buffers: list[Buffer] = []
         self._status = MPI.Status()
         self._header: Header | None = None
+        self.foreign = 0
+        """Messages dropped because they were not of this run, or damaged."""
         self._which = 0
 
     def open(self, nbytes: int) -> None:
@@ -46,6 +51,7 @@ class _Inbox:
             try:
                 self._header = Header.read(self._buffers[self._which], received, self._run)
             except MessageError:
+                self.foreign += 1
                 self._post()
         return self._header is not None
 
@@ -55,7 +61,7 @@ class _Inbox:
         header, buffer = self._header, self._buffers[self._which]
         self._header = None
         self._which = 1 - self._which
-        if header.kind is not Kind.END:
+        if header.kind not in (Kind.END, Kind.ADOPT):  # what comes then is for nobody, or for a larger inbox
             self._post()
         return header, buffer
 
@@ -78,33 +84,57 @@ class _Outbox:
         return not self._pending
 
 
-def serve(job: Job, *, run: int, master_timeout: float, prepare: Callable[[], Worker]) -> None:
+def serve(
+    job: Job,
+    *,
+    run: int,
+    master_timeout: float,
+    prepare: Callable[[int, int], Worker],
+    n: int | None = None,
+    checksums: bool = False,
+) -> None:
     """Be a worker until the master says STOP, and then END; the caller then ends the job.
 
-    An exception of ``prepare`` (which loads the data) or of the work itself is sent home, and ends the whole run from there.
+    ``prepare`` loads the data of a worker, who begins at a step: this rank's own at step 0, or, on a rank beyond the ``n``
+    workers, a spare, that of the lost worker whose place it is told to take. An exception of it or of the work itself is
+    sent home, and ends the whole run from there. With ``checksums`` replies carry one.
 
     Raises
     ------
     MasterGone : the master's process is gone, or it has been silent for ``master_timeout`` seconds.
     """
+    n = job.workers if n is None else n
     me = job.rank - 1
     outbox = _Outbox(job.comm)
     inbox = _Inbox(job.comm, run)
     step = -1
     try:
         try:
-            worker = prepare()
-            task_format = TaskFormat(job.workers, worker.layout.size)
-            inbox.open(task_format.nbytes)
-            outbox.send(with_json(Kind.READY, run, me, {"host": platform.node(), "pid": os.getpid()}))
-            while True:
+            since = 0
+            stopped = False
+            if me >= n:
+                inbox.open(HEADER_BYTES)
+                header, _ = _next(inbox, outbox, math.inf)  # nobody speaks to a spare until it is needed
+                stopped = header.kind is not Kind.ADOPT
+                if not stopped:
+                    me, since, inbox = header.worker, header.step, _Inbox(job.comm, run)
+            if not stopped:
+                worker = prepare(me, since)
+                task_format = TaskFormat(n, worker.layout.size)
+                inbox.open(max(task_format.nbytes, HEADER_BYTES + worker.state_bytes))
+                outbox.send(with_json(Kind.READY, run, me, this_process()))
+            while not stopped:
                 header, buffer = _next(inbox, outbox, master_timeout)
                 if header.kind is Kind.STOP:
-                    break
-                if header.kind is not Kind.TASK or inbox.poll():
-                    continue  # a note, or a task with something newer right behind it
-                step = header.step
-                _work(worker, task_format.read(header, buffer), inbox, outbox, run)
+                    stopped = True
+                elif header.kind is Kind.LOAD:
+                    worker.load(buffer[HEADER_BYTES : HEADER_BYTES + header.body_bytes])
+                elif header.kind is Kind.SAVE:
+                    _flush(inbox, outbox, master_timeout)  # the last state must be out before it is overwritten
+                    outbox.send(_state(worker, header.step, run, me))
+                elif header.kind is Kind.TASK and not inbox.poll():  # else something newer lies right behind it
+                    step = header.step
+                    _work(worker, task_format.read(header, buffer), inbox, outbox, run, checksums)
         except (MPI.Exception, MasterGone):
             raise
         except Exception as error:
@@ -113,7 +143,7 @@ def serve(job: Job, *, run: int, master_timeout: float, prepare: Callable[[], Wo
             while _next(inbox, outbox, master_timeout)[0].kind is not Kind.STOP:
                 pass
         _flush(inbox, outbox, master_timeout)
-        outbox.send(with_json(Kind.BYE, run, me, {"uplink_bytes": outbox.reply_bytes}))
+        outbox.send(with_json(Kind.BYE, run, me, {"uplink_bytes": outbox.reply_bytes, "foreign": inbox.foreign}))
         header, _ = _next(inbox, outbox, master_timeout)
         while header.kind is not Kind.END:
             header, _ = _next(inbox, outbox, master_timeout)
@@ -143,7 +173,7 @@ def _flush(inbox: _Inbox, outbox: _Outbox, seconds: float) -> None:
         backoff.sleep()
 
 
-def _work(worker: Worker, task: Task, inbox: _Inbox, outbox: _Outbox, run: int) -> None:
+def _work(worker: Worker, task: Task, inbox: _Inbox, outbox: _Outbox, run: int, checksums: bool) -> None:
     """Do one task and send the reply, unless something newer comes."""
     job = worker.handle(task)
     slept = computed = held = encoded = 0.0
@@ -157,6 +187,8 @@ def _work(worker: Worker, task: Task, inbox: _Inbox, outbox: _Outbox, run: int) 
                 encoded = time.perf_counter() - began  # what follows the last pause
                 break
             computed += time.perf_counter() - began
+            if isinstance(pause, Struck):
+                strike(pause.fault)
             sleep = _sleep(pause, computed)
             if isinstance(pause, Sleep) and not pause.computed:
                 slept = sleep
@@ -168,7 +200,9 @@ def _work(worker: Worker, task: Task, inbox: _Inbox, outbox: _Outbox, run: int) 
         job.close()
     body_bytes = reply.message.size - HEADER_BYTES
     header = Header(Kind.REPLY, run, reply.worker, reply.step, reply.loss, slept, computed, body_bytes, held, encoded)
-    header.write(reply.message)
+    header.write(reply.message, checksum=checksums)
+    if reply.corrupt:
+        flip_bits(reply.payload)
     outbox.send(reply.message)
     outbox.reply_bytes += reply.message.size
 
@@ -192,6 +226,13 @@ def _superseded(pause: Pause, seconds: float, inbox: _Inbox, outbox: _Outbox) ->
         outbox.empty()
         backoff.sleep(left if left > 0.0 else 1.0)
     return True
+
+
+def _state(worker: Worker, accepted: int, run: int, me: int) -> Buffer:
+    """Return the STATE message."""
+    message = worker.save(accepted)
+    Header(Kind.STATE, run, me, accepted, body_bytes=message.size - HEADER_BYTES).write(message, checksum=True)
+    return message
 
 
 def _confession(error: Exception, run: int, worker: int, step: int) -> Buffer:

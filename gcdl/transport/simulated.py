@@ -11,16 +11,18 @@ tasks are sent. A later task can only take replies away that were to come after 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from gcdl.errors import Interrupted
-from gcdl.messages import Replies, Task
-from gcdl.stragglers import Delays
-from gcdl.timeline import rows_of
+from gcdl.errors import GcdlError, Interrupted, WorkerError, WorkerLost
+from gcdl.messages import HEADER_BYTES, Joined, Replies, Task, WorkerState
+from gcdl.stragglers import Delays, Fault, flip_bits
+from gcdl.timeline import Rows, rows_of
 from gcdl.transport.base import Traffic
+from gcdl.transport.mishaps import Blow, Mishaps, worker_error
 from gcdl.transport.network import Network
 from gcdl.types import Buffer, IntVector, Mask, Weights, aligned_buffer
 from gcdl.worker import Worker
@@ -54,9 +56,19 @@ class SimulatedTransport:
     pace : of everything.
     workers : all of them, worker i at place i; None: timing only, replies then carry no message and no loss.
     interrupted : asked while replies are gathered; true raises Interrupted.
+    faults : strike the workers here, so that the workers themselves have none.
+    checksums : replies corrupted on their way are found out.
     """
 
-    def __init__(self, pace: Pace, workers: Sequence[Worker] | None, interrupted: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        pace: Pace,
+        workers: Sequence[Worker] | None,
+        interrupted: Callable[[], bool] = lambda: False,
+        *,
+        faults: Sequence[Fault] = (),
+        checksums: bool = False,
+    ) -> None:
         n = self.n = len(pace.loads)
         self.traffic = Traffic()
         self.link_seconds = 0.0
@@ -67,6 +79,15 @@ class SimulatedTransport:
         self._network = pace.network
         self._workers = workers
         self._interrupted = interrupted
+        self._checksums = checksums
+        self._mishaps = Mishaps(faults)
+        self._blows: dict[int, Blow] = {}
+        """Of the newest job of each worker, where there is one."""
+        self._trouble: dict[int, tuple[float, WorkerLost | WorkerError]] = {}
+        """What the master will be told of which worker, and when."""
+        self._corrupt: set[tuple[int, int]] = set()
+        """Of which worker's reply to which step bits are flipped."""
+        self._states: deque[WorkerState] = deque()
         self._now = 0.0
         self._task: Task | None = None
         self._addressees: list[int] = []
@@ -79,8 +100,9 @@ class SimulatedTransport:
         """The newest job of each worker; ``received`` is when its reply will be sent."""
         self._jobs["step"] = -1
         self._jobs["worker"] = np.arange(n)
-        self._starts, self._wakes, self._computed = np.zeros(n), np.zeros(n), np.zeros(n)
-        """When the newest job begins, when its first sleep ends, and when its last shard is done."""
+        self._starts, self._goes_on, self._wakes, self._computed = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n)
+        """When the newest job begins, when its process goes on that was stopped there, when its first sleep ends, and when
+        its last shard is done."""
         self._unit = np.zeros(n)
         self._coming = rows_of(0)
         """Replies in the order they arrive, ``received`` at that time; and when each leaves the master's link."""
@@ -99,25 +121,39 @@ class SimulatedTransport:
         self._task = task
         self._addressees.append(worker)
 
-    def receive(self, until: float, at_most: int) -> Replies | None:
-        """Return the next replies, or None and go on to ``until``."""
+    def load(self, state: WorkerState) -> None:
+        """Hand a worker its state."""
+        assert self._workers is not None
+        self._workers[state.worker].load(state.saved)
+
+    def save(self, worker: int, accepted: int) -> None:
+        """Ask a worker for its state, which takes no time."""
+        assert self._workers is not None
+        message = self._workers[worker].save(accepted)
+        self.traffic.control += HEADER_BYTES + message.size
+        self._states.append(WorkerState(worker, accepted, message[HEADER_BYTES:]))
+
+    def receive(self, until: float, at_most: int) -> Replies | WorkerState | Joined | None:
+        """Return the next replies, or None and go on to ``until``; states come first."""
+        if self._states:
+            return self._states.popleft()
         if self._addressees:
             self._dispatch(np.array(self._addressees))
             self._addressees.clear()
         if self._interrupted():
             raise Interrupted("interrupted")
-        count = min(int(np.searchsorted(self._coming["received"], until, side="right")), at_most)
+        ends, worker = min(((ends, worker) for worker, (ends, _) in self._trouble.items()), default=(np.inf, -1))
+        troubled = worker in self._trouble and ends <= until
+        limit = ends if troubled else until
+        count = min(int(np.searchsorted(self._coming["received"], limit, side="left" if troubled else "right")), at_most)
         if count == 0:
-            self._now = max(self._now, until)
+            self._now = max(self._now, limit)
+            if troubled:
+                raise self._trouble.pop(worker)[1]
             return None
-        rows, self._coming = self._coming[:count], self._coming[count:]
-        ends, self._ends = self._ends[:count], self._ends[count:]
-        self._sent = self._sent[count:]
-        self._now = max(self._now, float(rows["received"][-1]))
-        self._free = float(ends[-1])
-        occupation = self._network.occupation(self._pace.reply_bytes)
-        self.link_seconds += float(np.maximum(ends - np.maximum(ends - occupation, self._out_until), 0.0).sum())
-        self.traffic.uplink += count * self._pace.reply_bytes
+        rows = self._take(count)
+        if not len(rows):
+            return self.receive(until, at_most)
         return Replies(rows, [] if self._workers is None else [self._answer(row) for row in rows])
 
     def decoded(self, replies: int) -> None:
@@ -137,7 +173,23 @@ class SimulatedTransport:
         self.traffic.downlink -= int((self._leaves > self._now).sum()) * self._pace.task_bytes
         self._leaves[:] = -np.inf
         self._coming, self._sent, self._ends = self._coming[:0], self._sent[:0], self._ends[:0]
+        self._trouble.clear()
         return flying
+
+    def _take(self, count: int) -> Rows:
+        """Take in the next replies, and return those that are not found to be damaged."""
+        rows, self._coming = self._coming[:count], self._coming[count:]
+        ends, self._ends = self._ends[:count], self._ends[count:]
+        self._sent = self._sent[count:]
+        self._now = max(self._now, float(rows["received"][-1]))
+        self._free = float(ends[-1])
+        occupation = self._network.occupation(self._pace.reply_bytes)
+        self.link_seconds += float(np.maximum(ends - np.maximum(ends - occupation, self._out_until), 0.0).sum())
+        if self._checksums and self._corrupt:
+            rows = rows[[(int(row["worker"]), int(row["step"])) not in self._corrupt for row in rows]]
+            self.traffic.foreign += count - len(rows)
+        self.traffic.uplink += len(rows) * self._pace.reply_bytes
+        return rows
 
     def _work(self, seconds: float) -> None:
         self._now += seconds
@@ -151,7 +203,15 @@ class SimulatedTransport:
             return _STALE
         if self._interrupted():
             raise Interrupted("interrupted")
-        reply = self._workers[int(row["worker"])].finish(self._task)
+        worker = int(row["worker"])
+        try:
+            reply = self._workers[worker].finish(self._task)
+        except GcdlError:
+            raise
+        except Exception as error:
+            raise worker_error(worker, error) from error
+        if (worker, self._task.step) in self._corrupt:
+            flip_bits(reply.payload)
         row["loss"] = reply.loss
         return reply.message
 
@@ -173,17 +233,24 @@ class SimulatedTransport:
         at_shard = working & (self._wakes[to] <= news) & (news < self._computed[to])
         shards = np.ceil((news - self._wakes[to])[at_shard] / self._unit[to[at_shard]] - _ROUNDING)
         self._busy[to[at_shard]] = self._wakes[to[at_shard]] + shards * self._unit[to[at_shard]]
+        stopped = working & (news < self._goes_on[to])
+        self._busy[to[stopped]] = self._goes_on[to[stopped]]
+        for worker in [worker for worker in self._blows if self._starts[worker] >= arrives[worker]]:
+            self._spare(worker)
 
         delays = pace.delays(step)
         self._unit[to] = pace.seconds_per_shard(step)[to]
         self._starts[to] = np.maximum(news, self._busy[to])
-        self._wakes[to] = self._starts[to] + delays.before_compute[to]
+        silent, slept = self._strike(step, to)
+        self._goes_on[to] = self._starts[to] + silent
+        slept += delays.before_compute[to]
+        self._wakes[to] = self._goes_on[to] + slept
         work = pace.loads[to] * self._unit[to]
         self._computed[to] = self._wakes[to] + work
         held = (delays.factor[to] - 1.0) * work + delays.before_send[to]
         fresh = rows_of(len(to))
         fresh["worker"], fresh["step"], fresh["loss"] = to, step, np.nan
-        fresh["slept"], fresh["computed"], fresh["held"] = delays.before_compute[to], work, held
+        fresh["slept"], fresh["computed"], fresh["held"] = slept, work, held
         fresh["received"] = self._computed[to] + held
         jobs[to] = fresh
 
@@ -194,6 +261,27 @@ class SimulatedTransport:
         self._coming, self._sent = rows[order], sent_at[order]
         received, self._ends = network.arrivals(self._sent, pace.reply_bytes, self._free)
         self._coming["received"] = received
+
+    def _strike(self, step: int, to: IntVector) -> tuple[Weights, Weights]:
+        """Let the faults strike that are due; return for how many seconds each worker is stopped, and how many it sleeps."""
+        silent, slept = np.zeros(len(to)), np.zeros(len(to))
+        place = {int(worker): i for i, worker in enumerate(to)} if self._blows or self._mishaps.pending else {}
+        for worker in place.keys() & self._blows.keys():
+            del self._blows[worker]
+        for worker in self._mishaps.workers(step):
+            if worker in place:
+                blow = self._blows[worker] = self._mishaps.blow(worker, step)
+                silent[place[worker]], slept[place[worker]] = blow.silent, blow.slept
+                if blow.corrupt:
+                    self._corrupt.add((worker, step))
+                if blow.end is not None:
+                    self._trouble[worker] = (float(self._starts[worker]) + blow.ends, blow.end)
+        return silent, slept
+
+    def _spare(self, worker: int) -> None:
+        """Take back what was to strike a worker's job: it never begins."""
+        self._mishaps.put_back(self._blows.pop(worker))
+        self._trouble.pop(worker, None)
 
     def _queue(self, to: IntVector) -> tuple[IntVector, Weights]:
         """Queue the newest task on the master's link; return the workers in that order, and when it reaches each."""

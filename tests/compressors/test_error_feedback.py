@@ -154,3 +154,25 @@ def test_the_residual_is_in_gradient_units(plain):
         state = codec.compress(plain.normal(D) * np.float32(factor), codec.init(), Draw(0, 0, 0, 4096 * 3), out)
         kept.append(codec.settle(state, 0).kept)
     np.testing.assert_allclose(kept[1], 2.0 * kept[0], rtol=1e-6)
+
+
+def test_a_loaded_state_goes_on_like_the_one_that_was_dumped(codec, inner, plain):
+    state = codec.init()
+    for step in range(3):
+        state = codec.settle(send(codec, plain.normal(D, seed=step), state, step)[0], step)
+    saved = np.empty(codec.state_bytes, dtype=np.uint8)
+    assert codec.state_bytes == 4 * D
+    codec.dump(state, saved)
+    other = ErrorFeedback(inner).codec(plain.layout_of(SHAPES))
+    loaded = other.load(saved)
+    np.testing.assert_array_equal(loaded.kept, state.kept)
+    saved[:] = 0  # the loaded state is a copy
+    x = plain.normal(D, seed=9)
+    np.testing.assert_array_equal(send(other, x, loaded, 3)[1], send(codec, x, state, 3)[1])
+
+
+def test_a_stateless_codec_has_nothing_to_dump(inner, plain):
+    codec = inner.codec(plain.layout_of(SHAPES))
+    assert codec.state_bytes == 0
+    codec.dump(codec.init(), np.empty(0, dtype=np.uint8))
+    assert codec.load(np.empty(0, dtype=np.uint8)) is None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ checkpoint_every = 10
 """
 """Small, and without torch on the workers: a job of 5 ranks is up in three seconds."""
 
+SHARED = Path("/dev/shm")
+
 
 @dataclass
 class Ended:
@@ -63,9 +66,10 @@ class Ended:
 class Job:
     """A job that may still run. Its ranks are known by the run folder's name on their command lines."""
 
-    def __init__(self, command: list[str], folder: Path) -> None:
+    def __init__(self, command: list[str], folder: Path, number: int) -> None:
         self.folder = folder
-        self._log = (folder.parent / f"{folder.name}.log").open("w+")
+        self._shared = set(SHARED.iterdir())
+        self._log = (folder.parent / f"job{number}.log").open("w+")
         self.process = subprocess.Popen(
             command, cwd=folder.parent, env=environment(), stdout=self._log, stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL, start_new_session=True,
@@ -104,17 +108,29 @@ class Job:
                 found.append(int(entry.name))
         return found
 
+    def leftovers(self) -> set[Path]:
+        """Return what lies in shared memory since this job began and is used by no process: other jobs may run beside."""
+        new = set(SHARED.iterdir()) - self._shared
+        if not new:
+            return new
+        used = ""
+        for maps in Path("/proc").glob("[0-9]*/maps"):
+            with contextlib.suppress(OSError):
+                used += maps.read_text()
+        return {path for path in new if path.exists() and str(path) not in used}
+
     def log(self) -> str:
         self._log.flush()
         return Path(self._log.name).read_text()
 
     def end(self, seconds: float = 90.0) -> Ended:
-        """Wait for the end and check that no process is left."""
+        """Wait for the end and check that no process is left, and nothing in shared memory."""
         code = self.process.wait(seconds)
         end = time.monotonic() + 10.0
         while self.ranks() and time.monotonic() < end:
             time.sleep(0.05)
         assert not self.ranks(), f"processes left behind\n{self.log()}"
+        assert not self.leftovers(), self.leftovers()
         return Ended(code, self.log(), self.folder)
 
     def cleanup(self) -> None:
@@ -132,28 +148,47 @@ def environment() -> dict[str, str]:
     return {**os.environ, **root, "PYTHONPATH": str(Path(gcdl.__file__).parents[1])}
 
 
-Start = Callable[..., Job]
+class Start:
+    """Starts jobs in a folder of their own."""
 
+    def __init__(self, tmp_path: Path) -> None:
+        self.jobs: list[Job] = []
+        self._path = tmp_path
 
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Start ``gcdl VERB CONFIG overrides``. VERB train: under mpirun by hand, or, to ``survive`` killed ranks, as gcdl run
-    calls it. ``script`` is run instead of gcdl's own entry."""
-    jobs: list[Job] = []
-
-    def begin(
-        verb: str, *overrides: str, config: str = LINEAR, ranks: int = 5, script: str | None = None, survive: bool = False
+    def __call__(
+        self,
+        verb: str,
+        *overrides: str,
+        config: str = LINEAR,
+        ranks: int = 5,
+        script: str | None = None,
+        survive: bool = False,
     ) -> Job:
-        path = tmp_path / "config.toml"
+        """Start ``gcdl VERB CONFIG overrides``. VERB train: under mpirun by hand, or, to ``survive`` killed ranks, as gcdl run
+        calls it. ``script`` is run instead of gcdl's own entry; ``ranks`` are for train."""
+        path = self._path / "config.toml"
         path.write_text(config)
-        folder = tmp_path / f"run{len(jobs)}"
+        folder = self._path / f"run{len(self.jobs)}"
+        return self._start(verb, [str(path), *overrides, "--out", str(folder)], folder, ranks, script, survive)
+
+    def resume(self, verb: str, job: Job | Ended, *overrides: str, ranks: int = 5, survive: bool = False) -> Job:
+        """Go on with a run: ``gcdl resume RUN``, or ``gcdl train --resume --out RUN`` under mpirun."""
+        where = ["--resume", "--out", str(job.folder)] if verb == "train" else [str(job.folder)]
+        return self._start(verb, [*where, *overrides], job.folder, ranks, None, survive)
+
+    def _start(self, verb: str, words: list[str], folder: Path, ranks: int, script: str | None, survive: bool) -> Job:
         program = [sys.executable, *(["-m", "gcdl"] if script is None else ["-c", script])]
         ours = mpirun(ranks)  # as gcdl run would
         by_hand = [ours[0], "--map-by", ":OVERSUBSCRIBE", "-n", str(ranks)]
         launcher = (ours if survive else by_hand) if verb == "train" else []
-        jobs.append(Job([*launcher, *program, verb, str(path), *overrides, "--out", str(folder)], folder))
-        return jobs[-1]
+        self.jobs.append(Job([*launcher, *program, verb, *words], folder, len(self.jobs)))
+        return self.jobs[-1]
 
-    yield begin
-    for job in jobs:
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start jobs; see :class:`Start`."""
+    starter = Start(tmp_path)
+    yield starter
+    for job in starter.jobs:
         job.cleanup()

@@ -91,3 +91,97 @@ main()
 """
     ended = start("train", script=script, survive=True).end(60.0)  # mpirun's own exit code means nothing then
     assert any("start-up: worker 1 (rank 2) is lost" in message for message in ended.messages), ended.output
+
+
+def test_injected_faults_strike_real_processes_and_the_model_is_that_of_the_undisturbed_run(start):
+    events = (
+        'stragglers.events=[{fault = "kill", worker = 3, step = 5}, {fault = "stop", worker = 1, step = 8, seconds = 0.7}, '
+        '{fault = "slow", worker = 0, step = 25}]'
+    )
+    disturbed = start("run", "wait.kind=decodable", "steps=400", events).end()
+    undisturbed = start("simulate", "steps=400").end()
+    assert disturbed.code == 0, disturbed.output
+    assert disturbed.summary["lost_workers"] == [3]
+    used = {worker: [worker in line["replies"] for line in disturbed.steps] for worker in range(4)}
+    assert any(used[3][:5])
+    assert not any(used[3][5:])
+    assert not used[1][8]
+    assert any(used[1][9:])
+    assert not used[0][25]
+    assert disturbed.summary["final_train_loss"] == pytest.approx(undisturbed.summary["final_train_loss"], rel=1e-4)
+
+
+def test_a_run_that_loses_too_many_workers_starts_again_with_all_of_them(start):
+    events = 'stragglers.events=[{fault = "kill", worker = 0, step = 15}, {fault = "kill", worker = 3, step = 17}]'
+    job = start("run", "run.restart=1", events)
+    ended = job.end()
+    undisturbed = start("simulate").end()
+    assert ended.code == 0, ended.output
+    assert "worker 0 (rank 1) is lost" in ended.output
+    assert "0 more may go" in ended.output
+    assert "restart 1 of 1" in ended.output
+    assert [line["step"] for line in ended.steps] == list(range(30))
+    assert ended.summary["resumed"] == 1
+    assert ended.summary["lost_workers"] == []
+    assert ended.summary["losses_left"] == 1
+    assert ended.summary["final_train_loss"] == pytest.approx(undisturbed.summary["final_train_loss"], rel=1e-4)
+
+
+def test_the_ranks_do_not_outlive_a_killed_launcher_and_leave_a_checkpoint(start):
+    job = start("run", "steps=1000000", "run.checkpoint_every=0", "run.eval_every=0")
+    job.until_step(5)
+    os.kill(job.process.pid, signal.SIGKILL)
+    ended = job.end(20.0)
+    assert len(list((ended.folder / "checkpoint").glob("step-*.npz"))) == 1
+
+
+LONG = """
+import time
+from gcdl.problems import linear_regression
+original = linear_regression._CodedGradient.compute
+def compute(self, parameters, step, out):
+    from mpi4py import MPI
+    if step >= 3 and MPI.COMM_WORLD.rank == 2:
+        time.sleep(300.0)
+    return (yield from original(self, parameters, step, out))
+linear_regression._CodedGradient.compute = compute
+from gcdl.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["stopped", "master killed"])
+def test_a_worker_in_a_long_pass_does_not_outlive_the_run(start, killed):
+    job = start("train", "steps=30" if not killed else "steps=1000000", script=LONG, survive=True)
+    if killed:
+        job.until_step(20)
+        os.kill(job.pid(0), signal.SIGKILL)
+    ended = job.end(40.0)
+    if not killed:
+        assert ended.summary["steps"] == 30
+        assert any("not waiting any longer" in line for line in ended.output.splitlines())
+
+
+def test_a_spare_takes_the_place_of_a_lost_worker(start):
+    events = 'stragglers.events=[{fault = "kill", worker = 3, step = 5}, {fault = "kill", worker = 3, step = 900}]'
+    residuals = ("compressor.kind=scaled_sign", "compressor.error_feedback=true", "steps=1200")
+    job = start("run", "run.spares=1", events, *residuals, "run.checkpoint_every=300").end()
+    assert job.code == 0, job.output
+    assert "worker 3 (rank 4) is lost" in job.output
+    assert "worker 3 (rank 5" in job.output
+    assert job.summary["replaced_workers"] == [3]
+    assert job.summary["lost_workers"] == [3]  # the spare was killed too, and there is no other
+    used = [3 in line["replies"] for line in job.steps]
+    assert any(used[:5])
+    assert any(used[6:900])
+    assert not any(used[900:])
+    gone = [3 in line["lost"] for line in job.steps]
+    assert any(gone[5:900])
+    assert not gone[899]
+    # Unused spares leave like everybody else; too few ranks are said so.
+    idle = start("train", "run.spares=2", "steps=5", ranks=7).end()
+    assert idle.code == 0, idle.output
+    assert idle.summary["workers"] == 4
+    few = start("train", "run.spares=2", "workers=4", ranks=5).end()
+    assert few.code == 2
+    assert "the config says 4, but there are 2 (ranks - 1 - spares); start 7 ranks" in few.messages[0]

@@ -11,13 +11,14 @@ from gcdl.config import load
 from gcdl.errors import ReplayDiffers
 from gcdl.replay import replay
 from gcdl.run import simulate
+from gcdl.start import Start
 from gcdl.stragglers import delays_at
 
 pytestmark = pytest.mark.mpi
 
 
 class Quiet:
-    def begin(self, config, folder): ...
+    def begin(self, config, folder, done): ...
 
     def step(self, record): ...
 
@@ -59,7 +60,7 @@ def test_simulated_seconds_and_arrivals_are_those_measured(start, tmp_path, kind
     job = start("train", *delays, ranks=9).end()
     assert job.code == 0, job.output
     config = load(job.folder / "config.toml", ["run.seconds_per_shard=0"])
-    summary = simulate(config, tmp_path / "simulated", Quiet())
+    summary = simulate(Start(config, tmp_path / "simulated"), Quiet())
     simulated = [json.loads(line) for line in (tmp_path / "simulated" / "steps.jsonl").read_text().splitlines()]
     assert [line["replies"] for line in simulated] == [line["replies"] for line in job.steps]
     assert summary.model_sha256 == job.summary["model_sha256"]

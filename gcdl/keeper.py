@@ -1,0 +1,95 @@
+"""Keeps a run's checkpoints: takes a snapshot, waits for the workers' states without holding up the run, and writes.
+
+Where the compressor has a state a checkpoint of step t is complete only when each worker has sent the state it had at t,
+which a late worker does when it can. Until then the snapshot waits in memory and the run goes on. When the next one is due
+it is written without the states that have not come: resumed, those workers start with a fresh one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gcdl.checkpoint import Checkpoint, save
+from gcdl.master import Master
+
+
+class Keeper:
+    """Writes the checkpoints of one run.
+
+    Parameters
+    ----------
+    folder : the run folder.
+    keep : how many checkpoints to keep.
+    master : whose model, and whose knowledge of the workers, it saves.
+    progress : returns the totals so far, JSON-ready.
+    decoder : the decoder's name.
+    say : takes a line for the user.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        keep: int,
+        master: Master,
+        progress: Callable[[], Mapping[str, Any]],
+        decoder: str,
+        say: Callable[[str], None],
+    ) -> None:
+        self._folder = folder
+        self._keep = keep
+        self._master = master
+        self._progress = progress
+        self._decoder = decoder
+        self._say = say
+        self._waiting: Checkpoint | None = None
+
+    def begin(self) -> None:
+        """Take a snapshot of the run as it is between two steps; written at once if no worker need be asked for its state."""
+        self._write()
+        self._master.ask_for_states()
+        self._waiting = self._snapshot()
+        self.look()
+
+    def look(self) -> None:
+        """Write the snapshot if all that it waits for has come."""
+        if self._waiting is not None and not self._master.silent(self._waiting.accepted):
+            self._write()
+
+    def finish(self) -> None:
+        """Write a last checkpoint, with the states that are known."""
+        self._waiting = self._snapshot()
+        self._write()
+
+    def _snapshot(self) -> Checkpoint:
+        master = self._master
+        held = bool(master.states.state_bytes)  # a snapshot that may have to wait needs a copy of what changes
+        return Checkpoint(
+            step=master.steps_done,
+            parameters=master.optimizer.parameters.copy() if held else master.optimizer.parameters,
+            accepted=master.accepted.copy(),
+            optimizer=master.optimizer.state(),
+            states={},
+            B=master.code.B,
+            decoder=self._decoder,
+            progress=self._progress(),
+        )
+
+    def _write(self) -> None:
+        if self._waiting is None:
+            return
+        snapshot, self._waiting = self._waiting, None
+        missing = self._master.states.missing(snapshot.accepted)
+        if missing:
+            self._say(
+                f"checkpoint of step {snapshot.step}: the compressor's state of worker {', '.join(map(str, missing))} has not "
+                "come; resumed from here, it starts afresh"
+            )
+        complete = replace(snapshot, states=self._master.states.known(snapshot.accepted))
+        try:
+            save(self._folder, complete, self._keep)
+        except OSError as error:  # a full disk does not end a run
+            self._say(f"checkpoint of step {snapshot.step} not written: {error}; the ones before it are as they were")

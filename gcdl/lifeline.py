@@ -1,0 +1,54 @@
+"""Notices that another process of this machine is gone, and ends what depends on it.
+
+For what MPI does not tell in time: a rank in the middle of a long pass does not look at its messages, and mpirun does not
+know that the launcher above it was killed. A process is known by its id and the time it started, so that another one that
+gets the same id later is not mistaken for it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+_LOOK_SECONDS = 0.5
+
+
+def birth(pid: int) -> int:
+    """Return when a process of this machine started, in ticks since the boot; 0 if there is none, or it is a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except (OSError, IndexError):
+        return 0
+    return 0 if fields[0] in "ZX" else int(fields[19])
+
+
+def this_process() -> dict[str, Any]:
+    """Return what others on this host can know this process by, JSON-ready."""
+    return {"host": platform.node(), "pid": os.getpid(), "born": birth(os.getpid())}
+
+
+def when_gone(pid: int, born: int, then: Callable[[], None]) -> None:
+    """Call ``then`` in a thread of its own as soon as this process is gone. If it is not there now, nothing is watched."""
+    if not born or birth(pid) != born:
+        return
+
+    def watch() -> None:
+        while birth(pid) == born:
+            time.sleep(_LOOK_SECONDS)
+        then()
+
+    threading.Thread(target=watch, name="lifeline", daemon=True).start()
+
+
+def end_soon(seconds: float, *, interrupt: bool = False) -> None:
+    """Kill this process after so many seconds; ``interrupt`` it before, as Ctrl-C does, so that it may save what it has."""
+    if interrupt:
+        os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(seconds)
+    os.kill(os.getpid(), signal.SIGKILL)

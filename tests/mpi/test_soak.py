@@ -1,0 +1,141 @@
+"""Jobs of eight workers that are killed, stopped and resumed at random moments, as often as GCDL_SOAK_JOBS says.
+
+100 is a night on a small machine: 100 jobs with two killed, 20 stopped and continued, 20 with three killed, 10 resumed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from gcdl import checkpoint
+from gcdl.config import parse
+from gcdl.run import simulate
+from gcdl.start import Start
+
+pytestmark = [pytest.mark.mpi, pytest.mark.soak, pytest.mark.timeout(0)]
+
+JOBS = int(os.environ.get("GCDL_SOAK_JOBS", "1"))
+SEED = int(os.environ.get("GCDL_SOAK_SEED", "0"))
+STEPS = 600
+CONFIG = f"""
+workers = 8
+steps = {STEPS}
+[problem]
+kind = "linear_regression"
+features = 30
+samples = 10
+[code]
+kind = "cyclic_repetition"
+stragglers = 2
+[optimizer]
+lr = 0.01
+[run]
+eval_every = 0
+checkpoint_every = 100
+"""
+
+
+class Quiet:
+    def begin(self, config, folder, done): ...
+    def step(self, record): ...
+    def say(self, line): ...
+
+
+def simulated(folder, *overrides):
+    return simulate(Start(parse(CONFIG, overrides), folder), Quiet())
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    simulated(folder)
+    return checkpoint.newest(folder)[0].parameters
+
+
+def share(of_a_hundred):
+    return range(max(1, JOBS * of_a_hundred // 100))
+
+
+def same_model(ended, undisturbed):
+    found = checkpoint.newest(ended.folder)[0]
+    assert found.step == STEPS
+    np.testing.assert_allclose(found.parameters, undisturbed, rtol=1e-3, atol=1e-4)
+
+
+def moments(draws, count):
+    """Steps before which something happens, early enough that the job is not over by then."""
+    return sorted(draws.sample(range(1, STEPS // 2), count))
+
+
+@pytest.mark.parametrize("trial", share(100))
+def test_two_of_eight_killed(start, undisturbed, trial):
+    draws = random.Random(1000 * SEED + trial)
+    job = start("run", config=CONFIG)
+    killed = draws.sample(range(8), 2)
+    for worker, step in zip(killed, moments(draws, 2), strict=True):
+        job.until_step(step)
+        os.kill(job.pid(worker + 1), signal.SIGKILL)
+    ended = job.end()
+    assert ended.code == 0, ended.output
+    assert ended.summary["lost_workers"] == sorted(killed)
+    same_model(ended, undisturbed)
+
+
+@pytest.mark.parametrize("trial", share(20))
+def test_two_of_eight_stopped_and_continued(start, undisturbed, trial):
+    draws = random.Random(1000 * SEED + trial)
+    job = start("run", config=CONFIG)
+    for worker, step in zip(draws.sample(range(8), 2), moments(draws, 2), strict=True):
+        job.until_step(step)
+        pid = job.pid(worker + 1)
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(draws.random())
+        os.kill(pid, signal.SIGCONT)
+    ended = job.end()
+    assert ended.code == 0, ended.output
+    assert ended.summary["lost_workers"] == []
+    same_model(ended, undisturbed)
+
+
+@pytest.mark.parametrize("trial", share(20))
+def test_three_of_eight_killed(start, undisturbed, trial):
+    draws = random.Random(1000 * SEED + trial)
+    job = start("run", config=CONFIG)
+    killed = draws.sample(range(8), 3)
+    for worker, step in zip(killed, moments(draws, 3), strict=True):
+        job.until_step(step)
+        os.kill(job.pid(worker + 1), signal.SIGKILL)
+    ended = job.end()
+    assert ended.code == 3, ended.output
+    assert sum("too few for the wait rule" in line for line in ended.messages) == 1
+    found = checkpoint.newest(ended.folder)[0]
+    assert found.step == len(ended.steps)
+    resumed = start.resume("resume", job).end()
+    assert resumed.code == 0, resumed.output
+    same_model(resumed, undisturbed)
+
+
+@pytest.mark.parametrize("trial", share(10))
+def test_resumed_after_the_master_was_killed(start, tmp_path, trial):
+    draws = random.Random(1000 * SEED + trial)
+    optimizer = ("optimizer.kind=adam",) if trial % 2 else ("optimizer.momentum=0.9",)
+    # All eight are waited for: the arrived sets, and so the model, are the same however fast the machine is.
+    overrides = (
+        *optimizer, "compressor.kind=scaled_sign", "compressor.error_feedback=true", "wait.count=8", "steps=400",
+        "run.checkpoint_every=7",
+    )  # fmt: skip
+    whole = simulated(tmp_path / "whole", *overrides)
+    job = start("run", *overrides, config=CONFIG)
+    job.until_step(draws.randrange(1, 200))
+    os.kill(job.pid(0), signal.SIGKILL)
+    assert job.end().code == 1
+    resumed = start.resume("resume", job).end()
+    assert resumed.code == 0, resumed.output
+    assert resumed.summary["resumed"] == 1
+    assert resumed.summary["model_sha256"] == whole.model_sha256
