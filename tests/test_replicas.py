@@ -32,6 +32,9 @@ lr = 0.05
 CORRUPT = 'stragglers.events=[{fault = "corrupt", worker = 4, step = 3}, {fault = "corrupt", worker = 4, step = 6}]'
 
 
+CORRELATED = StochasticSign(dither="correlated")
+
+
 class Watcher:
     def __init__(self):
         self.records, self.said = [], []
@@ -79,6 +82,10 @@ def test_without_verify_nobody_is_accused(tmp_path):
     ("overrides", "says"),
     [
         (("compressor.kind=stochastic_sign",), "code.verify: with this compressor replicas send different bits"),
+        (
+            ("compressor.kind=stochastic_sign", "compressor.dither=correlated"),
+            "code.verify: with this compressor replicas send different bits",
+        ),
         (("compressor.error_feedback=true",), "code.verify: with this compressor replicas send different bits"),
         (("code.kind=cyclic_repetition",), "code.verify: no two workers of this code send the same"),
         (("code.kind=uncoded",), "code.verify: no two workers of this code send the same"),
@@ -91,4 +98,4 @@ def test_where_replicas_can_not_be_compared_the_config_is_refused(overrides, say
 
 def test_deterministic_compressors_send_equal_bits():
     assert all(sends_equal_bits(compressor) for compressor in (Identity(), Sign(), ScaledSign()))
-    assert not any(sends_equal_bits(compressor) for compressor in (StochasticSign(), ErrorFeedback(Sign())))
+    assert not any(sends_equal_bits(compressor) for compressor in (StochasticSign(), CORRELATED, ErrorFeedback(Sign())))

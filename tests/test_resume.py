@@ -10,9 +10,13 @@ import pytest
 from gcdl import checkpoint
 from gcdl.config import parse
 from gcdl.errors import DataError, Interrupted, UsageError
+from gcdl.plots import plot
 from gcdl.records import RunFolder
+from gcdl.replay import replay
 from gcdl.run import simulate
 from gcdl.start import Start, resume
+from gcdl.stragglers import write_trace
+from gcdl.trace import report
 
 CONFIG = """
 seed = 5
@@ -111,6 +115,60 @@ def test_a_run_resumed_from_a_checkpoint_is_the_run_that_went_through(tmp_path, 
     assert resumed.resumed == 1
     for key in ("step", "train_loss", "replies", "uplink_bytes", "test_loss"):
         assert [line.get(key) for line in lines(folder)] == [line.get(key) for line in lines(tmp_path / "whole")]
+
+
+DELAYS = {
+    "trace": ["kind=trace", "file={trace}"],
+    "bursts": ["kind=bursts", "seconds=0.05", "p=0.3", "length=3.0"],
+    "speeds": ["kind=speeds", "factors=[1.0, 1.0, 9.0, 1.0, 1.0, 1.0]"],
+    "sum": [
+        'models=[{{kind="trace", file="{trace}", at="send"}}, {{kind="speeds", factors=[1.0, 1.0, 2.0, 1.0, 1.0, 1.0]}}]',
+        "kind=sum",
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", DELAYS)
+def test_delays_go_on_where_they_were_and_a_resumed_run_can_be_replayed_traced_and_drawn(tmp_path, kind):
+    write_trace(tmp_path / "trace.csv", np.where(np.random.default_rng(1).random((40, 6)) < 0.3, 0.05, 0.0))
+    overrides = [f"stragglers.{key}".format(trace=tmp_path / "trace.csv") for key in DELAYS[kind]]
+    whole = run(tmp_path / "whole", *overrides)
+    folder = tmp_path / "cut"
+    cut(folder, 11, *overrides)
+    resumed, _ = go_on(folder)
+    assert_same(resumed, whole)
+    assert len({tuple(line["replies"]) for line in lines(folder)}) >= (1 if kind == "speeds" else 5)
+    assert [line["replies"] for line in lines(folder)] == [line["replies"] for line in lines(tmp_path / "whole")]
+    assert replay(folder) == f"identical: 30 steps, model {whole.model_sha256}"
+    if kind == "trace":
+        assert report(folder, None) == report(tmp_path / "whole", None)
+        assert all(file.exists() for file in plot([folder, tmp_path / "whole"], tmp_path / "plot.svg"))
+        assert all(file.exists() for file in plot([folder], None))
+
+
+def test_a_run_in_which_compressors_began_afresh_can_be_replayed(tmp_path):
+    cut(tmp_path, 11)
+    found = checkpoint.load(tmp_path / "checkpoint" / "step-00000011.npz")
+    known = {worker: state for worker, state in found.states.items() if worker not in (1, 4)}
+    checkpoint.save(tmp_path, checkpoint.Checkpoint(**{**vars(found), "states": known}), keep=2)
+    go_on(tmp_path)
+    assert [line["fresh"] for line in lines(tmp_path)] == [[]] * 11 + [[1, 4]] + [[]] * 18
+    assert replay(tmp_path).startswith("identical: 30 steps")
+
+
+def test_shares_of_a_simulated_master_are_of_all_parts(tmp_path):
+    whole = run(tmp_path / "whole", "simulate.decode_seconds=0.01")
+    cut(tmp_path / "cut", 11, "simulate.decode_seconds=0.01")
+    resumed, _ = go_on(tmp_path / "cut")
+    assert whole.master_share > 0.1
+    assert resumed.master_share == pytest.approx(whole.master_share)
+
+
+def test_a_timing_only_simulation_has_nothing_to_resume(tmp_path):
+    simulate(Start(parse(CONFIG), tmp_path, timing_only=True), Watcher())
+    assert not (tmp_path / "checkpoint").exists()
+    with pytest.raises(UsageError, match="timing-only simulation keeps no model"):
+        resume(tmp_path, ("steps=60",))
 
 
 def test_more_steps_are_the_longer_run(tmp_path):

@@ -77,6 +77,26 @@ def test_a_stop_is_silence_for_its_seconds(tmp_path):
     assert [1 in record.replies for record in records] == [True] * 4 + [False] * 8
 
 
+def test_a_fault_waits_for_a_job_that_begins(tmp_path):
+    # Stopped at step 4, 0.08 s, for 0.05 s: the first job after that is the one of step 6.
+    events = '[{fault = "stop", worker = 1, step = 4, seconds = 0.05}, {fault = "kill", worker = 1, step = 5}]'
+    _, records = run(tmp_path, events)
+    assert [record.lost for record in records] == [[]] * 6 + [[1]] * 6
+    assert [1 in record.replies for record in records] == [True] * 4 + [False] * 8
+
+
+@pytest.mark.parametrize("events", ['{fault = "kill", worker = 1, step = 4}', '{fault = "corrupt", worker = 0, step = 3}'])
+def test_the_clock_alone_meets_the_same_faults(tmp_path, events):
+    given = parse(CONFIG, [f"stragglers.events=[{events}]", "run.checksums=true"])
+    watchers = Watcher(), Watcher()
+    real = simulate(Start(given, tmp_path / "real"), watchers[0])
+    clock = simulate(Start(given, tmp_path / "clock", timing_only=True), watchers[1])
+    assert [record.replies for record in watchers[0].records] == [record.replies for record in watchers[1].records]
+    for key in ("seconds", "uplink_bytes", "downlink_bytes", "lost_workers", "foreign_messages"):
+        assert getattr(real, key) == getattr(clock, key)
+    assert real.lost_workers or real.foreign_messages
+
+
 def test_slow_is_a_delay_in_one_step(tmp_path):
     _, records = run(tmp_path, '[{fault = "slow", worker = 1, step = 4, seconds = 0.5}]', "wait.count=4")
     assert [record.seconds for record in records] == pytest.approx([0.02] * 4 + [0.52] + [0.02] * 7)
