@@ -122,7 +122,7 @@ METHODS = {
     "noisy sign": _method("noisy_sign"),
     "noisy sign (correlated+subtractive)": _method("noisy_sign", dither="correlated+subtractive"),
     **{
-        f"stochastic {scale} ({dither})": _method("stochastic_sign", scale=scale, dither=dither, clip=2.0)
+        f"stochastic {scale} ({dither})": _method("stochastic_sign", scale=scale, dither=dither, clip=1.5)
         for scale in ("max", "rms")
         for dither in ("independent", "correlated", "subtractive", "correlated+subtractive")
     },

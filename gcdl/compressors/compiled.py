@@ -407,7 +407,7 @@ class CompiledKernels(Kernels):
         for run in range(found.size):
             part = x[edges[run] : edges[run + 1]]
             done = part.size // LANES * LANES
-            found[run] = plain(part[done:]).sum(dtype=np.float64)
+            found[run] = plain(part[done:]).sum(dtype=np.float64) if done < part.size else 0.0
             if done:
                 self._lanes.fill(0.0)
                 self._f[name](_at(part), _at(self._lanes), done // _CHUNK)
@@ -424,7 +424,9 @@ class CompiledKernels(Kernels):
             done = part.size // _CHUNK * _CHUNK
             self._lanes.fill(0.0)
             self._f["maximum"](_at(part), _at(self._lanes), done // _CHUNK)
-            found[run] = max(self._lanes.max(), np.abs(part[done:]).max(initial=0.0))
+            found[run] = self._lanes.max()
+            if done < part.size:
+                found[run] = max(found[run], np.abs(part[done:]).max())
         return found
 
     def fold(self, bits: Buffer, values: Vector, edges: IntVector, source: Vector, into: Vector) -> None:
