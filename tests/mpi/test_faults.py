@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from gcdl.replay import replay
+
 pytestmark = pytest.mark.mpi
 
 
@@ -79,6 +81,7 @@ def test_a_killed_master_ends_the_job_in_seconds(start):
 def test_a_worker_that_dies_before_the_first_step_is_named(start):
     script = """
 import os
+from gcdl.replay import replay
 from gcdl.problems import linear_regression
 def load(self, shards):
     from mpi4py import MPI
@@ -178,6 +181,8 @@ def test_a_spare_takes_the_place_of_a_lost_worker(start):
     gone = [3 in line["lost"] for line in job.steps]
     assert any(gone[5:900])
     assert not gone[899]
+    assert [step for step, line in enumerate(job.steps) if line["fresh"]] == [gone.index(False, gone.index(True))]
+    assert replay(job.folder).startswith("identical: 1200 steps")
     # Unused spares leave like everybody else; too few ranks are said so.
     idle = start("train", "run.spares=2", "steps=5", ranks=7).end()
     assert idle.code == 0, idle.output
