@@ -103,6 +103,16 @@ def test_a_changed_line_is_found_at_its_step(recorded, step):
             replay(recorded)
 
 
+def test_a_reply_that_was_altered_on_its_way_is_found_at_its_step(tmp_path):
+    events = 'stragglers.events=[{fault = "corrupt", worker = 2, step = 4}]'
+    everyone = ["wait.count=6", "wait.timeout=60.0", "compressor.error_feedback=false"]
+    simulate(Start(parse(RUN, [events, *everyone]), tmp_path / "altered"), Quiet())
+    with pytest.raises(ReplayDiffers, match="altered: step 4: gradient_norm was"):
+        replay(tmp_path / "altered")
+    simulate(Start(parse(RUN, [events, "run.checksums=true"]), tmp_path / "dropped"), Quiet())
+    assert replay(tmp_path / "dropped").startswith("identical")
+
+
 def test_another_model_at_the_end_is_found(recorded):
     summary = json.loads((recorded / "summary.json").read_text())
     (recorded / "summary.json").write_text(json.dumps({**summary, "model_sha256": "0" * 64}))

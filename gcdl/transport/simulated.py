@@ -95,7 +95,7 @@ class SimulatedTransport:
         self._leaves = np.full(n, -np.inf)
         """When the newest task to each worker leaves the master."""
         self._busy = np.full(n, -np.inf)
-        """Until when a worker is at a shard that it will not answer for."""
+        """Until when a worker is at a shard that it will not answer for, or stopped."""
         self._jobs = rows_of(n)
         """The newest job of each worker; ``received`` is when its reply will be sent."""
         self._jobs["step"] = -1
