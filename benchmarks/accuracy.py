@@ -159,7 +159,7 @@ class _Quiet:
     def __init__(self) -> None:
         self.records: list[StepRecord] = []
 
-    def begin(self, config: Config, folder: Path) -> None:
+    def begin(self, config: Config, folder: Path, done: int) -> None:
         """Nothing to show."""
 
     def step(self, record: StepRecord) -> None:

@@ -1,6 +1,6 @@
 """How long does a decoding vector take at n = 1,000, the first time and from the cache?
 
-    python benchmarks/decoding.py [n] [missing]
+    python benchmarks/decoding.py [--workers 1000] [--missing 100]
 
 One row a code and decoder: seconds to build, milliseconds for a new arrived set (the median of 5), microseconds for one
 seen before, decoding error and noise gain of the last. Run it with OMP_NUM_THREADS=1 to compare figures.
@@ -8,10 +8,10 @@ seen before, decoding error and noise gain of the last. Run it with OMP_NUM_THRE
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import os
 import statistics
-import sys
 import time
 from dataclasses import replace
 
@@ -19,37 +19,43 @@ import numpy as np
 
 from gcdl.codes import CODES, DECODERS, noise_gain
 
-N = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
-CASES = [
-    ("uncoded", N, N, {}, "least_squares"),
-    ("fractional_repetition", N, N, {"stragglers": 4}, "least_squares"),
-    ("cyclic_repetition", N, N, {"stragglers": 4}, "least_squares"),
-    ("cyclic_mds", N, N, {"stragglers": 1}, "least_squares"),
-    ("sgc", N, N, {"replication": 3}, "sum"),
-    ("sgc", N, N, {"replication": 3}, "one_step"),
-    ("sgc", N, N, {"replication": 3}, "least_squares"),
-    ("sgc", N, N, {"replication": 3}, "mmse"),
-    ("bernoulli", N, N, {"replication": 3}, "one_step"),
-    ("graph", N, N, {"replication": 3}, "least_squares"),
-    ("bibd", 993, 993, {"replication": 32}, "least_squares"),
-]
+
+def cases(n: int) -> list[tuple[str, int, int, dict[str, int], str]]:
+    """Return (code, n, k, keys, decoder) of each row."""
+    return [
+        ("uncoded", n, n, {}, "least_squares"),
+        ("fractional_repetition", n, n, {"stragglers": 4}, "least_squares"),
+        ("cyclic_repetition", n, n, {"stragglers": 4}, "least_squares"),
+        ("cyclic_mds", n, n, {"stragglers": 1}, "least_squares"),
+        ("sgc", n, n, {"replication": 3}, "sum"),
+        ("sgc", n, n, {"replication": 3}, "one_step"),
+        ("sgc", n, n, {"replication": 3}, "least_squares"),
+        ("sgc", n, n, {"replication": 3}, "mmse"),
+        ("bernoulli", n, n, {"replication": 3}, "one_step"),
+        ("graph", n, n, {"replication": 3}, "least_squares"),
+        ("bibd", 993, 993, {"replication": 32}, "least_squares"),
+    ]
 
 
 def main() -> None:
     """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workers", type=int, default=1000)
+    parser.add_argument("--missing", type=int, help="how many haven't answered; the code's s, or a tenth, when left out")
+    arguments = parser.parse_args()
     print(f"numpy {np.__version__}, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}")
     print(
         f"{'code':22} {'decoder':14} {'n':>5} {'missing':>7} {'build s':>8} {'new ms':>8} {'cached us':>9} "
         f"{'error':>9} {'gain':>7}"
     )
-    for kind, n, k, params, decoder in CASES:
+    for kind, n, k, params, decoder in cases(arguments.workers):
         rng = np.random.default_rng(0)
         builder = CODES[kind]
         began = time.perf_counter()
         code = builder(n=n, k=k, **({"rng": rng} if "rng" in inspect.signature(builder).parameters else {}), **params)
         built = time.perf_counter() - began
         code = replace(code, decoder=DECODERS[decoder])
-        missing = int(sys.argv[2]) if len(sys.argv) > 2 else params.get("stragglers", n // 10)
+        missing = params.get("stragglers", n // 10) if arguments.missing is None else arguments.missing
         first, cached = [], []
         for _ in range(5):
             arrived = np.ones(n, dtype=bool)

@@ -1,5 +1,6 @@
 """The table of compressors and layouts that every law runs over, and a decoder too plain to be wrong."""
 
+from functools import cache
 from statistics import NormalDist
 from types import SimpleNamespace
 
@@ -50,6 +51,10 @@ SHAPES = {
     "straddle the draw block": [(131072 - 5,), (11,), (3,)],
     "one tensor over two draw blocks": [(131072 * 2 + 13,)],
 }
+
+
+EVERYWHERE = ["identity", "sign", "scaled_sign", "stochastic_sign-max", "stochastic_sign-block-correlated+subtractive"]
+TELLING = ["odd", "empty tensor", "many tensors", "straddle the draw block"]
 
 
 def layout_of(shapes):
@@ -118,14 +123,18 @@ def random_bits(draw, d, shared):
     return np.where(r >= 32768, r - 65536, r), delta
 
 
+@cache
+def quantiles():
+    normal = NormalDist(0.0, (2.0 / np.pi) ** 0.5)
+    return np.array([normal.inv_cdf((place + 0.5) / 65536) for place in range(65536)])
+
+
 def noise(name, draw, d):
     """N / M for each coordinate."""
     r, delta = random_bits(draw, d, recipe(name).dither.startswith("correlated"))
     if name.startswith("stochastic_sign"):
         return (r + delta) / 2**15
-    normal = NormalDist(0.0, (2.0 / np.pi) ** 0.5)
-    quantile = {value: normal.inv_cdf((value + 32768.5) / 65536) for value in np.unique(r).tolist()}
-    return np.array([quantile[value] for value in r.tolist()])
+    return quantiles()[r + 32768]
 
 
 def values(name, layout, payload, draw=None):
@@ -160,7 +169,22 @@ def extent(name, layout, payload):
     return 4.0 * np.repeat(np.abs(scales).reshape(-1, len(sizes)).max(axis=0), sizes)
 
 
-@pytest.fixture(params=TABLE)
+def pytest_generate_tests(metafunc):
+    """Every compressor on some layouts, some compressors on every layout."""
+    layouts = "layout" in metafunc.fixturenames
+    for fixture, names in (("name", TABLE), ("scaled", SCALED), ("wrapped", WRAPPED)):
+        if fixture in metafunc.fixturenames:
+            if layouts:
+                pairs = [(name, layout) for name in names for layout in SHAPES if name in EVERYWHERE or layout in TELLING]
+                metafunc.parametrize((fixture, "layout"), pairs, indirect=True)
+            else:
+                metafunc.parametrize(fixture, names, indirect=True)
+            return
+    if layouts:
+        metafunc.parametrize("layout", SHAPES, indirect=True)
+
+
+@pytest.fixture
 def name(request):
     return request.param
 
@@ -170,17 +194,17 @@ def compressor(name):
     return TABLE[name]
 
 
-@pytest.fixture(params=SCALED)
+@pytest.fixture
 def scaled(request):
     return request.param
 
 
-@pytest.fixture(params=WRAPPED)
+@pytest.fixture
 def wrapped(request):
     return request.param
 
 
-@pytest.fixture(params=SHAPES)
+@pytest.fixture
 def layout(request):
     return layout_of(SHAPES[request.param])
 
