@@ -85,8 +85,8 @@ class RunOptions(Table):
     """``gcdl run``: how often to start again from the last checkpoint when too many workers are lost, or the master is."""
     checksums: bool = False
     """Replies and tasks carry a CRC-32 of their bodies, and are dropped if it is wrong."""
-    threads: Count = 1
-    """Compute threads a rank. More than one can change the last bit of a sum."""
+    threads: Natural = 1
+    """Compute threads a rank; 0: what the launcher gives (see gcdl.launched). More than one can change a sum's last bit."""
     seconds_per_shard: Seconds = 0.01
     """``gcdl simulate``: virtual seconds that one shard's gradient takes."""
     start_timeout: Positive = 300.0

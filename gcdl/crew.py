@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 from gcdl.config import Experiment
 from gcdl.errors import DataError
 from gcdl.history import read_run
+from gcdl.launched import Launch
 from gcdl.messages import HEADER_BYTES, TaskFormat
 from gcdl.problems import Samples
 from gcdl.stragglers import Fault, delays_at
@@ -81,9 +82,10 @@ def make_crew(experiment: Experiment) -> list[Worker]:
 
 def limit_threads(experiment: Experiment) -> None:
     """Hold the compute libraries that are loaded by now to [run] threads. torch is not loaded for this alone."""
-    threadpool_limits(experiment.config.run.threads)
+    threads = experiment.config.run.threads or Launch.read().threads()
+    threadpool_limits(threads)
     if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(experiment.config.run.threads)
+        sys.modules["torch"].set_num_threads(threads)
 
 
 def make_pace(experiment: Experiment, layout: Layout) -> Pace:

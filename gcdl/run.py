@@ -23,9 +23,11 @@ from gcdl.crew import Row, faults_since, limit_threads, make_crew, make_pace, ma
 from gcdl.errors import GcdlError, TooManyLost, UsageError, WorkerLost
 from gcdl.interrupt import StopRequest
 from gcdl.keeper import Keeper
+from gcdl.launched import Launch
 from gcdl.lifeline import end_soon, this_process, when_gone
 from gcdl.master import Decodes, Master, Steps
 from gcdl.messages import HEADER_BYTES, TaskFormat
+from gcdl.placement import choose_core, leave_core
 from gcdl.problems import Evaluation, Evaluator
 from gcdl.records import StepRecord, Summary, Totals, model_sha256
 from gcdl.start import Start
@@ -129,6 +131,7 @@ def be_master(job: Job, read: Callable[[], Start], watcher: Watcher, began: floa
             "rows": rows,
             "since": start.since,
             "n": experiment.n,
+            "core": choose_core(Launch.read()),
         }
     except Exception:
         job.broadcast({"run": None}, _COLLECTIVE_SECONDS)
@@ -166,6 +169,7 @@ def be_worker(job: Job) -> None:
     from gcdl.transport.serve import serve
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop_soon)
     shared = job.broadcast(None, _COLLECTIVE_SECONDS)
     if shared["run"] is None:
@@ -174,7 +178,7 @@ def be_worker(job: Job) -> None:
     if master["host"] == platform.node():
         # The regular way is to find out from MPI; this is for a worker in the middle of a long pass.
         when_gone(master["pid"], master["born"], lambda: end_soon(_SECONDS_AFTER_MASTER))
-
+        leave_core(shared["core"])
     config, n = parse(shared["config"]), int(shared["n"])
     experiment = Experiment.of(config, n)
     if job.rank > n:

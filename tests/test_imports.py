@@ -19,7 +19,7 @@ LAYERS: list[tuple[set[str], bool]] = [
     ({"gcdl.cli"}, False),
     ({"gcdl.launcher"}, False),
     ({"gcdl.run", "gcdl.replay", "gcdl.trace", "gcdl.plots", "gcdl.display", "gcdl.inspection"}, False),
-    ({"gcdl.advice", "gcdl.crew", "gcdl.timing", "gcdl.start", "gcdl.keeper"}, False),
+    ({"gcdl.advice", "gcdl.crew", "gcdl.timing", "gcdl.start", "gcdl.keeper", "gcdl.placement"}, False),
     ({"gcdl.history"}, False),
     ({"gcdl.config"}, False),
     ({"gcdl.schema"}, False),
@@ -35,7 +35,7 @@ LAYERS: list[tuple[set[str], bool]] = [
         False,
     ),
     ({"gcdl.journal"}, False),
-    ({"gcdl.types", "gcdl.errors", "gcdl.timeline", "gcdl.interrupt", "gcdl.lifeline"}, False),
+    ({"gcdl.types", "gcdl.errors", "gcdl.timeline", "gcdl.interrupt", "gcdl.lifeline", "gcdl.launched"}, False),
 ]  # fmt: skip
 PACKAGES = {"gcdl.codes", "gcdl.compressors", "gcdl.stragglers", "gcdl.problems"}
 TORCH = {"gcdl.problems.models", "gcdl.problems.flat"}  # the only modules that import torch when they are imported

@@ -1,4 +1,7 @@
-"""All MPI ranks of a job: how they begin together, wait, and end. Importing this module starts MPI."""
+"""All MPI ranks of a job: how they begin together, wait, and end.
+
+Importing this module loads the MPI library; :func:`world` starts it, if library and launcher go together.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,9 +20,13 @@ import numpy as np
 
 # With this thread level Open MPI over TCP does not deadlock when a rank dies in the middle of a large message.
 mpi4py.rc.thread_level = "serialized"
-from mpi4py import MPI  # noqa: E402
+mpi4py.rc.initialize = False
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", RuntimeWarning)  # of another MPI's launcher: world() says so
+    from mpi4py import MPI
 
-from gcdl.errors import MasterGone  # noqa: E402
+from gcdl.errors import MasterGone, UsageError  # noqa: E402
+from gcdl.launched import Launch, conflict  # noqa: E402
 from gcdl.messages import Kind, bare  # noqa: E402
 
 TAG = 7
@@ -151,5 +159,15 @@ class Job:
 
 
 def world() -> Job:
-    """Return the job this process was started in."""
+    """Start MPI; return the job this process was started in.
+
+    Raises
+    ------
+    UsageError : launcher and library do not go together. MPI has not started then.
+    """
+    if not MPI.Is_initialized():
+        vendor, version = MPI.get_vendor()
+        if reason := conflict(Launch.read(), vendor, version[0]):
+            raise UsageError(reason)
+        MPI.Init_thread(MPI.THREAD_SERIALIZED)
     return Job(MPI.COMM_WORLD)
