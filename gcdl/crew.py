@@ -76,6 +76,7 @@ def make_crew(experiment: Experiment) -> list[Worker]:
     ------
     DataError : a data file is missing or not of its format.
     """
+    limit_threads(experiment)
     samples = experiment.problem.load(np.arange(experiment.problem.k))
     return [make_worker(experiment, i, row_of(experiment, i), samples) for i in range(experiment.n)]
 

@@ -122,6 +122,7 @@ def be_master(job: Job, read: Callable[[], Start], watcher: Watcher, began: floa
             raise UsageError(f"run.spares: {spares} spares need {spares + 2} ranks at least; there are {job.workers + 1}")
         experiment = Experiment.of(start.config, job.workers - spares).check()
         start.check(experiment)
+        limit_threads(experiment)
         evaluator = experiment.problem.evaluator()
         rows = [row_of(experiment, worker).plain() for worker in range(experiment.n)]
         shared = {
@@ -186,6 +187,7 @@ def be_worker(job: Job) -> None:
 
     def prepare(worker: int, since: int) -> Worker:
         row = Row.of_plain(shared["rows"][worker])
+        limit_threads(experiment)  # drawing data may sum too
         faults = faults_since(experiment, max(since, shared["since"]))
         built = make_worker(experiment, worker, row, experiment.problem.load(row.shards), faults)
         limit_threads(experiment)

@@ -17,6 +17,7 @@ ROOT = Path(gcdl.__file__).parent
 LAYERS: list[tuple[set[str], bool]] = [
     ({"gcdl", "gcdl.__main__"}, True),
     ({"gcdl.cli"}, False),
+    ({"gcdl.doctor"}, False),
     ({"gcdl.launcher"}, False),
     ({"gcdl.run", "gcdl.replay", "gcdl.trace", "gcdl.plots", "gcdl.display", "gcdl.inspection"}, False),
     ({"gcdl.advice", "gcdl.crew", "gcdl.timing", "gcdl.start", "gcdl.keeper", "gcdl.placement"}, False),
@@ -26,7 +27,7 @@ LAYERS: list[tuple[set[str], bool]] = [
     ({"gcdl.master", "gcdl.transport.mpi", "gcdl.transport.serve", "gcdl.transport.simulated",
       "gcdl.transport.replay"}, False),
     ({"gcdl.worker", "gcdl.transport.downlink", "gcdl.transport.network", "gcdl.transport.mishaps",
-      "gcdl.transport.strike", "gcdl.states", "gcdl.replicas"}, False),
+      "gcdl.transport.strike", "gcdl.transport.probe", "gcdl.states", "gcdl.replicas"}, False),
     ({"gcdl.transport.job"}, False),
     ({"gcdl.wait", "gcdl.transport.base"}, False),
     (
@@ -35,7 +36,8 @@ LAYERS: list[tuple[set[str], bool]] = [
         False,
     ),
     ({"gcdl.journal"}, False),
-    ({"gcdl.types", "gcdl.errors", "gcdl.timeline", "gcdl.interrupt", "gcdl.lifeline", "gcdl.launched"}, False),
+    ({"gcdl.types", "gcdl.errors", "gcdl.timeline", "gcdl.interrupt", "gcdl.lifeline", "gcdl.launched", "gcdl.probed",
+      "gcdl.findings"}, False),
 ]  # fmt: skip
 PACKAGES = {"gcdl.codes", "gcdl.compressors", "gcdl.stragglers", "gcdl.problems"}
 TORCH = {"gcdl.problems.models", "gcdl.problems.flat"}  # the only modules that import torch when they are imported

@@ -158,6 +158,12 @@ class Job:
             backoff.sleep()
 
 
+def library() -> tuple[str, int, str]:
+    """Return the MPI library that this python has loaded: vendor, major version, and what it says of itself."""
+    vendor, version = MPI.get_vendor()
+    return vendor, int(version[0]), MPI.Get_library_version().rstrip("\0").splitlines()[0].strip()
+
+
 def world() -> Job:
     """Start MPI; return the job this process was started in.
 
@@ -166,8 +172,8 @@ def world() -> Job:
     UsageError : launcher and library do not go together. MPI has not started then.
     """
     if not MPI.Is_initialized():
-        vendor, version = MPI.get_vendor()
-        if reason := conflict(Launch.read(), vendor, version[0]):
+        vendor, major, _ = library()
+        if reason := conflict(Launch.read(), vendor, major):
             raise UsageError(reason)
         MPI.Init_thread(MPI.THREAD_SERIALIZED)
     return Job(MPI.COMM_WORLD)
