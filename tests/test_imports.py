@@ -40,11 +40,9 @@ LAYERS: list[tuple[set[str], bool]] = [
       "gcdl.findings"}, False),
 ]  # fmt: skip
 PACKAGES = {"gcdl.codes", "gcdl.compressors", "gcdl.stragglers", "gcdl.problems"}
-TORCH = {
-    "gcdl.problems.models",
-    "gcdl.problems.flat",
-    "gcdl.compressors.on_device",
-}  # the only modules that import torch when they are imported
+TORCH = {  # the only modules that import torch when they are imported
+    "gcdl.problems.models", "gcdl.problems.flat", "gcdl.problems.on_device", "gcdl.compressors.on_device",
+}  # fmt: skip
 
 
 def modules() -> dict[str, Path]:
