@@ -18,6 +18,7 @@ from pydantic import create_model
 
 from gcdl.codes import CODES, DECODERS, GradientCode
 from gcdl.compressors import COMPRESSORS, Compressor, ErrorFeedback
+from gcdl.downlinks import DOWNLINKS, Downlink
 from gcdl.errors import ConfigError
 from gcdl.optimizers import OPTIMIZERS, OptimizerRecipe
 from gcdl.problems import PROBLEMS, Problem
@@ -26,10 +27,6 @@ from gcdl.schema import Choice, Section, Table, validate
 from gcdl.stragglers import STRAGGLERS, AnyModel, BeforeSending, Fault, FaultName
 from gcdl.types import Count, Natural, Nonnegative, Positive, Rate, Seconds, Steps, Stream, rng_for
 from gcdl.wait import WAIT_RULES, WaitRule
-
-
-def _model_downlink() -> None:
-    """The whole float32 model, each step."""
 
 
 _DecoderName = Literal[tuple(DECODERS)]  # type: ignore[valid-type]
@@ -65,7 +62,7 @@ SECTIONS = {
             parts=("models", _DELAY),
         ),
         Section("optimizer", OPTIMIZERS, default="sgd"),
-        Section("downlink", {"model": _model_downlink}, default="model"),
+        Section("downlink", DOWNLINKS, default="model"),
     )
 }
 
@@ -143,7 +140,7 @@ class Config:
     choices: Mapping[str, Choice]
 
     def for_workers(self, n: int) -> Config:
-        """Return the config with n fixed, and with k.
+        """Return the config with n fixed, and with what follows from other keys: k, and whether scales are agreed on.
 
         Raises
         ------
@@ -158,7 +155,11 @@ class Config:
         problem = self.choices["problem"]
         if problem.values["shards"] is None:
             problem = replace(problem, values={**problem.values, "shards": n})
-        return replace(self, workers=n, choices={**self.choices, "problem": problem})
+        compressor = self.choices["compressor"]
+        if compressor.values.get("agreed", False) is None:
+            counts = DOWNLINKS[self.choices["downlink"].kind].votes  # type: ignore[attr-defined]
+            compressor = replace(compressor, values={**compressor.values, "agreed": counts})
+        return replace(self, workers=n, choices={**self.choices, "problem": problem, "compressor": compressor})
 
     def toml(self) -> str:
         """Return the resolved config, every value stated."""
@@ -187,6 +188,7 @@ class Experiment:
         """
         experiment = cls(config.for_workers(n), n)
         _ = experiment.problem, experiment.compressor, experiment.stragglers, experiment.faults, experiment.optimizer
+        _ = experiment.downlink
         return experiment
 
     def check(self) -> Experiment:
@@ -230,6 +232,12 @@ class Experiment:
         choice = self._choice("compressor")
         compressor: Compressor = choice.build()
         return ErrorFeedback(compressor) if choice.values["error_feedback"] else compressor
+
+    @cached_property
+    def downlink(self) -> Downlink:
+        """The downlink."""
+        downlink: Downlink = self._choice("downlink").build()
+        return downlink
 
     @cached_property
     def wait(self) -> WaitRule:

@@ -64,6 +64,8 @@ class StepRecord:
     """Ids of all workers lost so far."""
     disagreed: list[int]
     """Ids of workers whose replies were not those of their replicas; see gcdl.replicas."""
+    clipped: int
+    """Coordinates of the replies used that lay beyond the scale agreed on (``compressor.agreed``)."""
     fresh: list[int]
     """Ids of workers whose compressor had begun afresh since the last step: a spare's, or one that a checkpoint lacked."""
     coverage: Weights

@@ -16,21 +16,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from gcdl.advice import coverage_warning, limit_warning, noise_warning
 from gcdl.checkpoint import FOLDER, Checkpoint
+from gcdl.codes import DECODERS
 from gcdl.config import Config, Experiment, parse
-from gcdl.crew import Row, faults_since, limit_threads, make_crew, make_pace, make_worker, row_of
+from gcdl.crew import Row, faults_since, limit_threads, make_crew, make_ends, make_pace, make_publisher, make_worker, row_of, task_format
+from gcdl.downlinks import UNKNOWN, Follower, Publisher, Steps
 from gcdl.errors import GcdlError, TooManyLost, UsageError, WorkerLost
 from gcdl.interrupt import StopRequest
 from gcdl.keeper import Keeper
 from gcdl.lifeline import end_soon, this_process, when_gone
-from gcdl.master import Decodes, Master, Steps
-from gcdl.messages import HEADER_BYTES, TaskFormat
+from gcdl.master import Decodes, Master
+from gcdl.messages import HEADER_BYTES
 from gcdl.problems import Evaluation, Evaluator
 from gcdl.records import StepRecord, Summary, Totals, model_sha256
 from gcdl.start import Start
 from gcdl.stragglers import delays_at
-from gcdl.timing import NoCodec, NoEvaluator, NoKeeper, NoOptimizer
+from gcdl.timing import NoCodec, NoEvaluator, NoKeeper, NoOptimizer, NoPublisher
 from gcdl.transport.base import Transport
 from gcdl.transport.simulated import SimulatedTransport
 from gcdl.types import Layout
@@ -78,7 +82,11 @@ def simulate(start: Start, watcher: Watcher) -> Summary:
     if start.timing_only:
         d = config.simulate.parameters
         layout = experiment.problem.layout() if d is None else Layout(("parameters",), ((d,),))
-        learner = _Learner(NoCodec(), NoOptimizer(), NoEvaluator(), layout, learns=False)
+        codec = experiment.compressor.codec(layout)
+        publisher = NoPublisher(
+            experiment.downlink, experiment.optimizer, layout.size, codec.payload_bytes, codec.agreed_count
+        )
+        learner = _Learner(NoCodec(), NoOptimizer(), NoEvaluator(), publisher, layout, learns=False)
         workers = None
     else:
         layout = experiment.problem.layout()
@@ -90,6 +98,7 @@ def simulate(start: Start, watcher: Watcher) -> Summary:
         stop,
         faults=faults_since(experiment, start.since),
         checksums=config.run.checksums,
+        first_version=0 if start.checkpoint is None else UNKNOWN,
     )
     with stop.listening():
         return _conduct(experiment, transport, start, watcher, began, learner, stop)
@@ -128,7 +137,10 @@ def be_master(job: Job, read: Callable[[], Start], watcher: Watcher, began: floa
             "config": experiment.config.toml(),
             "rows": rows,
             "since": start.since,
+            "fresh": start.checkpoint is None,
             "n": experiment.n,
+            "shifts": experiment.code.shifts.tolist(),
+            "decoder": experiment.decoder_name,
         }
     except Exception:
         job.broadcast({"run": None}, _COLLECTIVE_SECONDS)
@@ -143,7 +155,7 @@ def be_master(job: Job, read: Callable[[], Start], watcher: Watcher, began: floa
             layout = experiment.problem.layout()
             codec = experiment.compressor.codec(layout)
             transport.start(
-                TaskFormat(experiment.n, layout.size, checksums=experiment.config.run.checksums),
+                task_format(experiment, codec),
                 HEADER_BYTES + codec.payload_bytes,
                 experiment.config.run.start_timeout,
                 state_bytes=codec.state_bytes,
@@ -180,12 +192,15 @@ def be_worker(job: Job) -> None:
     if job.rank > n:
         experiment.problem.layout()  # a spare loads what takes long before it is needed
 
-    def prepare(worker: int, since: int) -> Worker:
+    def prepare(worker: int, since: int) -> tuple[Worker, Follower]:
         row = Row.of_plain(shared["rows"][worker])
         faults = faults_since(experiment, max(since, shared["since"]))
         built = make_worker(experiment, worker, row, experiment.problem.load(row.shards), faults)
+        codec = experiment.compressor.codec(built.layout)
+        ends = make_ends(experiment, codec, np.array(shared["shifts"]), DECODERS[shared["decoder"]])
+        follower = experiment.downlink.follower(ends, fresh=shared["fresh"] and since == 0)
         limit_threads(experiment)
-        return built
+        return built, follower
 
     serve(
         job,
@@ -210,6 +225,7 @@ class _Learner:
     codec: Decodes
     optimizer: Steps
     evaluator: Evaluator
+    downlink: Publisher
     layout: Layout
     learns: bool = True
 
@@ -217,8 +233,9 @@ class _Learner:
     def of(cls, experiment: Experiment, evaluator: Evaluator) -> _Learner:
         """Return that of an experiment."""
         layout = experiment.problem.layout()
+        codec = experiment.compressor.codec(layout)
         optimizer = experiment.optimizer.build(experiment.problem.initial_parameters())
-        return cls(experiment.compressor.codec(layout), optimizer, evaluator, layout)
+        return cls(codec, optimizer, evaluator, make_publisher(experiment, codec, optimizer), layout)
 
 
 @dataclass
@@ -275,6 +292,7 @@ def _conduct(
         codec=learner.codec,
         wait=experiment.wait,
         optimizer=optimizer,
+        downlink=learner.downlink,
         seed=config.seed,
         replicas=experiment.replicas,
         say=watcher.say if hosts is not None else lambda line: None,  # virtual seconds keep nobody waiting
@@ -377,7 +395,7 @@ def _restore(master: Master, checkpoint: Checkpoint) -> str | None:
         raise UsageError(f"the checkpoint of step {checkpoint.step} is of another model or compressor than the config's")
     master.optimizer.parameters[:] = checkpoint.parameters
     master.optimizer.load(checkpoint.optimizer)
-    fresh = master.resume(checkpoint.step, checkpoint.accepted, checkpoint.states)
+    fresh = master.resume(checkpoint.step, checkpoint.accepted, checkpoint.states, checkpoint.downlink)
     if not fresh:
         return None
     return (

@@ -14,6 +14,7 @@ Rows = NDArray[np.void]
 _ROW = np.dtype(
     [("worker", np.int64), ("step", np.int64), ("received", np.float64), ("loss", np.float64)]
     + [(name, np.float64) for name in ("slept", "computed", "held", "encoded")]
+    + [("clipped", np.int64)]
 )
 
 
@@ -21,7 +22,8 @@ def rows_of(m: int) -> Rows:
     """Return an empty table of m replies.
 
     ``worker``, ``step``; ``received``: when it reached the master, on the transport's clock; ``loss``: coded; and the seconds
-    its worker ``slept`` (injected, before computing), ``computed``, ``held`` it (injected, after that) and ``encoded``.
+    its worker ``slept`` (injected, before computing), ``computed``, ``held`` it (injected, after that) and ``encoded``;
+    ``clipped``: coordinates beyond the scale agreed on.
     """
     return np.zeros(m, dtype=_ROW)
 

@@ -28,7 +28,7 @@ LAYERS: list[tuple[set[str], bool]] = [
     ({"gcdl.worker", "gcdl.transport.downlink", "gcdl.transport.network", "gcdl.transport.mishaps",
       "gcdl.transport.strike", "gcdl.states", "gcdl.replicas"}, False),
     ({"gcdl.transport.job"}, False),
-    ({"gcdl.wait", "gcdl.transport.base"}, False),
+    ({"gcdl.wait", "gcdl.transport.base", "gcdl.downlinks"}, False),
     (
         {"gcdl.codes", "gcdl.compressors", "gcdl.stragglers", "gcdl.problems", "gcdl.optimizers", "gcdl.messages",
          "gcdl.records", "gcdl.checkpoint", "gcdl.manifest", "gcdl.fits"},
@@ -37,7 +37,7 @@ LAYERS: list[tuple[set[str], bool]] = [
     ({"gcdl.journal"}, False),
     ({"gcdl.types", "gcdl.errors", "gcdl.timeline", "gcdl.interrupt", "gcdl.lifeline"}, False),
 ]  # fmt: skip
-PACKAGES = {"gcdl.codes", "gcdl.compressors", "gcdl.stragglers", "gcdl.problems"}
+PACKAGES = {"gcdl.codes", "gcdl.compressors", "gcdl.downlinks", "gcdl.stragglers", "gcdl.problems"}
 TORCH = {"gcdl.problems.models", "gcdl.problems.flat"}  # the only modules that import torch when they are imported
 
 

@@ -272,7 +272,7 @@ def test_a_majority_steps_by_the_sign_of_the_vote():
 
 def test_an_mmse_decoder_is_told_the_noise_of_each_message():
     master, _ = sent_to(mmse, {0: 1.0, 1: 1.0, 3: 2.0})
-    master.codec.energy = lambda payload: (4.0, 6.0 if payload.view(np.float32)[0] == 2.0 else 0.0)
+    master.codec.energy = lambda payload, agreed: (4.0, 6.0 if payload.view(np.float32)[0] == 2.0 else 0.0)
     list(master.run(1))
     # Group 0 is without noise, so it is averaged. Group 1: minimise 2 (a - 1)^2 + lambda a^2 v; lambda = 3 rows of 2 ones,
     # v = 6 of 3 * 4.

@@ -31,7 +31,7 @@ def pace(n, network=None, *, delays=None, loads=None, unit=0.01, d=0):
         loads=np.ones(n, dtype=np.int64) if loads is None else np.array(loads),
         delays=(lambda step: Delays.of(n)) if delays is None else delays,
         seconds_per_shard=lambda step: np.full(n, unit),
-        d=d, task_bytes=TASK, reply_bytes=REPLY, network=Network() if network is None else network,
+        d=d, task_bytes=lambda task, base: TASK, reply_bytes=REPLY, network=Network() if network is None else network,
     )  # fmt: skip
 
 
@@ -267,7 +267,7 @@ def test_bytes_are_those_of_the_messages(tmp_path):
     summary = simulate(Start(parse(RUN, ["simulate.parameters=1000003"]), tmp_path / "a", timing_only=True), Quiet())
     replies = sum(len(line["replies"]) + line["late"] for line in steps(tmp_path / "a"))
     assert summary.uplink_bytes == replies * (HEADER_BYTES + 125001 + 4)
-    assert summary.downlink_bytes % TaskFormat(6, 1000003).nbytes == 0
+    assert summary.downlink_bytes % (TaskFormat(6).overhead_bytes + 4 * 1000003) == 0
     assert summary.parameters == 1000003
 
 

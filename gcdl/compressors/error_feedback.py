@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gcdl.compressors.base import Codec, Compressor, Draw, Message, State
+from gcdl.compressors.votes import Votes
 from gcdl.types import Buffer, Layout, Vector
 
 
@@ -47,6 +48,7 @@ class ErrorFeedbackCodec:
         self.inner = inner
         self.payload_bytes = inner.payload_bytes
         self.state_bytes = 4 * layout.size + inner.state_bytes
+        self.agreed_count = inner.agreed_count
         self._d = layout.size
 
     def init(self) -> Residual:
@@ -88,6 +90,23 @@ class ErrorFeedbackCodec:
         """Overwrite ``into`` with the weighted sum of the messages, as the inner compressor decodes them."""
         self.inner.decode(messages, into)
 
-    def energy(self, payload: Buffer) -> tuple[float, float]:
+    @property
+    def clipped(self) -> int:
+        """What the inner compressor says."""
+        return self.inner.clipped
+
+    def agree(self, payloads: Sequence[Buffer]) -> Vector | None:
+        """Return the inner compressor's scales."""
+        return self.inner.agree(payloads)
+
+    def votes(self, messages: Sequence[Message]) -> Votes | None:
+        """Return the inner compressor's votes."""
+        return self.inner.votes(messages)
+
+    def decode_votes(self, votes: Votes, senders: Sequence[tuple[float, Draw]], into: Vector) -> None:
+        """Decode as the inner compressor does."""
+        self.inner.decode_votes(votes, senders, into)
+
+    def energy(self, payload: Buffer, agreed: Vector | None = None) -> tuple[float, float]:
         """Return what the inner compressor says: of x + e, not of x."""
-        return self.inner.energy(payload)
+        return self.inner.energy(payload, agreed)

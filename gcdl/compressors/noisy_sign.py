@@ -32,11 +32,14 @@ class NoisySign:
     noise : sigma in units of rms(x); larger is less biased and noisier.
     dither : how the workers' random numbers relate, and whether the master takes the noise out again.
     block : consecutive coordinates of a tensor that share a scale; 0 for a whole tensor.
+    agreed, margin : as for the stochastic sign.
     """
 
     noise: Positive = 1.0
     dither: DitherName = "independent"
     block: Natural = 0
+    agreed: bool | None = None
+    margin: Positive = 1.2
 
     def codec(self, layout: Layout) -> SignCodec:
         """Return a codec of ceil(d/8) + 4 G bytes a message, G the number of scales."""
@@ -46,6 +49,7 @@ class NoisySign:
             scale=scales.rms(self.noise * _ROOT),
             block=self.block,
             noise=noise,
+            margin=self.margin if self.agreed else 0.0,
             signal_share=lambda size: 1.0 / (self.noise * _ROOT) ** 2,
             noise_share=(lambda share: 1.0 - 2.0 / math.pi) if noise.dither.subtractive else lost_share,
         )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from gcdl.compressors import scales
 from gcdl.compressors.sign_codec import SignCodec
-from gcdl.types import Layout, Natural
+from gcdl.types import Layout, Natural, Positive
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,13 @@ class ScaledSign:
     Parameters
     ----------
     block : consecutive coordinates of a tensor that share a scale; 0 for a whole tensor.
+    agreed, margin : as for the stochastic sign; nothing is clipped here.
     """
 
     block: Natural = 0
+    agreed: bool | None = None
+    margin: Positive = 1.0
 
     def codec(self, layout: Layout) -> SignCodec:
         """Return a codec of ceil(d/8) + 4 G bytes a message, G the number of scales."""
-        return SignCodec(layout, scale=scales.mean_abs(), block=self.block)
+        return SignCodec(layout, scale=scales.mean_abs(), block=self.block, margin=self.margin if self.agreed else 0.0)

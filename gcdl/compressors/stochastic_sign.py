@@ -38,12 +38,18 @@ class StochasticSign:
     dither : how the workers' random numbers relate, and whether the master takes the noise out again.
     clip : M = clip * rms(x) for ``scale = "rms"``; larger is less biased and noisier.
     block : consecutive coordinates of a tensor that share an M; 0 for a whole tensor.
+    agreed : all workers use one M in a step, ``margin`` times the largest that any had in the step before; what lies beyond
+        it is clipped, and counted. Then replies are votes, which a downlink can send back in few bits. None: no; in a config,
+        if the downlink counts votes.
+    margin : larger clips less and is noisier.
     """
 
     scale: Literal["max", "l2", "rms"] = "max"
     dither: DitherName = "independent"
     clip: Positive = 2.0
     block: Natural = 0
+    agreed: bool | None = None
+    margin: Positive = 1.2
 
     def codec(self, layout: Layout) -> SignCodec:
         """Return a codec of ceil(d/8) + 4 G bytes a message, G the number of scales."""
@@ -53,6 +59,7 @@ class StochasticSign:
             scale=self._scale(),
             block=self.block,
             noise=noise,
+            margin=self.margin if self.agreed else 0.0,
             signal_share=self.signal_share,
             noise_share=(lambda share: 1.0 / 3.0) if noise.dither.subtractive else lost_share,
         )
