@@ -22,8 +22,8 @@ A message is a 64-byte header and a body::
 
 Body of a TASK: the (n,) int64 step of each worker's last accepted reply, padded to 64 bytes; the (G,) float32 scales agreed
 on, if the compressor has such, NaN in the first step, padded to 64 bytes; then what the downlink says (gcdl.downlinks). Body
-of a REPLY: the compressor's payload. READY and BYE: JSON. ERROR: JSON with the message and the traceback. STATE and LOAD: the
-bytes of a compressor's state. The other kinds have no body. All little-endian.
+of a REPLY: the compressor's payload. HELLO, READY, BYE and ERROR: JSON. STATE and LOAD: the bytes of a compressor's state. The
+other kinds have no body. All little-endian.
 """
 
 from __future__ import annotations
@@ -77,8 +77,10 @@ class Kind(IntEnum):
     LOAD = 11
     """Master: begin with this state of your compressor."""
     ADOPT = 12
-    """Master, to a spare rank: be ``worker`` from now on; ``step`` is the next to come."""
-    LACKING = 13
+    """Master, to a spare rank or a replacement: be ``worker`` from now on; ``step`` is the next to come."""
+    HELLO = 13
+    """Any other rank, its first message: its host and process."""
+    LACKING = 14
     """Worker: it does not have the model that the task of ``step`` leads on from, or a wrong one: send it whole."""
 
 

@@ -67,7 +67,7 @@ class StepRecord:
     clipped: int
     """Coordinates of the replies used that lay beyond the scale agreed on (``compressor.agreed``)."""
     fresh: list[int]
-    """Ids of workers whose compressor had begun afresh since the last step: a spare's, or one that a checkpoint lacked."""
+    """Ids of workers whose compressor had begun afresh since the last step: a successor's, or one that a checkpoint lacked."""
     coverage: Weights
     """(k,): a B, the weight each shard entered with; 1 is right."""
     timing: StepTiming
@@ -110,7 +110,7 @@ class Summary:
     foreign_messages: int
     lost_workers: list[int]
     replaced_workers: list[int]
-    """Workers whose place a spare took, in the order of it; of a resumed run: in its last part."""
+    """Workers whose place a spare or a new process took, in the order of it; of a resumed run: in its last part."""
     losses_left: int
     """How many more workers could have been lost, whoever they are."""
     disagreeing_workers: dict[str, int]
