@@ -84,6 +84,8 @@ class RunOptions(Table):
     """``gcdl run``: how often to start again from the last checkpoint when too many workers are lost, or the master is."""
     checksums: bool = False
     """Replies and tasks carry a CRC-32 of their bodies, and are dropped if it is wrong."""
+    shared_memory: bool = True
+    """Whole models are read in the master's memory by the workers of its host, and sent to the others."""
     threads: Count = 1
     """Compute threads a rank. More than one can change the last bit of a sum."""
     seconds_per_shard: Seconds = 0.01

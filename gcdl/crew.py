@@ -131,6 +131,7 @@ def make_pace(experiment: Experiment, layout: Layout) -> Pace:
         seconds_per_shard=_seconds_per_shard(experiment),
         d=layout.size,
         task_bytes=task_format(experiment, codec).nbytes,
+        task_overhead=task_format(experiment, codec).overhead_bytes,
         reply_bytes=HEADER_BYTES + codec.payload_bytes,
         network=Network(**options),
     )

@@ -16,6 +16,7 @@ from gcdl.compressors import Draw, Message
 from gcdl.downlinks import Publisher, Steps, WholePublisher
 from gcdl.errors import TooManyLost, WorkerError, WorkerLost
 from gcdl.messages import HEADER_BYTES, Joined, Replies, Task, WorkerState
+from gcdl.ledger import Ledger
 from gcdl.records import StepRecord
 from gcdl.replicas import Replicas
 from gcdl.states import CompressorStates
@@ -111,13 +112,12 @@ class Master:
         WorkerError, Interrupted : from the transport.
         """
         for step in range(self.steps_done, steps):
-            uplink, downlink = self.transport.traffic.uplink, self.transport.traffic.downlink
+            before = self.transport.traffic.copy()
             record = self._step(step)
             self.steps_done = step + 1
             if step == steps - 1:
                 record.late += self.collect_states() + self.transport.close()
-            record.uplink_bytes = self.transport.traffic.uplink - uplink
-            record.downlink_bytes = self.transport.traffic.downlink - downlink
+            record.ledger = Ledger.between(before, self.transport.traffic)
             yield record
 
     def resume(
@@ -223,8 +223,6 @@ class Master:
             decoding_error=self.code.decoding_error(a),
             noise_gain=noise_gain(a),
             gradient_norm=norm,
-            uplink_bytes=0,
-            downlink_bytes=0,
             timed_out=timed_out,
             lost=self.lost,
             disagreed=disagreed,

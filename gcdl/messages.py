@@ -80,6 +80,8 @@ class Kind(IntEnum):
     """Master, to a spare rank or a replacement: be ``worker`` from now on; ``step`` is the next to come."""
     HELLO = 13
     """Any other rank, its first message: its host and process."""
+    BOARD = 15
+    """Master: read whole models in this memory; see gcdl.transport.shared. Worker: whether it does."""
     LACKING = 14
     """Worker: it does not have the model that the task of ``step`` leads on from, or a wrong one: send it whole."""
 
@@ -159,6 +161,8 @@ class Header:
 class Content(Protocol):
     """What a task carries to bring a worker's model up to date; see :mod:`gcdl.downlinks`."""
 
+    version: int
+    """The version of the model that it leads to."""
     whole: Buffer | None
     """All of it, where it is the same for every worker; None where it depends on what the worker has."""
 

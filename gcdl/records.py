@@ -27,6 +27,7 @@ import numpy as np
 
 from gcdl.errors import GcdlError, UsageError
 from gcdl.journal import Journal, lock
+from gcdl.ledger import Ledger
 from gcdl.timeline import StepTiming, Timeline
 from gcdl.types import Vector, Weights
 
@@ -56,8 +57,6 @@ class StepRecord:
     noise_gain: float
     gradient_norm: float
     """||g|| of the decoded gradient; NaN where there is none (timing only)."""
-    uplink_bytes: int
-    downlink_bytes: int
     timed_out: bool
     """The step ended at [wait] timeout, with fewer replies than the rule asks for."""
     lost: list[int]
@@ -71,14 +70,17 @@ class StepRecord:
     coverage: Weights
     """(k,): a B, the weight each shard entered with; 1 is right."""
     timing: StepTiming
+    ledger: Ledger = field(default_factory=Ledger)
+    """Bytes: what :meth:`Ledger.fields` says, in place of this."""
     test_loss: float | None = None
     test_accuracy: float | None = None
 
     def line(self) -> dict[str, Any]:
         """Return the record as JSON-ready fields, evaluation only where there was one."""
-        fields = {name: getattr(self, name) for name in self.__slots__ if name not in ("coverage", "timing")}
+        fields = {name: getattr(self, name) for name in self.__slots__ if name not in ("coverage", "timing", "ledger")}
         if self.test_loss is None and self.test_accuracy is None:
             del fields["test_loss"], fields["test_accuracy"]
+        fields |= self.ledger.fields()
         replies = self.timing.replies
         fields["reply_seconds"] = np.round(replies["received"] - self.timing.began, 6).tolist()
         fields["compute_seconds"] = np.round(replies["computed"] + replies["encoded"], 6).tolist()
@@ -101,10 +103,21 @@ class Summary:
     final_test_accuracy: float | None
     uplink_bytes: int
     downlink_bytes: int
+    """Delivered to workers: also what they read in the master's memory."""
+    uplink_header_bytes: int
+    """Of ``uplink_bytes``, the headers."""
+    downlink_header_bytes: int
+    """Of ``downlink_bytes``, all that is neither model nor update."""
+    shared_bytes: int
+    """Of ``downlink_bytes``, what was read in the master's memory and crossed no link."""
     float32_uplink_bytes: int
     """What the same replies would have taken uncompressed."""
     control_bytes: int
-    """Handshake, shutdown and flow control, both ways; not in the two figures above."""
+    """Start-up, shutdown and flow control, both ways; not in the figures above."""
+    clipped_coordinates: int
+    """Of the replies used, beyond the scale agreed on; see ``compressor.agreed``."""
+    resent_models: dict[str, int]
+    """How often which worker's copy of the model was found to be wrong, and was sent anew."""
     late_replies: int
     timed_out_steps: int
     foreign_messages: int
@@ -148,6 +161,11 @@ class Totals:
     timed_out: int = 0
     uplink_bytes: int = 0
     downlink_bytes: int = 0
+    uplink_header_bytes: int = 0
+    downlink_header_bytes: int = 0
+    shared_bytes: int = 0
+    clipped: int = 0
+    resent: dict[str, int] = field(default_factory=dict)
     lost: list[int] = field(default_factory=list)
     disagreed: dict[str, int] = field(default_factory=dict)
     coverage: Weights | float = 0.0
@@ -160,8 +178,14 @@ class Totals:
         self.replies += len(record.replies)
         self.late += record.late
         self.timed_out += record.timed_out
-        self.uplink_bytes += record.uplink_bytes
-        self.downlink_bytes += record.downlink_bytes
+        self.uplink_bytes += record.ledger.uplink_bytes
+        self.downlink_bytes += record.ledger.downlink_bytes
+        self.uplink_header_bytes += int(record.ledger.up[:, 1].sum())
+        self.downlink_header_bytes += int(record.ledger.down[:, 1].sum())
+        self.shared_bytes += record.ledger.shared
+        self.clipped += record.clipped
+        for worker in np.flatnonzero(record.ledger.resent).tolist():
+            self.resent[str(worker)] = self.resent.get(str(worker), 0) + int(record.ledger.resent[worker])
         self.lost = record.lost
         for worker in map(str, record.disagreed):
             self.disagreed[worker] = self.disagreed.get(worker, 0) + 1

@@ -157,6 +157,7 @@ def be_master(job: Job, read: Callable[[], Start], watcher: Watcher, began: floa
         say=watcher.say,
         spares=spares,
         replacements=Replacements(job, start.config.run.replace, shared),
+        shared_memory=start.config.run.shared_memory,
     )
     try:
         with stop.listening():
@@ -167,6 +168,7 @@ def be_master(job: Job, read: Callable[[], Start], watcher: Watcher, began: floa
                 HEADER_BYTES + codec.payload_bytes,
                 experiment.config.run.start_timeout,
                 state_bytes=codec.state_bytes,
+                whole_bytes=0 if experiment.downlink.replicas else experiment.downlink.size(layout.size, 0, 0, []),
             )
             learner = _Learner.of(experiment, evaluator)
             return _conduct(experiment, transport, start, watcher, began, learner, stop, transport.hosts())
@@ -356,6 +358,11 @@ def _conduct(
             final_test_accuracy=judged.test_accuracy,
             uplink_bytes=totals.uplink_bytes,
             downlink_bytes=totals.downlink_bytes,
+            uplink_header_bytes=totals.uplink_header_bytes,
+            downlink_header_bytes=totals.downlink_header_bytes,
+            shared_bytes=totals.shared_bytes,
+            clipped_coordinates=totals.clipped,
+            resent_models=totals.resent,
             float32_uplink_bytes=(totals.replies + totals.late) * (HEADER_BYTES + 4 * learner.layout.size),
             control_bytes=so_far["control_bytes"],
             late_replies=totals.late,

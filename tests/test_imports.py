@@ -25,16 +25,16 @@ LAYERS: list[tuple[set[str], bool]] = [
     ({"gcdl.schema"}, False),
     ({"gcdl.master", "gcdl.transport.mpi", "gcdl.transport.serve", "gcdl.transport.simulated",
       "gcdl.transport.replay"}, False),
-    ({"gcdl.worker", "gcdl.transport.downlink", "gcdl.transport.network", "gcdl.transport.mishaps",
+    ({"gcdl.worker", "gcdl.transport.lanes", "gcdl.transport.network", "gcdl.transport.mishaps",
       "gcdl.transport.strike", "gcdl.transport.replacement", "gcdl.states", "gcdl.replicas"}, False),
-    ({"gcdl.transport.job"}, False),
+    ({"gcdl.transport.job", "gcdl.transport.shared"}, False),
     ({"gcdl.wait", "gcdl.transport.base", "gcdl.downlinks"}, False),
     (
         {"gcdl.codes", "gcdl.compressors", "gcdl.stragglers", "gcdl.problems", "gcdl.optimizers", "gcdl.messages",
          "gcdl.records", "gcdl.checkpoint", "gcdl.manifest", "gcdl.fits"},
         False,
     ),
-    ({"gcdl.journal"}, False),
+    ({"gcdl.journal", "gcdl.ledger"}, False),
     ({"gcdl.types", "gcdl.errors", "gcdl.timeline", "gcdl.interrupt", "gcdl.lifeline"}, False),
 ]  # fmt: skip
 PACKAGES = {"gcdl.codes", "gcdl.compressors", "gcdl.downlinks", "gcdl.stragglers", "gcdl.problems"}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gcdl.errors import UsageError
+from gcdl.ledger import Ledger
 from gcdl.records import (
     CONFIG,
     MANIFEST,
@@ -43,6 +44,12 @@ def timing(*replies, began=10.0, waited=12.0):
     return StepTiming(began, began + 0.5, waited, waited + 0.25, waited + 0.5, np.concatenate([rows_of(0), *replies]))
 
 
+def ledger(up, down, resent=0):
+    """Three workers, the second of which got nothing and sent nothing."""
+    by_worker = np.array([[1, 0], [0, 0], [0, 1]])
+    return Ledger(by_worker * (up // 2), by_worker * (down // 2), shared=7, resent=np.array([0, resent, 0]))
+
+
 def record(step=0, **changes):
     first = StepRecord(
         step=step,
@@ -53,14 +60,14 @@ def record(step=0, **changes):
         decoding_error=0.0,
         noise_gain=1.5,
         gradient_norm=3.0,
-        uplink_bytes=1000,
-        downlink_bytes=3000,
         timed_out=False,
         lost=[],
         disagreed=[],
+        clipped=5,
         fresh=[],
         coverage=np.ones(3),
         timing=timing(reply(0, 11.0, 0.0, 0.4), reply(2, 12.0, 0.5, 0.6)),
+        ledger=ledger(1000, 3000),
     )
     return dataclasses.replace(first, **changes)
 
@@ -76,8 +83,13 @@ def summary(**changes):
         final_test_accuracy=0.9,
         uplink_bytes=1,
         downlink_bytes=2,
+        uplink_header_bytes=1,
+        downlink_header_bytes=1,
+        shared_bytes=0,
         float32_uplink_bytes=32,
         control_bytes=4,
+        clipped_coordinates=0,
+        resent_models={},
         late_replies=5,
         timed_out_steps=0,
         foreign_messages=0,
@@ -297,9 +309,11 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
 def test_totals_are_sums_over_the_records():
     totals = Totals()
     totals.add(record(0), np.zeros(4))
-    totals.add(record(1, replies=[1], late=4, timed_out=True, lost=[3], uplink_bytes=1, downlink_bytes=2), np.zeros(4))
+    totals.add(record(1, replies=[1], late=4, timed_out=True, lost=[3], ledger=ledger(2, 4, 1)), np.zeros(4))
     assert (totals.steps, totals.seconds, totals.replies, totals.late, totals.timed_out) == (2, 5.0, 3, 5, 1)
-    assert (totals.uplink_bytes, totals.downlink_bytes, totals.lost) == (1001, 3002, [3])
+    assert (totals.uplink_bytes, totals.downlink_bytes, totals.lost) == (1002, 3004, [3])
+    assert (totals.uplink_header_bytes, totals.downlink_header_bytes, totals.shared_bytes) == (501, 1502, 14)
+    assert (totals.clipped, totals.resent) == (10, {"1": 1})
 
 
 def extra(made, delays):

@@ -145,5 +145,5 @@ def fingerprint(parameters: Vector) -> bytes:
 
 
 def flip_a_bit(parameters: Vector) -> None:
-    """Flip the last bit of a coordinate's mantissa, in the middle of the vector."""
-    parameters.view(np.uint32)[parameters.size // 2] ^= 1
+    """Flip a bit of a coordinate's mantissa, in the middle of the vector: a change of a tenth, that no rounding undoes."""
+    parameters.view(np.uint32)[parameters.size // 2] ^= 1 << 20

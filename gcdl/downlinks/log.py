@@ -54,7 +54,7 @@ class UpdateLog:
     ----------
     parameters : (d,), the newest version of the model; changes in place.
     state : returns the optimizer's arrays that a snapshot needs.
-    limit : bytes of a snapshot: updates that take more together are forgotten.
+    limit : the most bytes of a snapshot: updates that take more together are forgotten.
     check_every : versions between hashes; 0: none.
     version : the newest.
     """
@@ -80,6 +80,9 @@ class UpdateLog:
         self._spare: dict[int, list[Buffer]] = {}
         self._hashed = UNKNOWN
         self._hash = b""
+        self._measured = 0
+        """Bytes of a snapshot, once they are known."""
+        self._first_step = True
 
     def take(self, nbytes: int) -> Buffer:
         """Return a buffer for an update; those of forgotten updates are used again."""
@@ -112,9 +115,7 @@ class UpdateLog:
     def nbytes(self, base: int) -> int:
         """Return the bytes of the content for a worker that has version ``base``."""
         missed = self._since(base)
-        if missed is None:
-            return HEAD_BYTES + padded(self._parameters.nbytes) + archive_bytes(self._state())
-        return HEAD_BYTES + sum(update.size for update in missed)
+        return HEAD_BYTES + (self._snapshot_bytes() if missed is None else sum(update.size for update in missed))
 
     def write(self, base: int, into: Buffer) -> None:
         """Write the content for a worker that has version ``base``, (nbytes(base),)."""
@@ -139,7 +140,14 @@ class UpdateLog:
         missed = self.version - base
         if base == UNKNOWN or missed > len(self._updates):
             return None
-        return list(itertools.islice(self._updates, len(self._updates) - missed, None))
+        updates = list(itertools.islice(self._updates, len(self._updates) - missed, None))
+        return updates if sum(update.size for update in updates) <= self._snapshot_bytes() else None
+
+    def _snapshot_bytes(self) -> int:
+        if not self._measured or self._first_step:
+            self._measured = padded(self._parameters.nbytes) + archive_bytes(self._state())
+            self._first_step = self.version == 0  # the optimizer has made no state yet
+        return self._measured
 
     def _forget(self, count: int) -> None:
         for _ in range(count):

@@ -15,9 +15,9 @@ from gcdl.types import Buffer, Vector, aligned_vector, padded
 
 
 def snapshot_bytes(ends: Ends, *, stepping: bool) -> int:
-    """Return the most bytes that a snapshot's content takes; ``stepping``: with the optimizer's state."""
+    """Return the most bytes that a snapshot takes; ``stepping``: with the optimizer's state."""
     d = ends.layout.size
-    return HEAD_BYTES + padded(4 * d) + (most_state_bytes(ends.optimizer, d) if stepping else 64)
+    return padded(4 * d) + (most_state_bytes(ends.optimizer, d) if stepping else 64)
 
 
 class Replica:
@@ -33,7 +33,7 @@ class Replica:
     def __init__(self, ends: Ends, *, fresh: bool, steps: Callable[[Update, Vector], None] | None = None) -> None:
         d = ends.layout.size
         self.version = 0 if fresh else UNKNOWN
-        self.body_bytes = snapshot_bytes(ends, stepping=steps is None)
+        self.body_bytes = HEAD_BYTES + snapshot_bytes(ends, stepping=steps is None)
         self._ends = ends
         self._steps = steps
         self._parameters = ends.initial() if fresh else aligned_vector(d)

@@ -15,6 +15,7 @@ import numpy as np
 from gcdl.compressors import Message
 from gcdl.compressors.halves import from_bfloat16, to_bfloat16
 from gcdl.downlinks.base import Ends, Steps, flip_a_bit
+from gcdl.errors import MessageError
 from gcdl.types import Buffer, Vector, Weights, aligned_buffer, aligned_vector
 
 
@@ -50,6 +51,7 @@ class WholeContent:
     """The content of a task; the same for all workers."""
 
     def __init__(self, stored: Buffer) -> None:
+        self.version = 0  # nobody keeps one
         self.whole: Buffer | None = stored
         self._stored = stored
 
@@ -120,7 +122,14 @@ class _Follower:
         self._damaged = False
 
     def follow(self, content: Buffer) -> Vector:
-        """Return the content itself, or what its halves are."""
+        """Return the content itself, or what its halves are.
+
+        Raises
+        ------
+        MessageError : it is of another size than the model.
+        """
+        if content.size != self.body_bytes:
+            raise MessageError(f"a task with a model of {content.size} bytes where {self.body_bytes} were expected")
         if self._model is None:
             model = content.view(np.float32)
         else:

@@ -73,7 +73,8 @@ class ReplayTransport:
             if self._interrupted():
                 raise Interrupted("interrupted")
             reply = self._workers[worker].finish(self._task)
-            row["worker"], row["step"], row["loss"], row["received"] = worker, step, reply.loss, self.now()
+            row["worker"], row["step"], row["received"] = worker, step, self.now()
+            row["loss"], row["clipped"] = reply.loss, reply.clipped
             messages.append(reply.message)
         return Replies(rows, messages)
 

@@ -37,7 +37,7 @@ class Pace:
 
     ``loads``, (n,): shards of each worker. ``delays``: step -> what is injected. ``seconds_per_shard``: step -> (n,) seconds
     that one shard's gradient takes each worker. ``d``: parameters. ``task_bytes``: of the message that brings a task to a worker
-    with this version of the model; ``reply_bytes``: of a reply's.
+    with this version of the model, ``task_overhead`` of them not its content; ``reply_bytes``: of a reply's.
     """
 
     loads: IntVector
@@ -45,6 +45,7 @@ class Pace:
     seconds_per_shard: Callable[[int], Weights]
     d: int
     task_bytes: Callable[[Task, int], int]
+    task_overhead: int
     reply_bytes: int
     network: Network
 
@@ -73,7 +74,7 @@ class SimulatedTransport:
         first_version: int = 0,
     ) -> None:
         n = self.n = len(pace.loads)
-        self.traffic = Traffic()
+        self.traffic = Traffic(n)
         self.link_seconds = 0.0
         """How long the master's link was occupied, in either direction, while the master waited."""
         self.master_seconds = 0.0
@@ -177,8 +178,8 @@ class SimulatedTransport:
         """Drop all work; return the number of replies that were on their way."""
         self._account()
         flying = int((self._sent < self._now).sum())
-        self.traffic.uplink += flying * self._pace.reply_bytes
-        self.traffic.downlink -= int(self._sizes[self._leaves > self._now].sum())
+        self._count_up(self._coming["worker"][self._sent < self._now])
+        self._count_down(np.flatnonzero(self._leaves > self._now), -1)
         self._leaves[:] = -np.inf
         self._coming, self._sent, self._ends = self._coming[:0], self._sent[:0], self._ends[:0]
         self._trouble.clear()
@@ -196,8 +197,17 @@ class SimulatedTransport:
         if self._checksums and self._corrupt:
             rows = rows[[(int(row["worker"]), int(row["step"])) not in self._corrupt for row in rows]]
             self.traffic.foreign += count - len(rows)
-        self.traffic.uplink += len(rows) * self._pace.reply_bytes
+        self._count_up(rows["worker"])
         return rows
+
+    def _count_up(self, workers: IntVector) -> None:
+        """Count a reply of each of these workers."""
+        np.add.at(self.traffic.up, workers, (self._pace.reply_bytes - HEADER_BYTES, HEADER_BYTES))
+
+    def _count_down(self, workers: IntVector, sign: int) -> None:
+        """Count the newest task to each of these workers, or take it back."""
+        self.traffic.down[workers, 0] += sign * (self._sizes[workers] - self._pace.task_overhead)
+        self.traffic.down[workers, 1] += sign * self._pace.task_overhead
 
     def _work(self, seconds: float) -> None:
         self._now += seconds
@@ -220,7 +230,7 @@ class SimulatedTransport:
             raise worker_error(worker, error) from error
         if (worker, self._task.step) in self._corrupt:
             flip_bits(reply.payload)
-        row["loss"] = reply.loss
+        row["loss"], row["clipped"] = reply.loss, reply.clipped
         return reply.message
 
     def _dispatch(self, to: IntVector) -> None:
@@ -298,7 +308,7 @@ class SimulatedTransport:
         waiting: Mask = leaves > self._now
         begun = to[~waiting]
         self._held[begun] = self._leads_to[begun]
-        self.traffic.downlink -= int(self._sizes[to[waiting]].sum())
+        self._count_down(to[waiting], -1)
         last = int(np.argmax(np.where(self._leaves <= self._now, self._leaves, -np.inf)))
         free = self._now
         if self._leaves[last] <= self._now:
@@ -307,7 +317,7 @@ class SimulatedTransport:
         for base in np.unique(self._held[to]).tolist():
             self._sizes[to[self._held[to] == base]] = self._pace.task_bytes(self._task, base)
         self._leads_to[to] = self._task.step
-        self.traffic.downlink += int(self._sizes[to].sum())
+        self._count_down(to, 1)
         ends = free + np.cumsum(self._network.occupation(self._sizes[to]))
         self._leaves[to] = np.concatenate([[free], ends[:-1]])
         self._since = self._now
