@@ -41,7 +41,7 @@ from gcdl.timeline import Rows, rows_of
 from gcdl.types import Buffer, IntVector, Vector, aligned_buffer
 
 HEADER_BYTES = 64
-_VERSION = 3
+_VERSION = 2
 _MAGIC = b"GCDL"
 _FIELDS = struct.Struct("<4sBBHIfifQdffQI")
 _CHECKSUM = struct.Struct("<I")
