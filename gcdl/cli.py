@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import time
 import traceback
@@ -225,6 +226,8 @@ def main() -> NoReturn:
         app()
     except GcdlError as error:
         sys.exit(_tell(error))
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: Ctrl-C now would only garble the end
     sys.exit(0)
 
 

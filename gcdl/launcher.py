@@ -27,6 +27,7 @@ from gcdl.display import Display
 from gcdl.errors import TooManyLost, UsageError
 from gcdl.lifeline import birth
 from gcdl.records import CONFIG, STEPS, SUMMARY
+from gcdl.silence import Silence
 
 BEGAN, LAUNCHER, MASTER_PID, SHOW_FROM, EXIT_CODE = "began", "launcher", "master.pid", "show-from", "exit-code"
 MASTER_LOST = 1
@@ -34,6 +35,7 @@ MASTER_LOST = 1
 _POLL_SECONDS = 0.05
 _INIT_SECONDS = 120.0
 _END_SECONDS = 5.0
+_INTERRUPTED_SECONDS = 60.0
 _NOTICE_LINES = 50
 
 
@@ -143,12 +145,16 @@ class _Ranks:
     def _watch(self) -> int:
         """Poll until the master's verdict is in and mpirun is gone, or has had its time."""
         began = time.monotonic()
-        decided = None
+        decided = interrupted = None
         handled = 0
+        silence = Silence()
         while True:
             ended = self._process.poll() is not None
             code = self._verdict()
-            self._show()
+            if self._show():
+                silence.broken()
+            elif code is None and (news := silence.news(self._master())):
+                self._display.say(news)
             if code is not None:
                 decided = decided or time.monotonic()
                 if ended or time.monotonic() > decided + _END_SECONDS:
@@ -157,18 +163,24 @@ class _Ranks:
                 self._display.say(
                     f"the ranks ended without a word from the master (rank 0); mpirun's exit code: {self._process.returncode}"
                 )
+                if (self._out / STEPS).exists():
+                    self._display.say(f"gcdl resume {self._out} goes on from its last checkpoint")
                 return 128 + self._signals[0] if self._signals else MASTER_LOST
             if not self._master() and time.monotonic() > began + _INIT_SECONDS:
                 self._display.say(f"MPI has not started within {_INIT_SECONDS:.0f} s: rank 0 has not come up")
                 return 1
             if len(self._signals) > handled:
                 handled += 1
-                if handled > 2:
+                master = self._master()
+                if handled > 2 or master is None:
                     return 130
-                if master := self._master():
-                    self._signal(master, signal.SIGINT)
-                else:
-                    return 130
+                self._signal(master, signal.SIGINT)
+                if interrupted is None:
+                    interrupted = time.monotonic()
+                    self._display.say("interrupted: the master saves what there is; twice more ends all at once")
+            if interrupted is not None and code is None and time.monotonic() > interrupted + _INTERRUPTED_SECONDS:
+                self._display.say(f"the master (rank 0) has not ended within {_INTERRUPTED_SECONDS:.0f} s of the interrupt")
+                return 130
             time.sleep(_POLL_SECONDS)
 
     def _verdict(self) -> int | None:
@@ -204,13 +216,16 @@ class _Ranks:
             if not (death and (line.startswith(("---", "signal ")) or "noticed that process rank" in line)):
                 self._lines.put(line)
 
-    def _show(self) -> None:
+    def _show(self) -> bool:
+        """Show what is new; return whether there was anything."""
+        heard = False
         while not self._lines.empty():
             self._display.say(self._lines.get())
+            heard = True
         if self._steps is None:
             show_from = _text(self._control / SHOW_FROM)
             if not show_from:
-                return
+                return heard
             self._steps = (self._out / STEPS).open()
             self._steps.seek(int(show_from))
         while line := self._steps.readline():
@@ -218,6 +233,8 @@ class _Ranks:
             if self._partial.endswith("\n"):
                 self._display.step(json.loads(self._partial))
                 self._partial = ""
+                heard = True
+        return heard
 
     def _kill(self) -> None:
         """End mpirun and every rank that is still there; a stopped or stuck one too."""

@@ -35,7 +35,7 @@ LAYERS: list[tuple[set[str], bool]] = [
         False,
     ),
     ({"gcdl.journal", "gcdl.ledger"}, False),
-    ({"gcdl.types", "gcdl.errors", "gcdl.timeline", "gcdl.interrupt", "gcdl.lifeline"}, False),
+    ({"gcdl.types", "gcdl.errors", "gcdl.timeline", "gcdl.interrupt", "gcdl.lifeline", "gcdl.silence"}, False),
 ]  # fmt: skip
 PACKAGES = {"gcdl.codes", "gcdl.compressors", "gcdl.downlinks", "gcdl.stragglers", "gcdl.problems"}
 TORCH = {"gcdl.problems.models", "gcdl.problems.flat"}  # the only modules that import torch when they are imported

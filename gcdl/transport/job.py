@@ -120,6 +120,14 @@ class Job:
         """Whether this process can start others, in a thread, after some were lost."""
         return self.survives and bool(MPI.Query_thread() == MPI.THREAD_MULTIPLE)
 
+    def failed(self) -> set[int]:
+        """Return the ranks that MPI knows to be gone, as of the last time it was asked for anything."""
+        failed, everyone = self.comm.Get_failed(), self.comm.Get_group()
+        ranks = failed.Translate_ranks(None, everyone)
+        failed.Free()
+        everyone.Free()
+        return set(ranks)
+
     @property
     def workers(self) -> int:
         """The number of ranks beside the master: workers and spares."""

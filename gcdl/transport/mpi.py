@@ -51,6 +51,7 @@ from gcdl.transport.shared import Board
 from gcdl.types import Buffer, aligned_buffer
 
 _NEWS_SECONDS = 10.0
+_LOOK_SECONDS = 0.2
 
 
 @dataclass(eq=False)
@@ -75,7 +76,7 @@ class _Peer:
     host: str = "?"
     pid: int = 0
     born: int = 0
-    """When its process started; see gcdl.lifeline."""
+    """When its process started; see gcdl.lifeline. 0: it is of another machine, or can't be seen from here."""
 
     @property
     def name(self) -> str:
@@ -127,6 +128,7 @@ class MpiTransport:
         self._next = 0
         self._closed = False
         everyone = [_Peer(i, i + 1, aligned_buffer(CONTROL_BYTES), Lane(job.comm, i + 1, i)) for i in range(job.workers)]
+        self._look_at = 0.0
         self._peers, self._spares = everyone[: self.n], everyone[self.n :]
         self._dead: list[_Peer] = []
         """Those replaced: MPI may still hold their buffers."""
@@ -171,6 +173,7 @@ class MpiTransport:
             if self._losses:
                 raise self._losses.pop(0)
             self._look_for_newcomers()
+            self._look_for_dead()
             for spare in list(self._spares):
                 self._poll(spare)
             for offset in range(self.n):
@@ -219,6 +222,7 @@ class MpiTransport:
                     dropped += isinstance(received, Reply)
                     self._post(peer)
                     backoff.reset()
+            self._look_for_dead()
             backoff.sleep()
         self._job.say_farewell_to(
             [(peer.lane.comm, peer.lane.rank) for peer in everyone if peer.worker in self._reported_bytes], self._run
@@ -238,7 +242,7 @@ class MpiTransport:
 
     def _end(self, peer: _Peer) -> None:
         """Kill a worker of this machine that does not stop; elsewhere, or where that would look like a failure, let it be."""
-        if self._job.survives and peer.host == platform.node() and peer.born and birth(peer.pid) == peer.born:
+        if self._job.survives and peer.born and birth(peer.pid) == peer.born:
             with suppress(OSError):
                 os.kill(peer.pid, signal.SIGKILL)
 
@@ -353,7 +357,8 @@ class MpiTransport:
             return WorkerState(peer.worker, header.step, peer.inbox[HEADER_BYTES:received])
         body = read_json(header, peer.inbox)
         if header.kind is Kind.HELLO:
-            peer.host, peer.pid, peer.born = str(body["host"]), int(body["pid"]), int(body["born"])
+            peer.host, peer.pid, born = str(body["host"]), int(body["pid"]), int(body["born"])
+            peer.born = born if peer.host == platform.node() and birth(peer.pid) == born else 0
             self._post(peer)
             return None
         if header.kind is Kind.READY:
@@ -412,24 +417,41 @@ class MpiTransport:
         except MPI.Exception as error:
             self._lost(peer, error)
 
-    def _lost(self, peer: _Peer, error: MPI.Exception) -> None:
+    def _look_for_dead(self) -> None:
+        """Write off whose death no message tells: nothing is expected from one who has answered, and MPI overlooks an exit.
+
+        Of processes on this machine the system is asked, of others MPI.
+        """
+        now = time.monotonic()
+        if not self._job.survives or now < self._look_at:
+            return
+        self._look_at = now + _LOOK_SECONDS
+        failed = self._job.failed()
+        for peer in [*self._peers, *self._spares]:
+            if not peer.gone and (
+                birth(peer.pid) != peer.born if peer.born else peer.lane.comm == self._job.comm and peer.rank in failed
+            ):
+                self._lost(peer)
+
+    def _lost(self, peer: _Peer, error: MPI.Exception | None = None) -> None:
         """Write a worker off."""
         peer.gone = True
         self._lanes.abandon(peer.lane)
         self._job.damaged = True
         if peer in self._spares:
             self._spares.remove(peer)
-            self._say(f"a spare (rank {peer.rank}) is lost ({error})")
+            self._say(f"a spare (rank {peer.rank}, host {peer.host}) is lost")
             return
         step = "before the first step" if peer.newest < 0 else f"at step {peer.newest}"
-        why = f"its process (pid {peer.pid} on {peer.host}) ended {step} ({error})"
+        last = f"it last answered step {peer.replied}" if peer.replied >= 0 else "it has not answered any"
+        why = f"its process (pid {peer.pid} on {peer.host}) ended {step}; {last}" + (f" ({error})" if error else "")
         replaced = ""
         if not self._closed and self._spares:
             replaced = "a spare"
         elif not self._closed and self._replacements is not None:
             replaced = "a new process" if self._replacements.begin(peer.worker, peer.host) else ""
             refusal = self._replacements.refusal(peer.host)
-            why += f"; it can't be replaced: {refusal}" if refusal else ""
+            why += f"; it is not replaced: {refusal}" if refusal else ""
         self._losses.append(WorkerLost(peer.worker, why, rank=peer.rank, replaced=replaced))
         if replaced == "a spare":
             self._adopt(self._spares.pop(0), peer.worker)

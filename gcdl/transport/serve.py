@@ -189,7 +189,7 @@ def serve(
                         _work(worker, task, model, inbox, outbox, run, checksums)
         except (MPI.Exception, MasterGone):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             outbox.send(_confession(error, run, me, step))
             inbox.open(HEADER_BYTES)
             while _next(inbox, outbox, master_timeout)[0].kind is not Kind.STOP:
@@ -297,7 +297,7 @@ def _state(worker: Worker, accepted: int, run: int, me: int) -> Buffer:
     return message
 
 
-def _confession(error: Exception, run: int, worker: int, step: int) -> Buffer:
+def _confession(error: BaseException, run: int, worker: int, step: int) -> Buffer:
     """Return the ERROR message for an exception: gcdl's own errors speak for themselves, others bring their traceback."""
     expected = isinstance(error, GcdlError)
     text = "" if expected else "".join(traceback.format_exception(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import time
 
@@ -187,9 +188,49 @@ def test_a_spare_takes_the_place_of_a_lost_worker(start):
     idle = start("train", "run.spares=2", "steps=5", ranks=7).end()
     assert idle.code == 0, idle.output
     assert idle.summary["workers"] == 4
+    assert any(line.startswith("no fault tolerance under this launcher") for line in idle.output.splitlines()), idle.output
     few = start("train", "run.spares=2", "workers=4", ranks=5).end()
     assert few.code == 2
     assert "the config says 4, but there are 2 (ranks - 1 - spares); start 7 ranks" in few.messages[0]
+
+
+DEATHS = """
+import ctypes, os, signal, threading, time
+from pathlib import Path
+from gcdl.problems import linear_regression
+original = linear_regression._CodedGradient.compute
+ends = [
+    None, lambda: os.kill(os.getpid(), signal.SIGKILL), os.abort, lambda: ctypes.string_at(0),
+    lambda: os._exit(0), lambda: os._exit(3),
+]
+def compute(self, parameters, step, out):
+    from mpi4py import MPI
+    worker = MPI.COMM_WORLD.rank - 1
+    if step == 3 and worker == 0:
+        time.sleep(5.0)
+    if step == 3 and worker > 0:
+        threading.Timer(1.0 + 0.4 * worker, lambda: (Path(f"died{worker}").write_text(""), ends[worker]())).start()
+    return (yield from original(self, parameters, step, out))
+linear_regression._CodedGradient.compute = compute
+from gcdl.cli import main
+main()
+"""
+
+
+def test_whatever_ends_a_worker_is_noticed_within_a_second_though_the_step_goes_on_and_nothing_is_due_from_it(start, tmp_path):
+    lenient = ("workers=6", "code.kind=uncoded", "wait.kind=deadline", "wait.seconds=30.0", "steps=5")
+    job = start("train", *lenient, script=DEATHS, ranks=7, survive=True)
+    for worker in range(1, 6):
+        job.until_output(f"worker {worker} (rank {worker + 1}) is lost: its process (pid ")
+        noticed = time.time() - (tmp_path / f"died{worker}").stat().st_mtime
+        assert noticed < 1.0, (worker, noticed)
+    ended = job.end()
+    assert ended.summary["lost_workers"] == [1, 2, 3, 4, 5]
+    for worker in range(1, 6):
+        (line,) = (line for line in ended.output.splitlines() if f"worker {worker} (rank" in line)
+        assert line.startswith("step 3: ")
+        assert f"on {platform.node()}) ended at step 3; it last answered step 3" in line
+        assert line.endswith(f"the run goes on, {5 - worker} more may go")
 
 
 def test_a_new_process_takes_the_place_of_a_lost_worker_again_and_again(start):

@@ -87,6 +87,20 @@ def test_two_of_eight_killed(start, undisturbed, trial):
     same_model(ended, undisturbed)
 
 
+@pytest.mark.parametrize("trial", share(20) if JOBS > 1 else [])  # otherwise test_faults.py has it
+def test_four_of_eight_killed_and_replaced(start, undisturbed, trial):
+    draws = random.Random(1000 * SEED + trial)
+    job = start("run", "run.replace=4", "stragglers.kind=exponential", "stragglers.seconds=0.005", config=CONFIG)
+    killed = draws.sample(range(8), 4)
+    for worker, step in zip(killed, moments(draws, 4), strict=True):
+        job.until_step(step)
+        os.kill(job.pid(worker + 1), signal.SIGKILL)
+    ended = job.end()
+    assert ended.code == 0, ended.output
+    assert sorted(ended.summary["replaced_workers"] + ended.summary["lost_workers"]) == sorted(killed)
+    same_model(ended, undisturbed)
+
+
 @pytest.mark.parametrize("trial", share(20))
 def test_two_of_eight_stopped_and_continued(start, undisturbed, trial):
     draws = random.Random(1000 * SEED + trial)
