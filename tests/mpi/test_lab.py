@@ -56,7 +56,7 @@ def test_simulated_seconds_and_arrivals_are_those_measured(start, tmp_path, kind
     trace = tmp_path / "trace.csv"
     table = "\n".join(",".join(map(str, [step, *row])) for step, row in enumerate(rows))
     trace.write_text("step,0,1,2,3,4,5,6,7\n" + table)
-    delays = ["stragglers.kind=trace", f"stragglers.file='{trace}'", "workers=8", "steps=6", *CODES[kind]]
+    delays = ["stragglers.kind=trace", f"stragglers.file='{trace}'", "workers=8", "steps=4", *CODES[kind]]
     job = start("train", *delays, ranks=9).end()
     assert job.code == 0, job.output
     config = load(job.folder / "config.toml", ["run.seconds_per_shard=0"])
