@@ -124,3 +124,36 @@ def test_a_classifier_trains_over_mpi_as_in_simulation(start, simulated):
     assert measured.code == 0, measured.output
     assert measured.summary["model_sha256"] == expected.summary["model_sha256"]
     assert measured.summary["final_test_accuracy"] == expected.summary["final_test_accuracy"]
+
+
+WATCHED = """
+import tracemalloc
+from gcdl import master, worker
+def watched(cls, name):
+    original = getattr(cls, name)
+    def watch(self, step):
+        if step == 2:
+            tracemalloc.start()
+        if step == 19:
+            print("peak", *tracemalloc.get_traced_memory(), flush=True)
+        return original(self, step)
+    setattr(cls, name, watch)
+watched(master.Master, "_step")
+watched(worker.Worker, "_check_finite")
+from gcdl.cli import main
+main()
+"""
+
+
+def test_once_it_runs_no_rank_allocates_as_much_as_the_model(start):
+    # The first two steps allocate: the scratch of kernels, and a second buffer for the model, whose first is on its way.
+    d = 1_000_000
+    job = start(
+        "train", f"problem.features={d}", "problem.samples=1", "optimizer.lr=1e-9", "steps=20", "workers=2",
+        "compressor.kind=stochastic_sign", "compressor.dither=correlated+subtractive", "compressor.error_feedback=true",
+        "run.checkpoint_every=0", "run.eval_every=0", script=WATCHED, ranks=3,
+    ).end()  # fmt: skip
+    assert job.code == 0, job.output
+    peaks = [int(line.split()[2]) for line in job.output.splitlines() if line.startswith("peak ")]
+    assert len(peaks) >= 2  # the master, and at least the worker that answers first
+    assert max(peaks) < 4 * d / 8
