@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -67,6 +68,14 @@ def test_late_replies_are_dropped_and_counted(start):
     assert all(len(line["replies"]) == 3 for line in job.steps)
     assert job.summary["late_replies"] > 0
     check_bytes(job, 5)
+    # The timeline draws them too, and everyone's row is one thing after the other.
+    rows = {worker: [] for worker in range(1, 5)}
+    for event in json.loads((job.folder / "timeline.json").read_text())["traceEvents"]:
+        if event["ph"] == "X" and event["tid"] > 0:
+            rows[event["tid"]].append((event["ts"], event["ts"] + event["dur"], event["name"]))
+    assert any(name == "compute (late)" for _, _, name in rows[2])
+    for row in rows.values():
+        assert all(then[0] >= now[1] - 0.2 for now, then in itertools.pairwise(row))  # microseconds, rounded
 
 
 def test_the_run_folder_is_what_the_contract_says_and_the_job_does_not_wait_for_the_straggler(start, simulated):
