@@ -20,7 +20,7 @@ from gcdl.ledger import Ledger
 from gcdl.records import StepRecord
 from gcdl.replicas import Replicas
 from gcdl.states import CompressorStates
-from gcdl.timeline import Rows, StepTiming
+from gcdl.timeline import Rows, StepTiming, rows_of
 from gcdl.transport.base import Transport
 from gcdl.types import Buffer, IntVector, Vector, Weights, aligned_vector
 from gcdl.wait import WaitRule
@@ -219,7 +219,7 @@ class Master:
             seconds=ended - began,
             train_loss=float(sum((a[rows["worker"]] * rows["loss"]).tolist())),
             replies=rows["worker"].tolist(),
-            late=gathered.late,
+            late=len(gathered.late_rows),
             decoding_error=self.code.decoding_error(a),
             noise_gain=noise_gain(a),
             gradient_norm=norm,
@@ -229,7 +229,7 @@ class Master:
             clipped=int(rows["clipped"].sum()),
             fresh=sorted(self._fresh),
             coverage=self.code.coverage(a),
-            timing=StepTiming(began, sent, waited, decoded, ended, rows),
+            timing=StepTiming(began, sent, waited, decoded, ended, rows, gathered.late_rows),
         )
         self._fresh = gathered.joined
         return record
@@ -339,7 +339,7 @@ class _Gathered:
 
     def __init__(self, n: int) -> None:
         self.arrived = np.zeros(n, dtype=bool)
-        self.late = 0
+        self.late_rows: Rows = rows_of(0)
         self.joined: list[int] = []
         """Spares that took the place of a worker whose reply had arrived."""
         self._rows: list[Rows] = []
@@ -349,7 +349,8 @@ class _Gathered:
         """Keep the replies to this step; count all others as late."""
         workers = replies.rows["worker"]
         fresh = (replies.rows["step"] == step) & ~self.arrived[workers]
-        self.late += int((~fresh).sum())
+        if not fresh.all():
+            self.late_rows = np.concatenate([self.late_rows, replies.rows[~fresh]])
         self.arrived[workers[fresh]] = True
         self._rows.append(replies.rows[fresh])
         if replies.messages:

@@ -27,6 +27,8 @@ _STYLES = (
     ("#e69f00", (0, (6, 1, 1, 1, 1, 1))), ("#56b4e9", (0, (8, 2))), ("#000000", (0, (1, 3))),
 )  # fmt: skip
 """Colour and dashes of each run, in turn."""
+_MARKS = ("D", "o", "s", "^", "v", "P", "X")
+"""What marks a run's test loss."""
 _USED, _LATE, _LOST = "#0072b2", "#e69f00", "#000000"
 _SMOOTH = 40
 """Points that a loss curve keeps its shape with: longer ones are averaged over a window of this part of them."""
@@ -152,9 +154,9 @@ def _when(axes: Axes, run: History) -> None:
 
 
 def _losses(panels: Sequence[Axes], runs: Sequence[History], names: Sequence[str]) -> None:
-    """Training loss against steps, seconds, and bytes in both directions; test loss as marks where it was measured."""
+    """Training loss against steps, seconds, and bytes in both directions; test loss as marks where it was evaluated."""
     drawn = positive = False
-    for run, name, (colour, dashes) in zip(runs, names, cycle(_STYLES), strict=False):
+    for run, name, (colour, dashes), mark in zip(runs, names, cycle(_STYLES), cycle(_MARKS), strict=False):
         loss = _numbers(run, "train_loss")
         clock = np.cumsum(_numbers(run, "seconds"))
         sent = np.cumsum(_numbers(run, "uplink_bytes") + _numbers(run, "downlink_bytes")) / 1e6
@@ -166,10 +168,11 @@ def _losses(panels: Sequence[Axes], runs: Sequence[History], names: Sequence[str
                 positive = positive or bool((loss[np.isfinite(loss)] > 0.0).any())
             judged = np.isfinite(test)
             if judged.any():
-                axes.plot(x[judged], test[judged], "D", color=colour, markersize=4, markerfacecolor="white", label=_TEST)
+                label = _TEST if len(runs) == 1 else f"{name}, {_TEST}"
+                axes.plot(x[judged], test[judged], mark, color=colour, markersize=4, markerfacecolor="white", label=label)
     for axes, label in zip(panels, ("step", "seconds of steps", "MB sent, up and down"), strict=True):
         axes.set(xlabel=label)
-    panels[0].set(ylabel="loss")
+    panels[0].set(ylabel="loss" if len(runs) == 1 else "loss (lines: training)")
     if not drawn:
         panels[1].text(0.5, 0.5, "no losses: timing only", ha="center", transform=panels[1].transAxes)
         return
@@ -178,13 +181,10 @@ def _losses(panels: Sequence[Axes], runs: Sequence[History], names: Sequence[str
 
 
 def _legend(figure: SubFigure, axes: Axes) -> None:
-    """One legend for all panels: the runs, and what the marks are."""
+    """One legend for all panels."""
     handles, labels = axes.get_legend_handles_labels()
-    kept = {label: handle for handle, label in zip(handles, labels, strict=True) if label != _TEST}
-    if _TEST in labels:
-        kept[_TEST] = handles[labels.index(_TEST)]
-    if kept:
-        figure.legend(list(kept.values()), list(kept), loc="outside upper left", ncols=5, frameon=False)
+    if labels:
+        figure.legend(handles, labels, loc="outside upper left", ncols=6, frameon=False)
 
 
 _TEST = "test loss"

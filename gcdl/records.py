@@ -245,26 +245,34 @@ class RunFolder:
     """
 
     def __init__(
-        self, path: Path, config_toml: str, manifest: dict[str, Any], say: Callable[[str], None] = lambda line: None
+        self,
+        path: Path,
+        config_toml: str,
+        manifest: dict[str, Any],
+        say: Callable[[str], None] = lambda line: None,
+        *,
+        workers: int = 0,
     ) -> None:
         check_unused(path)
         with _writing(path):
             path.mkdir(parents=True, exist_ok=True)
-        self._open(path, config_toml, manifest, say)
+        self._open(path, config_toml, manifest, say, workers)
 
     @classmethod
-    def reopen(cls, past: Past, config_toml: str, manifest: dict[str, Any], say: Callable[[str], None]) -> RunFolder:
+    def reopen(
+        cls, past: Past, config_toml: str, manifest: dict[str, Any], say: Callable[[str], None], *, workers: int
+    ) -> RunFolder:
         """Go on in the folder of a run that was cut (:meth:`Past.cut`) to the step it is resumed from."""
         folder = cls.__new__(cls)
-        folder._open(past.folder, config_toml, {**manifest, "resumed": past.resumed}, say)
+        folder._open(past.folder, config_toml, {**manifest, "resumed": past.resumed}, say, workers)
         return folder
 
-    def _open(self, path: Path, config_toml: str, manifest: dict[str, Any], say: Callable[[str], None]) -> None:
+    def _open(self, path: Path, config_toml: str, manifest: dict[str, Any], say: Callable[[str], None], workers: int) -> None:
         with _writing(path):
             self._steps = Journal(path / STEPS, say)
             _replace(path / CONFIG, config_toml)
             _replace(path / MANIFEST, json.dumps(manifest, indent=2) + "\n")
-            self._timeline = Timeline(Journal(path / TIMELINE, say, buffered=1 << 16))
+            self._timeline = Timeline(Journal(path / TIMELINE, say, buffered=1 << 16), workers)
         self.path = path
 
     def write_step(self, record: StepRecord) -> None:

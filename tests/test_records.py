@@ -34,14 +34,17 @@ SUMMARY_FIELDS = {
 }  # fmt: skip
 
 
-def reply(worker, received, slept, computed, held=0.0):
+def reply(worker, received, slept, computed, held=0.0, step=0):
     row = rows_of(1)
     row["worker"], row["received"], row["slept"], row["computed"], row["held"] = worker, received, slept, computed, held
+    row["step"] = step
     return row
 
 
-def timing(*replies, began=10.0, waited=12.0):
-    return StepTiming(began, began + 0.5, waited, waited + 0.25, waited + 0.5, np.concatenate([rows_of(0), *replies]))
+def timing(*replies, began=10.0, waited=None, late=()):
+    waited = began + 2.0 if waited is None else waited
+    rows = np.concatenate([rows_of(0), *replies])
+    return StepTiming(began, began + 0.5, waited, waited + 0.25, waited + 0.5, rows, np.concatenate([rows_of(0), *late]))
 
 
 def ledger(up, down, resent=0):
@@ -212,7 +215,7 @@ def test_the_timeline_is_valid_json(folder, steps):
 
 
 def test_the_timeline_shows_what_the_master_and_each_used_worker_did(folder):
-    replies = reply(0, 11.0, 0.0, 0.4), reply(2, 12.0, 0.5, 0.6, held=0.2)
+    replies = reply(0, 11.0, 0.0, 0.4, step=3), reply(2, 12.0, 0.5, 0.6, held=0.2, step=3)
     folder.write_step(record(3, timing=timing(*replies)))
     folder.close()
     spans = {
@@ -243,6 +246,32 @@ def test_the_timeline_names_each_row_once(folder):
     folder.close()
     names = [(e["tid"], e["args"]["name"]) for e in events(folder.path) if e["name"] == "thread_name"]
     assert sorted(names) == [(0, "master"), (1, "worker 0"), (3, "worker 2")]
+
+
+def test_the_timeline_shows_late_replies_and_who_did_not_reply(tmp_path):
+    folder = RunFolder(tmp_path / "run", "", {}, workers=3)
+    folder.write_step(record(0, timing=timing(reply(0, 11.0, 0.0, 0.5))))
+    late = reply(1, 20.6, 8.0, 1.0)
+    folder.write_step(record(1, timing=timing(reply(0, 21.0, 0.0, 0.5, step=1), began=20.0, late=[late])))
+    both = reply(0, 31.0, 0.0, 0.5, step=2), reply(1, 31.5, 0.0, 1.0, step=2)
+    folder.write_step(record(2, timing=timing(*both, began=30.0)))
+    folder.close()
+    spans = [
+        (e["tid"], e["name"], round(e["ts"] / 1e6, 3), round((e["ts"] + e["dur"]) / 1e6, 3), e["args"])
+        for e in events(folder.path)
+        if e["ph"] == "X" and e["tid"] > 1
+    ]
+    assert spans == [
+        (2, "receive (late)", 10.0, 11.44, {"step": 0}),
+        (2, "injected sleep (late)", 11.44, 19.44, {"step": 0}),
+        (2, "compute (late)", 19.44, 20.44, {"step": 0}),
+        (2, "send (late)", 20.44, 20.6, {"step": 0}),
+        (2, "no reply", 20.6, 30.0, {"step": 1, "to": 1}),
+        (2, "receive", 30.0, 30.45, {"step": 2}),
+        (2, "compute", 30.45, 31.45, {"step": 2}),
+        (2, "send", 31.45, 31.5, {"step": 2}),
+        (3, "no reply", 10.0, 32.5, {"step": 0, "to": 2}),
+    ]
 
 
 # --- the folder -----------------------------------------------------------------------------------------------------

@@ -6,6 +6,10 @@ Source: Seide et al. 2014; Karimireddy et al., ICML 2019; with gradient codes CO
 2603.16353). A straggler's reply may be dropped; then nothing of y was applied, and the residual must stay what it was.
 So r is only a candidate until the next task says that this reply was used (:meth:`settle`). Kept in gradient units: the
 learning rate is the master's.
+
+Bias: that of the inner compressor in each step, but the sum of what is sent is within one residual of the sum of x. Variance:
+the inner one's, at y. A coordinate that is exactly zero gets back what its bit gave it too much: no drift. A NaN or an
+infinity never gets here: the worker raises before x is added to e.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Identity: the coded gradient itself, in float32, bfloat16 or float16: the baseline, and what exactness is tested with.
 
-- ``float32``: bias 0, variance 0, 4 d bytes. Zeros, infinities and NaN travel as they are.
+- ``float32``: bias 0, variance 0, 4 d bytes.
 - ``bfloat16``: rounded to nearest, ties to even: 8 bits of precision (a relative error of 2^-9 at most), the range of float32.
 - ``float16``: 11 bits of precision (2^-12), but only between 6e-5 and 65504: smaller values lose precision and vanish below
   3e-8, larger ones are sent as +-65504.
 
-Both halves take 2 d bytes and are biased by their rounding alone; zero stays zero.
+Both halves take 2 d bytes and are biased by their rounding alone. Zero stays zero in all three.
+A NaN or an infinity never gets here: the worker raises first.
 """
 
 from __future__ import annotations

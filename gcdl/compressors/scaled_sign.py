@@ -3,7 +3,8 @@
 Source: Karimireddy et al., *Error Feedback Fixes SignSGD*, ICML 2019. Biased, variance 0, but a contraction:
 ||x - Q(x)||^2 = (1 - ||x||_1^2 / (d ||x||_2^2)) ||x||^2, which is what error feedback needs; without it the bias stays.
 With error feedback this is COCO-EF (Li, Xiao, Skoglund, arXiv 2603.16353). ceil(d/8) bytes + 4 per scale. At exact zero it
-sends + mean|x|; a tensor of zeros has scale 0 and decodes to zeros.
+sends + mean|x|; a tensor of zeros has scale 0 and decodes to zeros. A NaN or an infinity never gets here: the worker raises
+first.
 """
 
 from __future__ import annotations

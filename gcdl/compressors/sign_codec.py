@@ -260,5 +260,6 @@ def _halves(levels: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[n
     """Split (m, rows, G) levels into centre +- half, (m, G) each; no centre for values of +-M."""
     if levels.shape[1] == 1:
         return levels[:, 0], None
-    upper, lower = levels[:, 0], levels[:, 1]
-    return np.float32(0.5) * (upper - lower), np.float32(0.5) * (upper + lower)
+    # Halved first: the sum of two levels may be more than a float32 holds.
+    upper, lower = np.float32(0.5) * levels[:, 0], np.float32(0.5) * levels[:, 1]
+    return upper - lower, upper + lower

@@ -8,7 +8,7 @@ al. 2020. Unbiased for M >= max|x|; variance M^2 - x_j^2, and M^2 / 3 with subtr
 - ``rms``: M = clip * rms(x). Coordinates beyond M are clipped to +-M: a little biased, far less variance.
 
 A coordinate that is exactly zero is +M or -M with probability 1/2 each: mean zero, no drift. A tensor of zeros has M = 0
-and decodes to zeros. ceil(d/8) bytes + 4 per scale.
+and decodes to zeros. A NaN or an infinity never gets here: the worker raises first. ceil(d/8) bytes + 4 per scale.
 
 How: the bit is x_j > M U_j, U uniform on [-1, 1); see :mod:`gcdl.compressors.dither`. With subtractive dither the value is
 M (+-1 + U_j).
