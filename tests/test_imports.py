@@ -22,7 +22,7 @@ LAYERS: list[tuple[set[str], bool]] = [
     ({"gcdl.advice", "gcdl.crew", "gcdl.timing", "gcdl.start", "gcdl.keeper"}, False),
     ({"gcdl.history"}, False),
     ({"gcdl.config"}, False),
-    ({"gcdl.schema"}, False),
+    ({"gcdl.schema", "gcdl.custom"}, False),
     ({"gcdl.master", "gcdl.transport.mpi", "gcdl.transport.serve", "gcdl.transport.simulated",
       "gcdl.transport.replay"}, False),
     ({"gcdl.worker", "gcdl.transport.downlink", "gcdl.transport.network", "gcdl.transport.mishaps",
@@ -34,7 +34,7 @@ LAYERS: list[tuple[set[str], bool]] = [
          "gcdl.records", "gcdl.checkpoint", "gcdl.manifest", "gcdl.fits"},
         False,
     ),
-    ({"gcdl.journal"}, False),
+    ({"gcdl.journal", "gcdl.schedules"}, False),
     ({"gcdl.types", "gcdl.errors", "gcdl.timeline", "gcdl.interrupt", "gcdl.lifeline"}, False),
 ]  # fmt: skip
 PACKAGES = {"gcdl.codes", "gcdl.compressors", "gcdl.stragglers", "gcdl.problems"}
