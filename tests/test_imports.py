@@ -38,7 +38,11 @@ LAYERS: list[tuple[set[str], bool]] = [
     ({"gcdl.types", "gcdl.errors", "gcdl.timeline", "gcdl.interrupt", "gcdl.lifeline"}, False),
 ]  # fmt: skip
 PACKAGES = {"gcdl.codes", "gcdl.compressors", "gcdl.stragglers", "gcdl.problems"}
-TORCH = {"gcdl.problems.models", "gcdl.problems.flat"}  # the only modules that import torch when they are imported
+TORCH = {
+    "gcdl.problems.models",
+    "gcdl.problems.flat",
+    "gcdl.problems.checks",
+}  # the only modules that import torch when they are imported
 
 
 def modules() -> dict[str, Path]:

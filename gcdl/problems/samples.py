@@ -27,7 +27,10 @@ Rows = IntVector | slice
 class Shard(Protocol):
     """Some of the samples."""
 
-    size: int
+    @property
+    def size(self) -> int:
+        """How many."""
+        ...
 
     def batch(self, rows: Rows) -> Batch:
         """Return the samples at these places of the shard."""
@@ -37,7 +40,10 @@ class Shard(Protocol):
 class Source(Protocol):
     """All samples; cheap to have."""
 
-    size: int
+    @property
+    def size(self) -> int:
+        """How many."""
+        ...
 
     def take(self, indices: IntVector) -> Shard:
         """Return these samples and keep no others."""

@@ -1,7 +1,7 @@
 """A problem from any ``torch.nn.Module``, loss function and samples.
 
-The coded gradient is the gradient of *one* weighted sum of the shards' mean losses, sum_j B_ij (N_j / N) f_j, over the concatenated
-minibatches: a pass for several shards. Two holders of a shard must agree, so a model that draws random numbers (dropout) goes
+The coded gradient is the gradient of *one* weighted sum of the shards' mean losses, sum_j B_ij (N_j / N) f_j, over the
+concatenated minibatches: a pass for several shards. Two holders of a shard must agree, so a model that draws random numbers (dropout) goes
 shard by shard, torch's, numpy's and Python's global generators seeded by (seed, shard, step); whether it draws any is found
 out from its layers, and from the generator's state after a pass.
 """
@@ -41,9 +41,9 @@ class TorchProblem:
     ----------
     model : the module, the same on every rank; or a function that makes one, called under the run's seed.
     loss : ``loss(output, target)``, the mean over the samples (or one number a sample). ``output`` is what the model returns.
-    data : the training set: a tuple of arrays or tensors ``(x, y)``, each with a row a sample (memory-mapped ones are read by rows),
-        or a map-style ``torch.utils.data.Dataset`` of tuples. The model is called with all but the last of a sample; with a dict's
-        entries by name. Floating-point inputs are given in the model's type, a target's integers as int64.
+    data : the training set: a tuple of arrays or tensors ``(x, y)``, each with a row a sample (memory-mapped ones are read by
+        rows), or a map-style ``torch.utils.data.Dataset`` of tuples. The model is called with all but the last of a sample;
+        with a dict's entries by name. Floating-point inputs are given in the model's type, a target's integers as int64.
     test : the same, for evaluation; None: there is none.
     batch_size : samples per shard and step; 0: the whole shard.
     metrics : figures of the test set by name, ``metric(output, target)`` the mean over the samples. ``"accuracy"`` is
@@ -52,13 +52,13 @@ class TorchProblem:
 
     Raises
     ------
-    ParameterError : from :meth:`bind`: a layer mixes samples (BatchNorm), no parameter requires a gradient, a parameter is not on the
-        CPU or of an unsupported type, ``data`` or ``test`` are no samples, or fewer than there are shards.
+    ParameterError : when it is used: a layer mixes samples (BatchNorm), no parameter requires a gradient, a parameter is not on
+        the CPU or of an unsupported type, ``data`` or ``test`` are no samples, or fewer than there are shards.
 
     Notes
     -----
-    Parameters that require no gradient stay as they are, and do not travel; tied ones travel once. Parameters are float32 on the
-    wire and in the optimizer; float64, bfloat16 and float16 ones are rounded copies of that.
+    Parameters that require no gradient stay as they are, and do not travel; tied ones travel once. Parameters are float32 on
+    the wire and in the optimizer; float64, bfloat16 and float16 ones are rounded copies of that.
 
     >>> import numpy as np, torch, gcdl
     >>> x = np.linspace(-1.0, 1.0, 64).reshape(-1, 1)

@@ -260,6 +260,9 @@ def frozen():
     ],
 )
 def test_what_cannot_be_trained_is_refused_by_name(model, more, says, finish):
-    with pytest.raises(ParameterError, match=says):
+    def train():
         problem = bind(model, **more)
         finish(coded(problem, [0, 1], [1.0, 1.0]), problem.initial_parameters(), 0)
+
+    with pytest.raises(ParameterError, match=says):
+        train()
