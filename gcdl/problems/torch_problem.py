@@ -1,9 +1,9 @@
 """A problem from any ``torch.nn.Module``, loss function and samples.
 
 The coded gradient is the gradient of *one* weighted sum of the shards' mean losses, sum_j B_ij (N_j / N) f_j, over the
-concatenated minibatches: a pass for several shards. Two holders of a shard must agree, so a model that draws random numbers (dropout) goes
-shard by shard, torch's, numpy's and Python's global generators seeded by (seed, shard, step); whether it draws any is found
-out from its layers, and from the generator's state after a pass.
+concatenated minibatches: a pass for several shards. Two holders of a shard must agree, so a model that draws random numbers
+(dropout) goes shard by shard, torch's, numpy's and Python's global generators seeded by (seed, shard, step); whether it draws
+any is found out from its layers, and from the generator's state after a pass.
 """
 
 from __future__ import annotations
