@@ -94,6 +94,8 @@ class RunOptions(Table):
     """Checkpoints kept, the newest ones."""
     spares: Natural = 0
     """Ranks beyond the workers', each to take the place of a lost one. ranks = 1 + workers + spares."""
+    replace: Natural = 0
+    """How many new processes may be started in the place of lost workers, on the master's host; where there is no spare."""
     restart: Natural = 0
     """``gcdl run``: how often to start again from the last checkpoint when too many workers are lost, or the master is."""
     checksums: bool = False

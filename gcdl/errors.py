@@ -53,9 +53,9 @@ class MessageError(GcdlError):
 
 
 class WorkerLost(GcdlError):
-    """The process of one worker is gone. ``replaced``: another one is about to take its place."""
+    """The process of one worker is gone. ``replaced``: what is about to take its place; "" if nothing is."""
 
-    def __init__(self, worker: int, why: str, *, rank: int | None = None, replaced: bool = False) -> None:
+    def __init__(self, worker: int, why: str, *, rank: int | None = None, replaced: str = "") -> None:
         super().__init__(f"worker {worker} (rank {worker + 1 if rank is None else rank}) is lost: {why}")
         self.worker = worker
         self.replaced = replaced

@@ -34,6 +34,7 @@ MASTER_LOST = 1
 _POLL_SECONDS = 0.05
 _INIT_SECONDS = 120.0
 _END_SECONDS = 5.0
+_NOTICE_LINES = 50
 
 
 def launch(config: Config, arguments: Sequence[str], out: Path, display: Display) -> int:
@@ -183,8 +184,25 @@ class _Ranks:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._lines.put(line.rstrip("\n"))
+        notice: list[str] = []
+        """Of mpirun, between two rules of dashes."""
+        for line in map(str.rstrip, self._process.stdout):
+            rule = len(line) > 60 and not line.strip("-")
+            if not notice and not rule:
+                self._lines.put(line)
+                continue
+            notice.append(line)
+            if (rule and len(notice) > 1) or len(notice) > _NOTICE_LINES:
+                self._pass_on(notice)
+                notice = []
+        self._pass_on(notice)
+
+    def _pass_on(self, notice: list[str]) -> None:
+        """Show what mpirun has to say, but for the death of a process: that is said better by the master."""
+        death = any("noticed that process rank" in line for line in notice)
+        for line in notice:
+            if not (death and (line.startswith(("---", "signal ")) or "noticed that process rank" in line)):
+                self._lines.put(line)
 
     def _show(self) -> None:
         while not self._lines.empty():

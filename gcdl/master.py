@@ -316,9 +316,9 @@ class Master:
     def _without(self, lost: WorkerLost, step: int) -> None:
         """Go on without a worker, or raise TooManyLost."""
         self._alive[lost.worker] = False
-        self._coming[lost.worker] = lost.replaced
+        self._coming[lost.worker] = bool(lost.replaced)
         if lost.replaced:
-            self.say(f"step {step}: {lost}; a spare takes its place")
+            self.say(f"step {step}: {lost}; {lost.replaced} takes its place")
             return
         if not self.wait.feasible(self._alive | self._coming):
             raise TooManyLost(

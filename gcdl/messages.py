@@ -20,9 +20,8 @@ A message is a 64-byte header and a body::
     60      4     CRC-32 of the 60 bytes before
 
 Body of a TASK: the (n,) int64 step of each worker's last accepted reply, padded to 64 bytes, then the model, (d,) float32.
-The same bytes go to every worker, so one buffer serves them all. Body of a REPLY: the compressor's payload. READY and BYE:
-JSON. ERROR: JSON with the message and the traceback. STATE and LOAD: the bytes of a compressor's state. The other
-kinds have no body. All little-endian.
+The same bytes go to every worker, so one buffer serves them all. Body of a REPLY: the compressor's payload. HELLO, READY, BYE
+and ERROR: JSON. STATE and LOAD: the bytes of a compressor's state. The other kinds have no body. All little-endian.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ from gcdl.timeline import Rows, rows_of
 from gcdl.types import Buffer, IntVector, Vector, aligned_buffer
 
 HEADER_BYTES = 64
-_VERSION = 2
+_VERSION = 3
 _MAGIC = b"GCDL"
 _FIELDS = struct.Struct("<4sBBHIfifQdffQI")
 _CHECKSUM = struct.Struct("<I")
@@ -74,7 +73,9 @@ class Kind(IntEnum):
     LOAD = 11
     """Master: begin with this state of your compressor."""
     ADOPT = 12
-    """Master, to a spare rank: be ``worker`` from now on; ``step`` is the next to come."""
+    """Master, to a spare rank or a replacement: be ``worker`` from now on; ``step`` is the next to come."""
+    HELLO = 13
+    """Any other rank, its first message: its host and process."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ class StepRecord:
     disagreed: list[int]
     """Ids of workers whose replies were not those of their replicas; see gcdl.replicas."""
     fresh: list[int]
-    """Ids of workers whose compressor had begun afresh since the last step: a spare's, or one that a checkpoint lacked."""
+    """Ids of workers whose compressor had begun afresh since the last step: a successor's, or one that a checkpoint lacked."""
     coverage: Weights
     """(k,): a B, the weight each shard entered with; 1 is right."""
     timing: StepTiming
@@ -108,7 +108,7 @@ class Summary:
     foreign_messages: int
     lost_workers: list[int]
     replaced_workers: list[int]
-    """Workers whose place a spare took, in the order of it; of a resumed run: in its last part."""
+    """Workers whose place a spare or a new process took, in the order of it; of a resumed run: in its last part."""
     losses_left: int
     """How many more workers could have been lost, whoever they are."""
     disagreeing_workers: dict[str, int]

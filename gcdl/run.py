@@ -110,6 +110,7 @@ def be_master(job: Job, read: Callable[[], Start], watcher: Watcher, began: floa
     UsageError, TooManyLost, WorkerError, Interrupted
     """
     from gcdl.transport.mpi import MpiTransport
+    from gcdl.transport.replacement import Replacements
 
     run = secrets.randbits(63)
     try:
@@ -137,7 +138,14 @@ def be_master(job: Job, read: Callable[[], Start], watcher: Watcher, began: floa
     if not job.survives:
         watcher.say("no fault tolerance under this launcher: a killed worker ends the job (mpirun --with-ft ulfm has it)")
     stop = StopRequest()
-    transport = MpiTransport(job, run=run, interrupted=stop, say=watcher.say, spares=spares)
+    transport = MpiTransport(
+        job,
+        run=run,
+        interrupted=stop,
+        say=watcher.say,
+        spares=spares,
+        replacements=Replacements(job, start.config.run.replace, shared),
+    )
     try:
         with stop.listening():
             layout = experiment.problem.layout()

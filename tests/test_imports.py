@@ -26,7 +26,7 @@ LAYERS: list[tuple[set[str], bool]] = [
     ({"gcdl.master", "gcdl.transport.mpi", "gcdl.transport.serve", "gcdl.transport.simulated",
       "gcdl.transport.replay"}, False),
     ({"gcdl.worker", "gcdl.transport.downlink", "gcdl.transport.network", "gcdl.transport.mishaps",
-      "gcdl.transport.strike", "gcdl.states", "gcdl.replicas"}, False),
+      "gcdl.transport.strike", "gcdl.transport.replacement", "gcdl.states", "gcdl.replicas"}, False),
     ({"gcdl.transport.job"}, False),
     ({"gcdl.wait", "gcdl.transport.base"}, False),
     (

@@ -25,8 +25,9 @@ class Version:
 
 @dataclass(eq=False)
 class Lane:
-    """The way to one worker."""
+    """The way to one worker: a rank of a communicator."""
 
+    comm: MPI.Comm
     rank: int
     sending: MPI.Request | None = None
     """The task on its way; ``sent`` is its version."""
@@ -40,12 +41,11 @@ class Lane:
 class Downlink:
     """Everything the master sends. Methods that start or test sends raise MPI.Exception if the worker is gone."""
 
-    def __init__(self, comm: MPI.Comm, run: int, task_format: TaskFormat, traffic: Traffic) -> None:
+    def __init__(self, run: int, task_format: TaskFormat, traffic: Traffic) -> None:
         self.task_format = task_format
         self.newest: Version | None = None
         self.spare: list[Version] = []
         """The pool: versions that nobody reads any more."""
-        self._comm = comm
         self._run = run
         self._traffic = traffic
         self._task: Task | None = None
@@ -71,7 +71,7 @@ class Downlink:
         if lane.sending is not None:
             self._note(lane)
             return
-        lane.sending = self._comm.Issend([lane.queued.buffer, MPI.BYTE], dest=lane.rank, tag=TAG)
+        lane.sending = lane.comm.Issend([lane.queued.buffer, MPI.BYTE], dest=lane.rank, tag=TAG)
         self._traffic.downlink += lane.queued.buffer.size
         lane.sent, lane.queued, lane.noted = lane.queued, None, False
 
@@ -80,12 +80,12 @@ class Downlink:
         self._drop(lane)
         if lane.sending is not None:
             self._note(lane)
-        self.send(lane.rank, bare(Kind.STOP, self._run))
+        self.send(lane, bare(Kind.STOP, self._run))
 
-    def send(self, rank: int, message: Buffer) -> None:
+    def send(self, lane: Lane, message: Buffer) -> None:
         """Send a message that is no task, behind the task on its way."""
         self._notes = [(request, kept) for request, kept in self._notes if not _done(request)]
-        self._notes.append((self._comm.Isend([message, MPI.BYTE], dest=rank, tag=TAG), message))
+        self._notes.append((lane.comm.Isend([message, MPI.BYTE], dest=lane.rank, tag=TAG), message))
         self._traffic.control += message.size
 
     def abandon(self, lane: Lane) -> None:
@@ -112,7 +112,7 @@ class Downlink:
 
     def _note(self, lane: Lane) -> None:
         if not lane.noted:
-            self.send(lane.rank, bare(Kind.SUPERSEDED, self._run))
+            self.send(lane, bare(Kind.SUPERSEDED, self._run))
             lane.noted = True
 
 

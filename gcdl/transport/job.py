@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -14,12 +15,33 @@ from typing import Any, NoReturn
 import mpi4py
 import numpy as np
 
-# With this thread level Open MPI over TCP does not deadlock when a rank dies in the middle of a large message.
-mpi4py.rc.thread_level = "serialized"
-from mpi4py import MPI  # noqa: E402
+from gcdl.errors import MasterGone
+from gcdl.lifeline import end_soon, when_gone
+from gcdl.messages import Kind, bare
 
-from gcdl.errors import MasterGone  # noqa: E402
-from gcdl.messages import Kind, bare  # noqa: E402
+REPLACEMENT = "GCDL_REPLACEMENT"
+"""The environment variable of a process started in a lost worker's place: its rank; the master's process, and its birth."""
+
+
+def _prepare_mpi() -> None:
+    """Set what has to be set before MPI starts.
+
+    Over TCP Open MPI deadlocks when a rank dies in the middle of a large message, unless it uses these flags or this thread
+    level. The master needs the higher one, to start processes in a thread (:mod:`gcdl.transport.replacement`).
+    """
+    if _survives():
+        os.environ.setdefault("OMPI_MCA_btl_tcp_flags", "send,inplace")
+    safe = os.environ.get("OMPI_MCA_btl_tcp_flags") == "send,inplace"  # noqa: SIM112
+    master = os.environ.get("OMPI_COMM_WORLD_RANK") == "0" and REPLACEMENT not in os.environ
+    mpi4py.rc.thread_level = "multiple" if _survives() and safe and master else "serialized"
+    if REPLACEMENT in os.environ:
+        _, pid, born = map(int, os.environ[REPLACEMENT].split())
+        when_gone(pid, born, lambda: end_soon(SHUTDOWN_SECONDS))
+
+
+def _survives() -> bool:
+    return os.environ.get("OMPI_MCA_mpi_ft_enable", "0").lower() in ("1", "true", "yes")  # noqa: SIM112
+
 
 TAG = 7
 """Of all gcdl's messages: the order of messages between two ranks is the order they were sent in."""
@@ -27,6 +49,9 @@ CONTROL_BYTES = 1 << 16
 """The largest message that is no task and no reply: room for a traceback."""
 SHUTDOWN_SECONDS = 5.0
 """How long one side waits for the other when the job ends."""
+
+_prepare_mpi()
+from mpi4py import MPI  # noqa: E402
 
 
 def remove_segments() -> None:
@@ -78,7 +103,7 @@ class Job:
         self.comm = comm
         self.damaged = False
         self._run = 0
-        self._farewell: list[int] = []
+        self._farewell: list[tuple[MPI.Comm, int]] = []
 
     @property
     def rank(self) -> int:
@@ -88,7 +113,12 @@ class Job:
     @property
     def survives(self) -> bool:
         """Whether the launcher and MPI let the other ranks go on when one is killed (ULFM, by ``mpirun --with-ft ulfm``)."""
-        return os.environ.get("OMPI_MCA_mpi_ft_enable", "0").lower() in ("1", "true", "yes")  # noqa: SIM112
+        return _survives()
+
+    @property
+    def spawns(self) -> bool:
+        """Whether this process can start others, in a thread, after some were lost."""
+        return self.survives and bool(MPI.Query_thread() == MPI.THREAD_MULTIPLE)
 
     @property
     def workers(self) -> int:
@@ -110,8 +140,8 @@ class Job:
         received: dict[str, Any] = json.loads(body.tobytes())
         return received
 
-    def say_farewell_to(self, ranks: list[int], run: int) -> None:
-        """Note which ranks wait for the master's END when the job ends."""
+    def say_farewell_to(self, ranks: list[tuple[MPI.Comm, int]], run: int) -> None:
+        """Note which ranks, of which communicators, wait for the master's END when the job ends."""
         self._farewell, self._run = ranks, run
 
     def end(self, code: int) -> NoReturn:
@@ -119,13 +149,14 @@ class Job:
         sys.stdout.flush()
         sys.stderr.flush()
         sends = []
-        for rank in self._farewell:
+        for comm, rank in self._farewell:
             message = bare(Kind.END, self._run, step=int(self.damaged))
             with suppress(MPI.Exception):
-                sends.append((self.comm.Isend([message, MPI.BYTE], dest=rank, tag=TAG), message))
+                sends.append((comm.Isend([message, MPI.BYTE], dest=rank, tag=TAG), message))
         for request, _ in sends:
             with suppress(MPI.Exception, MasterGone):
                 self._complete(request, SHUTDOWN_SECONDS)
+        self._disconnect([comm for comm, _ in self._farewell if comm != self.comm])
         if self.damaged:
             remove_segments()
             os._exit(code)
@@ -141,6 +172,20 @@ class Job:
         raise AssertionError("unreachable")
 
     @staticmethod
+    def _disconnect(comms: list[MPI.Comm]) -> None:
+        """Part from replacements, who do the same, but do not wait for ever."""
+
+        def disconnect() -> None:
+            for comm in comms:
+                with suppress(MPI.Exception):
+                    comm.Disconnect()
+
+        if comms:
+            thread = threading.Thread(target=disconnect, daemon=True)
+            thread.start()
+            thread.join(SHUTDOWN_SECONDS)
+
+    @staticmethod
     def _complete(request: MPI.Request, seconds: float) -> None:
         until = time.monotonic() + seconds
         backoff = Backoff()
@@ -150,6 +195,44 @@ class Job:
             backoff.sleep()
 
 
+class LateJob(Job):
+    """The job as a process sees it that was started in a lost worker's place: it has the master, and nobody else."""
+
+    def __init__(self, master: MPI.Comm) -> None:
+        super().__init__(master)
+        self._rank = int(os.environ[REPLACEMENT].split()[0])
+
+    @property
+    def rank(self) -> int:
+        """The number it goes by: the ranks of the job are counted on."""
+        return self._rank
+
+    @property
+    def workers(self) -> int:
+        """As many ranks beside the master as there have been, this one included."""
+        return self._rank
+
+    def broadcast(self, message: dict[str, Any] | None, seconds: float) -> dict[str, Any]:
+        """Receive what the other ranks were told at the start; raises as theirs does."""
+        size = np.zeros(1, dtype=np.int64)
+        self._complete(self.comm.Irecv(size, source=0, tag=TAG), seconds)
+        body = np.empty(int(size[0]), dtype=np.uint8)
+        self._complete(self.comm.Irecv(body, source=0, tag=TAG), seconds)
+        received: dict[str, Any] = json.loads(body.tobytes())
+        return received
+
+    def end(self, code: int) -> NoReturn:
+        """Leave MPI, and the process: it is finalized, unlike in the other ranks of a damaged job, or mpirun complains."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(int(SHUTDOWN_SECONDS))  # ends this process if MPI hangs
+        self.comm.Disconnect()
+        MPI.Finalize()
+        os._exit(code)
+
+
 def world() -> Job:
     """Return the job this process was started in."""
-    return Job(MPI.COMM_WORLD)
+    parent = MPI.Comm.Get_parent() if REPLACEMENT in os.environ else MPI.COMM_NULL
+    return Job(MPI.COMM_WORLD) if parent == MPI.COMM_NULL else LateJob(parent)

@@ -45,6 +45,7 @@ from gcdl.messages import (
 from gcdl.transport.base import Traffic
 from gcdl.transport.downlink import Downlink, Lane
 from gcdl.transport.job import CONTROL_BYTES, SHUTDOWN_SECONDS, TAG, Backoff, Job
+from gcdl.transport.replacement import Replacements
 from gcdl.types import Buffer, aligned_buffer
 
 _NEWS_SECONDS = 10.0
@@ -55,6 +56,8 @@ class _Peer:
     """What the master knows of one worker."""
 
     worker: int
+    rank: int
+    """What messages to the user call it; the lane knows where it is."""
     inbox: Buffer
     lane: Lane
     receiving: MPI.Request = field(default_factory=lambda: MPI.REQUEST_NULL)
@@ -75,7 +78,7 @@ class _Peer:
     @property
     def name(self) -> str:
         """How messages to the user call it."""
-        return f"worker {self.worker} (rank {self.lane.rank}, host {self.host})"
+        return f"worker {self.worker} (rank {self.rank}, host {self.host})"
 
 
 class MpiTransport:
@@ -88,6 +91,7 @@ class MpiTransport:
     interrupted : asked while waiting; true raises Interrupted.
     say : takes a line for the user.
     spares : ranks beyond the workers', each to take the place of a lost one.
+    replacements : starts new processes in the place of lost ones, when there is no spare.
     """
 
     def __init__(
@@ -98,14 +102,14 @@ class MpiTransport:
         interrupted: Callable[[], bool],
         say: Callable[[str], None],
         spares: int = 0,
+        replacements: Replacements | None = None,
     ) -> None:
         self.n = job.workers - spares
         self.traffic = Traffic()
         self.abandoned: list[int] = []
         """Workers that had not stopped when :meth:`close` gave up waiting."""
         self._job = job
-        self._comm = job.comm
-        self._downlink = Downlink(job.comm, run, TaskFormat(self.n, 0), self.traffic)
+        self._downlink = Downlink(run, TaskFormat(self.n, 0), self.traffic)
         self._reply_bytes = HEADER_BYTES
         self._state_bytes = 0
         self._run = run
@@ -118,10 +122,13 @@ class MpiTransport:
         """To be raised by the next :meth:`receive`."""
         self._next = 0
         self._closed = False
-        everyone = [_Peer(i, aligned_buffer(CONTROL_BYTES), Lane(rank=i + 1)) for i in range(job.workers)]
+        everyone = [_Peer(i, i + 1, aligned_buffer(CONTROL_BYTES), Lane(job.comm, i + 1)) for i in range(job.workers)]
         self._peers, self._spares = everyone[: self.n], everyone[self.n :]
         self._dead: list[_Peer] = []
         """Those replaced: MPI may still hold their buffers."""
+        self._replacements = replacements
+        self._kept: list[object] = []
+        """What MPI may still send of the first messages to new processes."""
         for peer in everyone:
             self._post(peer)
 
@@ -158,6 +165,7 @@ class MpiTransport:
                 raise Interrupted("interrupted")
             if self._losses:
                 raise self._losses.pop(0)
+            self._look_for_newcomers()
             for spare in list(self._spares):
                 self._poll(spare)
             for offset in range(self.n):
@@ -182,6 +190,7 @@ class MpiTransport:
         if self._closed:
             return 0
         self._closed = True
+        self._await_newcomers()
         everyone = [*self._peers, *self._spares]
         for peer in everyone:
             if not peer.gone:
@@ -206,7 +215,9 @@ class MpiTransport:
                     self._post(peer)
                     backoff.reset()
             backoff.sleep()
-        self._job.say_farewell_to([peer.lane.rank for peer in everyone if peer.worker in self._reported_bytes], self._run)
+        self._job.say_farewell_to(
+            [(peer.lane.comm, peer.lane.rank) for peer in everyone if peer.worker in self._reported_bytes], self._run
+        )
         left = [peer for peer in everyone if not peer.gone]
         self.abandoned = [peer.worker for peer in left]
         if self.abandoned:
@@ -254,7 +265,7 @@ class MpiTransport:
             except WorkerLost as lost:
                 if not lost.replaced:
                     raise
-                self._say(f"start-up: {lost}; a spare takes its place")
+                self._say(f"start-up: {lost}; {lost.replaced} takes its place")
             now = time.monotonic()
             missing = ", ".join(str(peer.worker) for peer in self._peers if not peer.ready)
             if missing and now > began + seconds:
@@ -271,7 +282,7 @@ class MpiTransport:
 
     def _post(self, peer: _Peer) -> None:
         try:
-            peer.receiving = self._comm.Irecv([peer.inbox, MPI.BYTE], source=peer.lane.rank, tag=TAG)
+            peer.receiving = peer.lane.comm.Irecv([peer.inbox, MPI.BYTE], source=peer.lane.rank, tag=TAG)
             peer.posted = True
         except MPI.Exception as error:
             self._lost(peer, error)
@@ -305,7 +316,7 @@ class MpiTransport:
             return None
 
     def _understand(self, peer: _Peer, header: Header, received: int) -> Reply | WorkerState | Joined | None:
-        if header.worker != peer.worker:
+        if header.worker != peer.worker and header.kind is not Kind.HELLO:  # who says that may have no place yet
             raise MessageError(f"a message that says it is from worker {header.worker}")
         if header.kind is Kind.REPLY:
             if received != self._reply_bytes:
@@ -327,9 +338,12 @@ class MpiTransport:
             peer.held = -1
             return WorkerState(peer.worker, header.step, peer.inbox[HEADER_BYTES:received])
         body = read_json(header, peer.inbox)
+        if header.kind is Kind.HELLO:
+            peer.host, peer.pid, peer.born = str(body["host"]), int(body["pid"]), int(body["born"])
+            self._post(peer)
+            return None
         if header.kind is Kind.READY:
             peer.ready = True
-            peer.host, peer.pid, peer.born = str(body["host"]), int(body["pid"]), int(body["born"])
             peer.inbox = aligned_buffer(max(self._reply_bytes, HEADER_BYTES + self._state_bytes, CONTROL_BYTES))
             self._post(peer)
             return Joined(peer.worker, peer.name)
@@ -358,7 +372,7 @@ class MpiTransport:
         if peer.gone:
             return
         try:
-            self._downlink.send(peer.lane.rank, message)
+            self._downlink.send(peer.lane, message)
         except MPI.Exception as error:
             self._lost(peer, error)
             return
@@ -378,20 +392,55 @@ class MpiTransport:
         self._job.damaged = True
         if peer in self._spares:
             self._spares.remove(peer)
-            self._say(f"a spare (rank {peer.lane.rank}) is lost ({error})")
+            self._say(f"a spare (rank {peer.rank}) is lost ({error})")
             return
         step = "before the first step" if peer.newest < 0 else f"at step {peer.newest}"
         why = f"its process (pid {peer.pid} on {peer.host}) ended {step} ({error})"
-        replaced = bool(self._spares) and not self._closed
-        self._losses.append(WorkerLost(peer.worker, why, rank=peer.lane.rank, replaced=replaced))
-        if replaced:
-            self._replace(peer)
+        replaced = ""
+        if not self._closed and self._spares:
+            replaced = "a spare"
+        elif not self._closed and self._replacements is not None:
+            replaced = "a new process" if self._replacements.begin(peer.worker, peer.host) else ""
+            refusal = self._replacements.refusal(peer.host)
+            why += f"; it can't be replaced: {refusal}" if refusal else ""
+        self._losses.append(WorkerLost(peer.worker, why, rank=peer.rank, replaced=replaced))
+        if replaced == "a spare":
+            self._adopt(self._spares.pop(0), peer.worker)
 
-    def _replace(self, lost: _Peer) -> None:
-        """Tell a spare to take a lost worker's place; it says READY when it has loaded the data."""
-        spare = self._spares.pop(0)
-        spare.worker, spare.newest = lost.worker, lost.newest
+    def _look_for_newcomers(self) -> None:
+        """Give the new processes that are there the places they were started for."""
+        newcomer = self._replacements.look() if self._replacements is not None else None
+        if newcomer is None:
+            return
+        if newcomer.comm is None:
+            why = f"no process could be started in its place: {newcomer.why}"
+            self._losses.append(WorkerLost(newcomer.worker, why, rank=self._peers[newcomer.worker].rank))
+            return
+        assert self._replacements is not None
+        newcomer.comm.Set_errhandler(MPI.ERRORS_RETURN)
+        peer = _Peer(newcomer.worker, newcomer.rank, aligned_buffer(CONTROL_BYTES), Lane(newcomer.comm, 0))
+        self._post(peer)
+        if peer.gone:
+            return
+        try:
+            self._kept += self._replacements.welcome(newcomer.comm)
+        except MPI.Exception as error:
+            self._lost(peer, error)
+        else:
+            self._adopt(peer, newcomer.worker)
+
+    def _await_newcomers(self) -> None:
+        """Before the end: who has been started must be there to be told that it is over."""
+        until = time.monotonic() + SHUTDOWN_SECONDS
+        while self._replacements is not None and self._replacements.pending and time.monotonic() < until:
+            self._look_for_newcomers()
+            time.sleep(1e-3)
+
+    def _adopt(self, successor: _Peer, worker: int) -> None:
+        """Tell a process to take a lost worker's place; it says READY when it has loaded the data."""
+        lost = self._peers[worker]
+        successor.worker, successor.newest = worker, lost.newest
         self._dead.append(lost)
-        self._peers[lost.worker] = spare
-        self._received_bytes[lost.worker] = 0
-        self._note(spare, bare(Kind.ADOPT, self._run, worker=lost.worker, step=lost.newest + 1))
+        self._peers[worker] = successor
+        self._received_bytes[worker] = 0
+        self._note(successor, bare(Kind.ADOPT, self._run, worker=worker, step=lost.newest + 1))

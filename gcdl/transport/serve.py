@@ -112,6 +112,7 @@ def serve(
         try:
             since = 0
             stopped = False
+            outbox.send(with_json(Kind.HELLO, run, max(0, me), this_process()))
             if me >= n:
                 inbox.open(HEADER_BYTES)
                 header, _ = _next(inbox, outbox, math.inf)  # nobody speaks to a spare until it is needed
@@ -122,7 +123,7 @@ def serve(
                 worker = prepare(me, since)
                 task_format = TaskFormat(n, worker.layout.size)
                 inbox.open(max(task_format.nbytes, HEADER_BYTES + worker.state_bytes))
-                outbox.send(with_json(Kind.READY, run, me, this_process()))
+                outbox.send(with_json(Kind.READY, run, me, {}))
             while not stopped:
                 header, buffer = _next(inbox, outbox, master_timeout)
                 if header.kind is Kind.STOP:

@@ -83,16 +83,25 @@ class Job:
             assert time.monotonic() < end, self.log()
             time.sleep(0.02)
 
+    def until_output(self, text: str, seconds: float = 60.0) -> None:
+        """Wait until the job has printed this."""
+        end = time.monotonic() + seconds
+        while text not in self.log():
+            assert self.process.poll() is None, self.log()
+            assert time.monotonic() < end, self.log()
+            time.sleep(0.02)
+
     def steps(self) -> int:
         """Return how many steps are recorded."""
         steps = self.folder / "steps.jsonl"
         return steps.read_bytes().count(b"\n") if steps.exists() else 0
 
     def pid(self, rank: int) -> int:
-        """Return the process id of a rank."""
+        """Return the process id of a rank; replacements are counted on from the last one."""
         for pid in self.ranks():
-            variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-            if f"OMPI_COMM_WORLD_RANK={rank}".encode() in variables:
+            variables = dict(word.partition(b"=")[::2] for word in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
+            mine = variables.get(b"GCDL_REPLACEMENT", variables.get(b"OMPI_COMM_WORLD_RANK", b"")).split()
+            if mine and int(mine[0]) == rank:
                 return pid
         raise AssertionError(f"there is no rank {rank}")
 

@@ -190,3 +190,41 @@ def test_a_spare_takes_the_place_of_a_lost_worker(start):
     few = start("train", "run.spares=2", "workers=4", ranks=5).end()
     assert few.code == 2
     assert "the config says 4, but there are 2 (ranks - 1 - spares); start 7 ranks" in few.messages[0]
+
+
+def test_a_new_process_takes_the_place_of_a_lost_worker_again_and_again(start):
+    events = ", ".join(f'{{fault = "kill", worker = 3, step = {step}}}' for step in (5, 400, 800))
+    slowly = (
+        "stragglers.kind=fixed",
+        "stragglers.workers=[0,1,2]",
+        "stragglers.seconds=0.005",
+        f"stragglers.events=[{events}]",
+    )
+    residuals = ("compressor.kind=scaled_sign", "compressor.error_feedback=true", "steps=900", "run.checkpoint_every=300")
+    job = start("run", "run.replace=2", *slowly, *residuals).end()
+    assert job.code == 0, job.output
+    assert job.summary["replaced_workers"] == [3, 3]
+    assert job.summary["lost_workers"] == [3]  # the third loss is one too many
+    used = [3 in line["replies"] for line in job.steps]
+    assert all(any(used[begin:end]) for begin, end in ((0, 5), (6, 400), (401, 800)))
+    assert not any(used[800:])
+    lost = [line for line in job.messages if "is lost" in line]
+    assert [f"worker 3 (rank {rank}) is lost" in line for rank, line in zip((4, 5, 6), lost, strict=True)] == [True] * 3
+    assert "noticed that process rank" not in job.output  # mpirun's way to say the same
+    assert sum(bool(line["fresh"]) for line in job.steps) == 2
+    assert replay(job.folder).startswith("identical: 900 steps")
+
+
+@pytest.mark.parametrize("killed", [0, 5], ids=["the master is killed", "the replacement is killed"])
+def test_under_mpirun_too_a_replacement_comes_and_leaves_with_the_run(start, killed):
+    events = 'stragglers.events=[{fault = "kill", worker = 1, step = 5}]'
+    job = start("train", "steps=1000000", "run.replace=1", "run.eval_every=0", events, survive=True)
+    job.until_output("worker 1 (rank 5, host")
+    os.kill(job.pid(killed), signal.SIGKILL)
+    if killed:
+        job.until_output("worker 1 (rank 5) is lost")
+        os.kill(job.pid(0), signal.SIGINT)
+    ended = job.end(20.0)
+    if killed:
+        assert "goes on, 0 more may go" in ended.output
+        assert "gcdl resume" in ended.output
