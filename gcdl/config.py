@@ -88,6 +88,8 @@ class RunOptions(Table):
 
     eval_every: Natural = 50
     """Steps between evaluations; 0: only at the end."""
+    evaluate: Literal["meanwhile", "between"] = "meanwhile"
+    """Over MPI: while the workers compute the next step, or between two steps, while they wait."""
     checkpoint_every: Natural = 100
     """Steps between checkpoints; 0: only at the end."""
     keep: Count = 2
@@ -131,7 +133,7 @@ class SimulateOptions(Table):
     """Seconds of the optimizer's step."""
 
 
-_RESUMED = ("steps", "run", "wait", "stragglers", "simulate")
+RESUMED = ("steps", "run", "wait", "stragglers", "simulate")
 """What may be overridden when a run is resumed."""
 
 _Top = create_model(
@@ -322,8 +324,8 @@ def parse_resumed(text: str, overrides: Sequence[str]) -> Config:
     """
     for override in overrides:
         key = override.partition("=")[0].strip()
-        if key.partition(".")[0] not in _RESUMED:
-            raise ConfigError(f"{key}: cannot change when a run is resumed; {', '.join(_RESUMED)} can")
+        if key.partition(".")[0] not in RESUMED:
+            raise ConfigError(f"{key}: cannot change when a run is resumed; {', '.join(RESUMED)} can")
     return parse(text, overrides, name="config.toml")
 
 

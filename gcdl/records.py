@@ -8,6 +8,7 @@
     timeline.json   Trace Event format: open it in Perfetto (ui.perfetto.dev)
     summary.json    written last: its presence says that the run ended well
     checkpoint/     see gcdl.checkpoint
+    model.pt        the trained model, for torch.load
 """
 
 from __future__ import annotations
@@ -30,12 +31,13 @@ from gcdl.journal import Journal, lock
 from gcdl.timeline import StepTiming, Timeline
 from gcdl.types import Vector, Weights
 
-CONFIG, MANIFEST, STEPS, SUMMARY, TIMELINE = (
+CONFIG, MANIFEST, STEPS, SUMMARY, TIMELINE, MODEL = (
     "config.toml",
     "manifest.json",
     "steps.jsonl",
     "summary.json",
     "timeline.json",
+    "model.pt",
 )
 
 
@@ -71,12 +73,18 @@ class StepRecord:
     timing: StepTiming
     test_loss: float | None = None
     test_accuracy: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    """The user's own figures, by name; what is added before the next step is asked for is written too."""
 
     def line(self) -> dict[str, Any]:
         """Return the record as JSON-ready fields, evaluation only where there was one."""
         fields = {name: getattr(self, name) for name in self.__slots__ if name not in ("coverage", "timing")}
         if self.test_loss is None and self.test_accuracy is None:
             del fields["test_loss"], fields["test_accuracy"]
+        if self.metrics:
+            fields["metrics"] = _finite(self.metrics)
+        else:
+            del fields["metrics"]
         replies = self.timing.replies
         fields["reply_seconds"] = np.round(replies["received"] - self.timing.began, 6).tolist()
         fields["compute_seconds"] = np.round(replies["computed"] + replies["encoded"], 6).tolist()
@@ -97,6 +105,8 @@ class Summary:
     final_train_loss: float | None
     final_test_loss: float | None
     final_test_accuracy: float | None
+    final_metrics: dict[str, float]
+    """The problem's own figures of the test set, by name."""
     uplink_bytes: int
     downlink_bytes: int
     float32_uplink_bytes: int

@@ -55,7 +55,7 @@ class NoEvaluator:
 class NoKeeper:
     """Keeps no checkpoints."""
 
-    def begin(self) -> None:
+    def begin(self, *, hold: bool = False) -> None:
         """Do nothing."""
 
     def look(self) -> None:

@@ -17,9 +17,10 @@ ROOT = Path(gcdl.__file__).parent
 LAYERS: list[tuple[set[str], bool]] = [
     ({"gcdl", "gcdl.__main__"}, True),
     ({"gcdl.cli"}, False),
+    ({"gcdl.trainer"}, False),
     ({"gcdl.launcher"}, False),
     ({"gcdl.run", "gcdl.replay", "gcdl.trace", "gcdl.plots", "gcdl.display", "gcdl.inspection"}, False),
-    ({"gcdl.advice", "gcdl.crew", "gcdl.timing", "gcdl.start", "gcdl.keeper"}, False),
+    ({"gcdl.advice", "gcdl.crew", "gcdl.timing", "gcdl.start", "gcdl.keeper", "gcdl.judge"}, False),
     ({"gcdl.history"}, False),
     ({"gcdl.config"}, False),
     ({"gcdl.schema", "gcdl.custom"}, False),
@@ -35,7 +36,7 @@ LAYERS: list[tuple[set[str], bool]] = [
         False,
     ),
     ({"gcdl.journal", "gcdl.schedules"}, False),
-    ({"gcdl.types", "gcdl.errors", "gcdl.timeline", "gcdl.interrupt", "gcdl.lifeline"}, False),
+    ({"gcdl.types", "gcdl.errors", "gcdl.timeline", "gcdl.interrupt", "gcdl.lifeline", "gcdl.exits"}, False),
 ]  # fmt: skip
 PACKAGES = {"gcdl.codes", "gcdl.compressors", "gcdl.stragglers", "gcdl.problems"}
 TORCH = {

@@ -74,6 +74,7 @@ def summary(**changes):
         final_train_loss=0.5,
         final_test_loss=0.6,
         final_test_accuracy=0.9,
+        final_metrics={},
         uplink_bytes=1,
         downlink_bytes=2,
         float32_uplink_bytes=32,
