@@ -1,10 +1,10 @@
 """Checkpoints: what a run has learnt so far, in one file of plain arrays.
 
 ``checkpoint/step-00000100.npz`` holds ``step`` (steps done), ``parameters`` (d,), ``accepted`` (n,), the optimizer's arrays as
-``optimizer.NAME``, the downlink's as ``downlink.NAME``, the state of worker i's compressor as ``state.I``, the code (``B``, ``decoder``), ``progress`` (JSON: what
-the run's totals were) and ``sha256`` over all of that. Minibatches, delays and compressors draw from generators keyed by
-(seed, step), so the step is the state of every random stream. Written beside, then renamed: there is never half a
-checkpoint under its name.
+``optimizer.NAME``, the downlink's as ``downlink.NAME``, the state of worker i's compressor as ``state.I``, the code (``B``,
+``decoder``), ``progress`` (JSON: what the run's totals were) and ``sha256`` over all of that. Minibatches, delays and
+compressors draw from generators keyed by (seed, step), so the step is the state of every random stream. Written beside, then
+renamed: there is never half a checkpoint under its name.
 """
 
 from __future__ import annotations

@@ -18,16 +18,17 @@ from pydantic import create_model
 
 from gcdl.codes import CODES, DECODERS, GradientCode
 from gcdl.compressors import COMPRESSORS, Compressor, ErrorFeedback
+from gcdl.custom import Given, custom
 from gcdl.downlinks import DOWNLINKS, Downlink
 from gcdl.errors import ConfigError
-from gcdl.optimizers import OPTIMIZERS, OptimizerRecipe
+from gcdl.optimizers import OPTIMIZERS, OptimizerRecipe, Tuned
 from gcdl.problems import PROBLEMS, Problem
 from gcdl.replicas import Replicas
+from gcdl.schedules import SCHEDULES
 from gcdl.schema import Choice, Section, Table, validate
 from gcdl.stragglers import STRAGGLERS, AnyModel, BeforeSending, Fault, FaultName
 from gcdl.types import Count, Natural, Nonnegative, Positive, Rate, Seconds, Steps, Stream, rng_for
 from gcdl.wait import WAIT_RULES, WaitRule
-
 
 _DecoderName = Literal[tuple(DECODERS)]  # type: ignore[valid-type]
 
@@ -50,18 +51,29 @@ _DELAY = Section("stragglers", {kind: model for kind, model in STRAGGLERS.items(
 SECTIONS = {
     section.name: section
     for section in (
-        Section("problem", PROBLEMS, extra={"shards": (Count | None, None)}),
-        Section("code", CODES, default="uncoded", extra={"decoder": (_DecoderName | None, None), "verify": (bool, False)}),
-        Section("compressor", COMPRESSORS, default="identity", extra={"error_feedback": (bool, False)}),
-        Section("wait", WAIT_RULES, default="first_replies"),
+        Section("problem", {**PROBLEMS, "custom": custom}, extra={"shards": (Count | None, None)}),
+        Section(
+            "code",
+            {**CODES, "custom": custom},
+            default="uncoded",
+            extra={"decoder": (_DecoderName | None, None), "verify": (bool, False)},
+        ),
+        Section("compressor", {**COMPRESSORS, "custom": custom}, default="identity", extra={"error_feedback": (bool, False)}),
+        Section("wait", {**WAIT_RULES, "custom": custom}, default="first_replies"),
         Section(
             "stragglers",
-            STRAGGLERS,
+            {**STRAGGLERS, "custom": custom},
             default="none",
             extra={**_WHEN, **_EVENTS},
             parts=("models", _DELAY),
         ),
-        Section("optimizer", OPTIMIZERS, default="sgd"),
+        Section(
+            "optimizer",
+            {**OPTIMIZERS, "custom": custom},
+            default="sgd",
+            extra={"clip_norm": (Nonnegative, 0.0), "schedule": (dict[str, Any], {"kind": "constant"})},
+            inner=("schedule", Section("schedule", SCHEDULES, default="constant")),
+        ),
         Section("downlink", DOWNLINKS, default="model"),
     )
 }
@@ -72,6 +84,8 @@ class RunOptions(Table):
 
     eval_every: Natural = 50
     """Steps between evaluations; 0: only at the end."""
+    evaluate: Literal["meanwhile", "between"] = "meanwhile"
+    """Over MPI: while the workers compute the next step, or between two steps, while they wait."""
     checkpoint_every: Natural = 100
     """Steps between checkpoints; 0: only at the end."""
     keep: Count = 2
@@ -117,7 +131,7 @@ class SimulateOptions(Table):
     """Seconds of the optimizer's step."""
 
 
-_RESUMED = ("steps", "run", "wait", "stragglers", "simulate")
+RESUMED = ("steps", "run", "wait", "stragglers", "simulate")
 """What may be overridden when a run is resumed."""
 
 _Top = create_model(
@@ -141,7 +155,7 @@ class Config:
     steps: int
     run: RunOptions
     simulate: SimulateOptions
-    choices: Mapping[str, Choice]
+    choices: Mapping[str, Choice | Given]
 
     def for_workers(self, n: int) -> Config:
         """Return the config with n fixed, and with what follows from other keys: k, and whether scales are agreed on.
@@ -163,7 +177,13 @@ class Config:
         if compressor.values.get("agreed", False) is None:
             counts = DOWNLINKS[self.choices["downlink"].kind].votes  # type: ignore[attr-defined]
             compressor = replace(compressor, values={**compressor.values, "agreed": counts})
-        return replace(self, workers=n, choices={**self.choices, "problem": problem, "compressor": compressor})
+        optimizer = self.choices["optimizer"]
+        schedule = optimizer.values.get("schedule")
+        if schedule is not None and schedule.values.get("steps") == 0:  # stated once: a run resumed for more steps keeps it
+            schedule = replace(schedule, values={**schedule.values, "steps": self.steps})
+            optimizer = replace(optimizer, values={**optimizer.values, "schedule": schedule})
+        settled = {"problem": problem, "compressor": compressor, "optimizer": optimizer}
+        return replace(self, workers=n, choices={**self.choices, **settled})
 
     def toml(self) -> str:
         """Return the resolved config, every value stated."""
@@ -268,14 +288,20 @@ class Experiment:
     @cached_property
     def optimizer(self) -> OptimizerRecipe:
         """The optimizer's recipe."""
-        recipe: OptimizerRecipe = self._choice("optimizer").build()
-        return recipe
+        choice = self._choice("optimizer")
+        recipe: OptimizerRecipe = choice.build()
+        schedule, clip_norm = choice.values.get("schedule"), choice.values.get("clip_norm", 0.0)
+        if schedule is None or (clip_norm == 0.0 and schedule.kind == "constant" and not schedule.values["warmup"]):
+            return recipe
+        if not hasattr(recipe, "torch_optimizer"):
+            raise ConfigError("optimizer: clip_norm and schedule need a recipe with a method torch_optimizer")
+        return Tuned(recipe, schedule.build(), clip_norm)
 
-    def _choice(self, name: str) -> Choice:
+    def _choice(self, name: str) -> Choice | Given:
         return self.config.choices[name]
 
 
-def _delays(choice: Choice, n: int) -> AnyModel:
+def _delays(choice: Choice | Given, n: int) -> AnyModel:
     """Build a delay model; of a sum, each part."""
     late = choice.values["at"] == "send"
     if late and choice.kind in _PLACELESS:
@@ -308,8 +334,8 @@ def parse_resumed(text: str, overrides: Sequence[str]) -> Config:
     """
     for override in overrides:
         key = override.partition("=")[0].strip()
-        if key.partition(".")[0] not in _RESUMED:
-            raise ConfigError(f"{key}: cannot change when a run is resumed; {', '.join(_RESUMED)} can")
+        if key.partition(".")[0] not in RESUMED:
+            raise ConfigError(f"{key}: cannot change when a run is resumed; {', '.join(RESUMED)} can")
     return parse(text, overrides, name="config.toml")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,10 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Catch SIGINT and SIGTERM in this block."""
+        """Catch SIGINT and SIGTERM in this block, where that is possible: in the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
 
         def caught(number: int, frame: object) -> None:
             self.signal = number

@@ -78,9 +78,7 @@ class Ledger:
     @classmethod
     def between(cls, before: Traffic, after: Traffic) -> Ledger:
         """Return what was counted in between."""
-        return cls(
-            after.up - before.up, after.down - before.down, after.shared - before.shared, after.resent - before.resent
-        )
+        return cls(after.up - before.up, after.down - before.down, after.shared - before.shared, after.resent - before.resent)
 
     @property
     def uplink_bytes(self) -> int:

@@ -15,8 +15,8 @@ from gcdl.codes import GradientCode, noise_gain
 from gcdl.compressors import Draw, Message
 from gcdl.downlinks import Publisher, Steps, WholePublisher
 from gcdl.errors import TooManyLost, WorkerError, WorkerLost
-from gcdl.messages import HEADER_BYTES, Joined, Replies, Task, WorkerState
 from gcdl.ledger import Ledger
+from gcdl.messages import HEADER_BYTES, Joined, Replies, Task, WorkerState
 from gcdl.records import StepRecord
 from gcdl.replicas import Replicas
 from gcdl.states import CompressorStates

@@ -8,6 +8,7 @@
     timeline.json   Trace Event format: open it in Perfetto (ui.perfetto.dev)
     summary.json    written last: its presence says that the run ended well
     checkpoint/     see gcdl.checkpoint
+    model.pt        the trained model, for torch.load
 """
 
 from __future__ import annotations
@@ -31,12 +32,13 @@ from gcdl.ledger import Ledger
 from gcdl.timeline import StepTiming, Timeline
 from gcdl.types import Vector, Weights
 
-CONFIG, MANIFEST, STEPS, SUMMARY, TIMELINE = (
+CONFIG, MANIFEST, STEPS, SUMMARY, TIMELINE, MODEL = (
     "config.toml",
     "manifest.json",
     "steps.jsonl",
     "summary.json",
     "timeline.json",
+    "model.pt",
 )
 
 
@@ -74,6 +76,8 @@ class StepRecord:
     """Bytes: what :meth:`Ledger.fields` says, in place of this."""
     test_loss: float | None = None
     test_accuracy: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    """The user's own figures, by name; what is added before the next step is asked for is written too."""
 
     def line(self) -> dict[str, Any]:
         """Return the record as JSON-ready fields, evaluation only where there was one."""
@@ -81,6 +85,10 @@ class StepRecord:
         if self.test_loss is None and self.test_accuracy is None:
             del fields["test_loss"], fields["test_accuracy"]
         fields |= self.ledger.fields()
+        if self.metrics:
+            fields["metrics"] = _finite(self.metrics)
+        else:
+            del fields["metrics"]
         replies = self.timing.replies
         fields["reply_seconds"] = np.round(replies["received"] - self.timing.began, 6).tolist()
         fields["compute_seconds"] = np.round(replies["computed"] + replies["encoded"], 6).tolist()
@@ -101,6 +109,8 @@ class Summary:
     final_train_loss: float | None
     final_test_loss: float | None
     final_test_accuracy: float | None
+    final_metrics: dict[str, float]
+    """The problem's own figures of the test set, by name."""
     uplink_bytes: int
     downlink_bytes: int
     """Delivered to workers: also what they read in the master's memory."""
@@ -184,8 +194,8 @@ class Totals:
         self.downlink_header_bytes += int(record.ledger.down[:, 1].sum())
         self.shared_bytes += record.ledger.shared
         self.clipped += record.clipped
-        for worker in np.flatnonzero(record.ledger.resent).tolist():
-            self.resent[str(worker)] = self.resent.get(str(worker), 0) + int(record.ledger.resent[worker])
+        for place in np.flatnonzero(record.ledger.resent).tolist():
+            self.resent[str(place)] = self.resent.get(str(place), 0) + int(record.ledger.resent[place])
         self.lost = record.lost
         for worker in map(str, record.disagreed):
             self.disagreed[worker] = self.disagreed.get(worker, 0) + 1

@@ -5,7 +5,7 @@ No vector of d numbers exists: the parameters, the gradient and every message ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -65,15 +65,15 @@ class NoPublisher:
     def __init__(self, downlink: Downlink, optimizer: OptimizerRecipe, d: int, payload_bytes: int, scales: int) -> None:
         self.version = 0
         self.model = aligned_vector(0)
-        self._size = lambda weights: downlink.size(d, payload_bytes, scales, weights)
+        self._size: Callable[[Sequence[float]], int] = lambda weights: downlink.size(d, payload_bytes, scales, weights)
         self.content: Content
         if not downlink.replicas:
-            self._log = None
+            self._log: UpdateLog | None = None
             self.content = WholeContent(_nothing(downlink.size(d, 0, 0, [])))
             return
         state = {"state": _nothing(most_state_bytes(optimizer, d))} if downlink.steps_replicas else {}
         limit = 4 * d + sum(array.size for array in state.values())
-        self.content = self._log = UpdateLog(_nothing(4 * d), lambda: state, limit=limit, check_every=0)
+        self.content = self._log = UpdateLog(_nothing(4 * d).view(np.float32), lambda: state, limit=limit, check_every=0)
 
     def step(self, gradient: Vector, messages: Sequence[Message], a: Weights) -> None:
         """Note an update's size."""
@@ -108,7 +108,7 @@ class NoEvaluator:
 class NoKeeper:
     """Keeps no checkpoints."""
 
-    def begin(self) -> None:
+    def begin(self, *, hold: bool = False) -> None:
         """Do nothing."""
 
     def look(self) -> None:

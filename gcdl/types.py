@@ -66,6 +66,7 @@ class Stream(IntEnum):
     COMPRESSOR = 7
     DITHER = 8
     COMPUTE = 9
+    LAYERS = 16
 
 
 def rng_for(seed: int, stream: Stream, *key: int) -> np.random.Generator:

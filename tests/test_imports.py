@@ -17,12 +17,13 @@ ROOT = Path(gcdl.__file__).parent
 LAYERS: list[tuple[set[str], bool]] = [
     ({"gcdl", "gcdl.__main__"}, True),
     ({"gcdl.cli"}, False),
+    ({"gcdl.trainer"}, False),
     ({"gcdl.launcher"}, False),
     ({"gcdl.run", "gcdl.replay", "gcdl.trace", "gcdl.plots", "gcdl.display", "gcdl.inspection"}, False),
-    ({"gcdl.advice", "gcdl.crew", "gcdl.timing", "gcdl.start", "gcdl.keeper"}, False),
+    ({"gcdl.advice", "gcdl.crew", "gcdl.timing", "gcdl.start", "gcdl.keeper", "gcdl.judge"}, False),
     ({"gcdl.history"}, False),
     ({"gcdl.config"}, False),
-    ({"gcdl.schema"}, False),
+    ({"gcdl.schema", "gcdl.custom"}, False),
     ({"gcdl.master", "gcdl.transport.mpi", "gcdl.transport.serve", "gcdl.transport.simulated",
       "gcdl.transport.replay"}, False),
     ({"gcdl.worker", "gcdl.transport.lanes", "gcdl.transport.network", "gcdl.transport.mishaps",
@@ -34,11 +35,12 @@ LAYERS: list[tuple[set[str], bool]] = [
          "gcdl.records", "gcdl.checkpoint", "gcdl.manifest", "gcdl.fits"},
         False,
     ),
-    ({"gcdl.journal", "gcdl.ledger"}, False),
-    ({"gcdl.types", "gcdl.errors", "gcdl.timeline", "gcdl.interrupt", "gcdl.lifeline", "gcdl.silence"}, False),
+    ({"gcdl.journal", "gcdl.ledger", "gcdl.schedules"}, False),
+    ({"gcdl.types", "gcdl.errors", "gcdl.timeline", "gcdl.interrupt", "gcdl.lifeline", "gcdl.exits", "gcdl.silence"}, False),
 ]  # fmt: skip
 PACKAGES = {"gcdl.codes", "gcdl.compressors", "gcdl.downlinks", "gcdl.stragglers", "gcdl.problems"}
-TORCH = {"gcdl.problems.models", "gcdl.problems.flat"}  # the only modules that import torch when they are imported
+# The only modules that import torch when they are imported.
+TORCH = {"gcdl.problems.models", "gcdl.problems.flat", "gcdl.problems.checks"}
 
 
 def modules() -> dict[str, Path]:

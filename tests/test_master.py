@@ -14,10 +14,10 @@ from gcdl.compressors import Identity
 from gcdl.config import Experiment, parse
 from gcdl.crew import make_pace
 from gcdl.errors import TooManyLost, WorkerLost
+from gcdl.ledger import Traffic
 from gcdl.master import Master
 from gcdl.messages import HEADER_BYTES, Replies, Reply
 from gcdl.optimizers import Sgd
-from gcdl.ledger import Traffic
 from gcdl.transport.simulated import SimulatedTransport
 from gcdl.types import Layout, aligned_buffer, aligned_vector
 from gcdl.wait import Deadline, Decodable, FirstReplies

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gcdl.errors import MessageError
 from gcdl.downlinks import WholeContent
+from gcdl.errors import MessageError
 from gcdl.messages import HEADER_BYTES, Header, Kind, Reply, Task, TaskFormat, bare, read_json, with_json
 from gcdl.types import aligned_buffer
 
@@ -69,7 +69,16 @@ def test_a_header_is_64_bytes_and_touches_no_others(header):
 
 def test_the_fields_lie_where_the_documentation_says():
     header = Header(
-        Kind.REPLY, RUN, worker=7, step=-2, loss=1.5, slept=0.25, computed=0.5, body_bytes=99, held=0.75, encoded=0.125,
+        Kind.REPLY,
+        RUN,
+        worker=7,
+        step=-2,
+        loss=1.5,
+        slept=0.25,
+        computed=0.5,
+        body_bytes=99,
+        held=0.75,
+        encoded=0.125,
         clipped=258,
     )
     raw = written(header).tobytes()

@@ -84,6 +84,7 @@ def summary(**changes):
         final_train_loss=0.5,
         final_test_loss=0.6,
         final_test_accuracy=0.9,
+        final_metrics={},
         uplink_bytes=1,
         downlink_bytes=2,
         uplink_header_bytes=1,

@@ -31,8 +31,12 @@ def pace(n, network=None, *, delays=None, loads=None, unit=0.01, d=0):
         loads=np.ones(n, dtype=np.int64) if loads is None else np.array(loads),
         delays=(lambda step: Delays.of(n)) if delays is None else delays,
         seconds_per_shard=lambda step: np.full(n, unit),
-        d=d, task_bytes=lambda task, base: TASK, task_overhead=HEADER_BYTES, reply_bytes=REPLY, network=Network() if network is None else network,
-    )  # fmt: skip
+        d=d,
+        task_bytes=lambda task, base: TASK,
+        task_overhead=HEADER_BYTES,
+        reply_bytes=REPLY,
+        network=Network() if network is None else network,
+    )
 
 
 def run(pace, steps, count=None, code="uncoded", timeout=1e6):

@@ -51,8 +51,11 @@ class Codec(Protocol):
     """The size of a dumped state; 0: there is none."""
     agreed_count: int
     """G, how many scales the workers agree on; 0: each has its own, or there are none."""
-    clipped: int
-    """How many coordinates of the last vector compressed lay beyond the scale agreed on."""
+
+    @property
+    def clipped(self) -> int:
+        """How many coordinates of the last vector compressed lay beyond the scale agreed on."""
+        ...
 
     def init(self) -> State:
         """Return the state before the first step."""

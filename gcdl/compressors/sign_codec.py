@@ -151,7 +151,8 @@ class SignCodec(Stateless):
         if not self.agreed_count:
             return None
         largest = np.max([self._levels(payload)[0] for payload in payloads], axis=0)
-        return np.minimum(np.float64(self.margin) * largest, LARGEST).astype(np.float32)
+        agreed: Vector = np.minimum(np.float64(self.margin) * largest, LARGEST).astype(np.float32)
+        return agreed
 
     def votes(self, messages: Sequence[Message]) -> Votes | None:
         """Return the votes, if the messages are some, and the scales are known without them."""

@@ -72,12 +72,18 @@ class Steps(Protocol):
 class Publisher(Protocol):
     """The master's end."""
 
-    version: int
-    """That of :attr:`model`."""
     model: Vector
     """(d,): what workers compute at."""
-    content: Content
-    """What a task carries now."""
+
+    @property
+    def version(self) -> int:
+        """That of :attr:`model`."""
+        ...
+
+    @property
+    def content(self) -> Content:
+        """What a task carries now."""
+        ...
 
     def step(self, gradient: Vector, messages: Sequence[Message], a: Weights) -> None:
         """Step the optimizer with the decoded gradient, (d,), which the ``messages`` were decoded to, with weights a, (n,).
@@ -119,12 +125,20 @@ class Follower(Protocol):
 class Downlink(Protocol):
     """The recipe."""
 
-    votes: bool
-    """Whether it is at its best when the workers agree on their scales."""
-    replicas: bool
-    """Whether workers hold the model, and tasks bring them updates."""
-    steps_replicas: bool
-    """Whether replicas step an optimizer of their own."""
+    @property
+    def votes(self) -> bool:
+        """Whether it is at its best when the workers agree on their scales."""
+        ...
+
+    @property
+    def replicas(self) -> bool:
+        """Whether workers hold the model, and tasks bring them updates."""
+        ...
+
+    @property
+    def steps_replicas(self) -> bool:
+        """Whether replicas step an optimizer of their own."""
+        ...
 
     def publisher(self, ends: Ends, optimizer: Steps) -> Publisher:
         """Return the master's end: it steps ``optimizer``."""
@@ -135,7 +149,7 @@ class Downlink(Protocol):
         ...
 
     def size(self, d: int, payload_bytes: int, scales: int, weights: Sequence[float]) -> int:
-        """Return the bytes of the model, or of an update, where there are no data to ask: d parameters, replies of these weights."""
+        """Return the bytes of the model, or of an update, for d parameters and replies of these weights, without data."""
         ...
 
 

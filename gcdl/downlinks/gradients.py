@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -35,9 +36,9 @@ class Replies:
 
     check_every: Natural = 50
 
-    votes = False
-    replicas = True
-    steps_replicas = True
+    votes: ClassVar[bool] = False
+    replicas: ClassVar[bool] = True
+    steps_replicas: ClassVar[bool] = True
 
     def publisher(self, ends: Ends, optimizer: Steps) -> _Publisher:
         """Return the master's end."""
@@ -61,7 +62,7 @@ class Replies:
 class Votes(Replies):
     """The sum of the replies, as votes."""
 
-    votes = True
+    votes: ClassVar[bool] = True
 
 
 class _Publisher:

@@ -1,4 +1,4 @@
-"""A worker's own copy of the model, and of the optimizer's state: it takes the steps that the master takes, one after another."""
+"""A worker's own copy of the model, and of the optimizer's state: it takes the steps that the master takes, in their order."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -38,9 +39,9 @@ class SignUpdates:
     block: Natural = 0
     check_every: Natural = 50
 
-    votes = False
-    replicas = True
-    steps_replicas = False
+    votes: ClassVar[bool] = False
+    replicas: ClassVar[bool] = True
+    steps_replicas: ClassVar[bool] = False
 
     def publisher(self, ends: Ends, optimizer: Steps) -> _Publisher:
         """Return the master's end."""
@@ -72,9 +73,7 @@ class _Publisher:
         d = ends.layout.size
         self.optimizer = optimizer
         self.model = optimizer.parameters
-        self.content = UpdateLog(
-            self.model, dict, limit=snapshot_bytes(ends, stepping=False), check_every=recipe.check_every
-        )
+        self.content = UpdateLog(self.model, dict, limit=snapshot_bytes(ends, stepping=False), check_every=recipe.check_every)
         self._codec = _Steps(recipe.block, ends.layout).codec
         self._residual = self._codec.init()
         self._before = aligned_vector(d)

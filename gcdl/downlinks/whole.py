@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -30,9 +30,9 @@ class WholeModel:
 
     dtype: Literal["float32", "bfloat16"] = "float32"
 
-    votes = False
-    replicas = False
-    steps_replicas = False
+    votes: ClassVar[bool] = False
+    replicas: ClassVar[bool] = False
+    steps_replicas: ClassVar[bool] = False
 
     def publisher(self, ends: Ends, optimizer: Steps) -> WholePublisher:
         """Return the master's end."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from gcdl.problems.base import CodedGradient, Evaluation, Evaluator, Problem, Samples
 from gcdl.problems.classifier import Classifier
 from gcdl.problems.linear_regression import LinearRegression
+from gcdl.problems.torch_problem import TorchProblem
 
 PROBLEMS: dict[str, Callable[..., Problem]] = {
     "linear_regression": LinearRegression,
@@ -24,4 +25,5 @@ __all__ = [
     "LinearRegression",
     "Problem",
     "Samples",
+    "TorchProblem",
 ]

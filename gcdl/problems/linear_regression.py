@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -71,6 +72,16 @@ class LinearRegression:
     def evaluator(self) -> _Evaluator:
         """Return an evaluator that draws shards as it needs them: the training set is never held whole."""
         return _Evaluator(self)
+
+    def fingerprint(self) -> str:
+        """Return nothing: all follows from the config."""
+        return ""
+
+    def save(self, parameters: Vector, path: Path) -> None:
+        """Write ``{"weight": (d,)}``."""
+        import torch
+
+        torch.save({"weight": torch.from_numpy(parameters.copy())}, path)
 
     def shard(self, shard: int) -> _Shard:
         """Return the samples of one shard."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
@@ -9,15 +10,18 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
 import mpi4py
 import numpy as np
+from numpy.typing import NDArray
 
 from gcdl.errors import MasterGone
 from gcdl.lifeline import end_soon, when_gone
 from gcdl.messages import Kind, bare
+from gcdl.types import aligned_vector
 
 REPLACEMENT = "GCDL_REPLACEMENT"
 """The environment variable of a process started in a lost worker's place: its rank; the master's process, and its birth."""
@@ -34,6 +38,7 @@ def _prepare_mpi() -> None:
     safe = os.environ.get("OMPI_MCA_btl_tcp_flags") == "send,inplace"  # noqa: SIM112
     master = os.environ.get("OMPI_COMM_WORLD_RANK") == "0" and REPLACEMENT not in os.environ
     mpi4py.rc.thread_level = "multiple" if _survives() and safe and master else "serialized"
+    mpi4py.rc.finalize = False  # see world()
     if REPLACEMENT in os.environ:
         _, pid, born = map(int, os.environ[REPLACEMENT].split())
         when_gone(pid, born, lambda: end_soon(SHUTDOWN_SECONDS))
@@ -116,6 +121,11 @@ class Job:
         return _survives()
 
     @property
+    def late(self) -> bool:
+        """Whether this process was started in a lost worker's place."""
+        return REPLACEMENT in os.environ
+
+    @property
     def spawns(self) -> bool:
         """Whether this process can start others, in a thread, after some were lost."""
         return self.survives and bool(MPI.Query_thread() == MPI.THREAD_MULTIPLE)
@@ -156,20 +166,53 @@ class Job:
         """Leave MPI, and the process, with an exit code."""
         sys.stdout.flush()
         sys.stderr.flush()
-        sends = []
-        for comm, rank in self._farewell:
-            message = bare(Kind.END, self._run, step=int(self.damaged))
-            with suppress(MPI.Exception):
-                sends.append((comm.Isend([message, MPI.BYTE], dest=rank, tag=TAG), message))
-        for request, _ in sends:
-            with suppress(MPI.Exception, MasterGone):
-                self._complete(request, SHUTDOWN_SECONDS)
-        self._disconnect([comm for comm, _ in self._farewell if comm != self.comm])
+        self.part()
         if self.damaged:
             remove_segments()
             os._exit(code)
         MPI.Finalize()
         sys.exit(code)  # not os._exit: MPICH takes leave of its launcher only when the process ends in the regular way
+
+    def part(self, outcome: dict[str, Any] | None = None, model: NDArray[np.float32] | None = None) -> None:
+        """Send END to the ranks that wait for it.
+
+        To a script's also how the run came out, and the model, (d,), if there is one: they get these by :meth:`learn`.
+        """
+        sends: list[tuple[MPI.Request, NDArray[Any]]] = []
+        said = np.frombuffer(json.dumps(outcome).encode(), dtype=np.uint8)
+        parts: list[NDArray[Any]] = [np.array([said.size, 0 if model is None else model.size], dtype=np.int64), said]
+        parts += [] if model is None else [model]
+        for comm, rank in self._farewell:
+            message = bare(Kind.END, self._run, step=int(self.damaged))
+            with suppress(MPI.Exception):
+                sends.append((comm.Isend([message, MPI.BYTE], dest=rank, tag=TAG), message))
+            if outcome is not None and comm == self.comm:
+                with suppress(MPI.Exception):
+                    sends += [(comm.Isend(part, dest=rank, tag=TAG), part) for part in parts]
+        for request, _ in sends:
+            with suppress(MPI.Exception, MasterGone):
+                self._complete(request, SHUTDOWN_SECONDS)
+        self._disconnect([comm for comm, _ in self._farewell if comm != self.comm])
+        self._farewell = []
+
+    def learn(self, seconds: float) -> tuple[dict[str, Any], NDArray[np.float32] | None]:
+        """Return what the master said in :meth:`part` behind END.
+
+        Raises
+        ------
+        MasterGone : nothing has come after ``seconds``, or the master is gone.
+        """
+        sizes = np.zeros(2, dtype=np.int64)
+        try:
+            self._complete(self.comm.Irecv(sizes, source=0, tag=TAG), seconds)
+            outcome = np.empty(int(sizes[0]), dtype=np.uint8)
+            self._complete(self.comm.Irecv(outcome, source=0, tag=TAG), seconds)
+            model = aligned_vector(int(sizes[1])) if sizes[1] else None
+            if model is not None:
+                self._complete(self.comm.Irecv(model, source=0, tag=TAG), seconds)
+        except MPI.Exception as error:
+            raise MasterGone(f"rank {self.rank}: lost the master ({error})") from error
+        return json.loads(outcome.tobytes()), model
 
     def abandon(self) -> NoReturn:
         """Leave as one does who has lost the others: by a signal, the only way an MPI job is sure to notice."""
@@ -240,7 +283,17 @@ class LateJob(Job):
         os._exit(code)
 
 
+@cache
 def world() -> Job:
-    """Return the job this process was started in."""
+    """Return the job this process was started in. However the process ends, MPI is finalized, unless the job is damaged."""
     parent = MPI.Comm.Get_parent() if REPLACEMENT in os.environ else MPI.COMM_NULL
-    return Job(MPI.COMM_WORLD) if parent == MPI.COMM_NULL else LateJob(parent)
+    job = Job(MPI.COMM_WORLD) if parent == MPI.COMM_NULL else LateJob(parent)
+
+    def leave() -> None:
+        if job.damaged:
+            remove_segments()
+        elif not MPI.Is_finalized():
+            MPI.Finalize()
+
+    atexit.register(leave)
+    return job

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from mpi4py import MPI
 
 from gcdl.downlinks import UNKNOWN
+from gcdl.ledger import Traffic
 from gcdl.messages import Kind, Task, TaskFormat, bare
-from gcdl.transport.base import Traffic
 from gcdl.transport.job import TAG
 from gcdl.transport.shared import REFERENCE_BYTES, Board
 from gcdl.types import Buffer, aligned_buffer

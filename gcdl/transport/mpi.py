@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from mpi4py import MPI
 
 from gcdl.errors import Interrupted, MessageError, TooManyLost, WorkerError, WorkerLost
+from gcdl.ledger import Traffic
 from gcdl.lifeline import birth
 from gcdl.messages import (
     HEADER_BYTES,
@@ -43,9 +44,8 @@ from gcdl.messages import (
     with_json,
     with_state,
 )
-from gcdl.transport.base import Traffic
-from gcdl.transport.lanes import Lane, Lanes
 from gcdl.transport.job import CONTROL_BYTES, SHUTDOWN_SECONDS, TAG, Backoff, Job
+from gcdl.transport.lanes import Lane, Lanes
 from gcdl.transport.replacement import Replacements
 from gcdl.transport.shared import Board
 from gcdl.types import Buffer, aligned_buffer

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from gcdl.errors import Interrupted
+from gcdl.ledger import Traffic
 from gcdl.messages import Joined, Replies, Task, WorkerState
 from gcdl.timeline import rows_of
-from gcdl.transport.base import Traffic
 from gcdl.types import Mask
 from gcdl.worker import Worker
 

@@ -139,9 +139,9 @@ def serve(
 ) -> None:
     """Be a worker until the master says STOP, and then END; the caller then ends the job.
 
-    ``prepare`` loads the data of a worker, who begins at a step, and makes what keeps its model up to date: this rank's own at
-    step 0, or, on a rank beyond the ``n`` workers, a spare, that of the lost worker whose place it is told to take. An exception of it or of the work itself is
-    sent home, and ends the whole run from there. With ``checksums`` replies carry one.
+    ``prepare`` loads the data of a worker, who begins at a step, and makes its end of the downlink: of this rank itself at
+    step 0, or, on a rank beyond the ``n`` workers, a spare, of the lost worker whose place it is told to take. An exception of
+    it or of the work itself is sent home, and ends the whole run from there. With ``checksums`` replies carry one.
 
     Raises
     ------
@@ -225,9 +225,7 @@ def _flush(inbox: _Inbox, outbox: _Outbox, seconds: float) -> None:
         backoff.sleep()
 
 
-def _work(
-    worker: Worker, task: Task, model: _Model, inbox: _Inbox, outbox: _Outbox, run: int, checksums: bool
-) -> None:
+def _work(worker: Worker, task: Task, model: _Model, inbox: _Inbox, outbox: _Outbox, run: int, checksums: bool) -> None:
     """Do one task and send the reply, unless something newer comes."""
     job = worker.handle(task)
     slept = computed = held = encoded = 0.0

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from gcdl.errors import GcdlError, Interrupted, WorkerError, WorkerLost
+from gcdl.ledger import Traffic
 from gcdl.messages import HEADER_BYTES, Joined, Replies, Task, WorkerState
 from gcdl.stragglers import Delays, Fault, flip_bits
 from gcdl.timeline import Rows, rows_of
-from gcdl.transport.base import Traffic
 from gcdl.transport.mishaps import Blow, Mishaps, worker_error
 from gcdl.transport.network import Network
 from gcdl.types import Buffer, IntVector, Mask, Weights, aligned_buffer
@@ -36,8 +36,8 @@ class Pace:
     """How long everything takes.
 
     ``loads``, (n,): shards of each worker. ``delays``: step -> what is injected. ``seconds_per_shard``: step -> (n,) seconds
-    that one shard's gradient takes each worker. ``d``: parameters. ``task_bytes``: of the message that brings a task to a worker
-    with this version of the model, ``task_overhead`` of them not its content; ``reply_bytes``: of a reply's.
+    that one shard's gradient takes each worker. ``d``: parameters. ``task_bytes``: of the message that brings a task to a
+    worker with this version of the model, ``task_overhead`` of them not its content; ``reply_bytes``: of a reply's.
     """
 
     loads: IntVector

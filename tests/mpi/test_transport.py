@@ -83,7 +83,14 @@ def receive(seconds=10.0):
 
 
 def check(
-    body: str, *, d: int = 10, seconds: float = 0.0, looks: int = 1, asleep: str = "()", before: str = "pass", tcp: bool = False,
+    body: str,
+    *,
+    d: int = 10,
+    seconds: float = 0.0,
+    looks: int = 1,
+    asleep: str = "()",
+    before: str = "pass",
+    tcp: bool = False,
     shared: bool = False,
 ) -> None:
     """Run PRELUDE on three ranks and, on rank 0, ``body``; prints OK after its last assertion. ``tcp``: no shared memory."""
