@@ -100,8 +100,8 @@ class RunOptions(Table):
     """Replies and tasks carry a CRC-32 of their bodies, and are dropped if it is wrong."""
     shared_memory: bool = True
     """Whole models are read in the master's memory by the workers of its host, and sent to the others."""
-    threads: Count = 1
-    """Compute threads a rank. More than one can change the last bit of a sum."""
+    threads: Natural = 1
+    """Compute threads a rank; 0: what the launcher gives (see gcdl.launched). More than one can change a sum's last bit."""
     seconds_per_shard: Seconds = 0.01
     """``gcdl simulate``: virtual seconds that one shard's gradient takes."""
     start_timeout: Positive = 300.0

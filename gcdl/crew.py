@@ -16,6 +16,7 @@ from gcdl.config import Experiment
 from gcdl.downlinks import Ends, Publisher
 from gcdl.errors import DataError
 from gcdl.history import read_run
+from gcdl.launched import Launch
 from gcdl.messages import HEADER_BYTES, TaskFormat
 from gcdl.optimizers import Optimizer
 from gcdl.problems import Samples
@@ -85,9 +86,10 @@ def make_crew(experiment: Experiment) -> list[Worker]:
 
 def limit_threads(experiment: Experiment) -> None:
     """Hold the compute libraries that are loaded by now to [run] threads. torch is not loaded for this alone."""
-    threadpool_limits(experiment.config.run.threads)
+    threads = experiment.config.run.threads or Launch.read().threads()
+    threadpool_limits(threads)
     if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(experiment.config.run.threads)
+        sys.modules["torch"].set_num_threads(threads)
 
 
 def make_ends(experiment: Experiment, codec: Codec, shifts: IntVector, decoder: Decoder) -> Ends:

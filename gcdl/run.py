@@ -40,9 +40,11 @@ from gcdl.errors import GcdlError, NonFiniteLoss, TooManyLost, UsageError, Worke
 from gcdl.interrupt import StopRequest
 from gcdl.judge import Judge
 from gcdl.keeper import Keeper
+from gcdl.launched import Launch
 from gcdl.lifeline import end_soon, this_process, when_gone
 from gcdl.master import Decodes, Master
 from gcdl.messages import HEADER_BYTES
+from gcdl.placement import choose_core, leave_core
 from gcdl.problems import Evaluation, Evaluator
 from gcdl.records import MODEL, StepRecord, Summary, Totals, model_sha256
 from gcdl.start import Start
@@ -181,6 +183,7 @@ def leading(job: Job, read: Callable[[], Start], watcher: Watcher, began: float)
             "shifts": experiment.code.shifts.tolist(),
             "decoder": experiment.decoder_name,
             "problem": experiment.problem.fingerprint(),
+            "core": choose_core(Launch.read()),
         }
     except Exception:
         job.broadcast({"run": None}, _COLLECTIVE_SECONDS)
@@ -235,6 +238,7 @@ def be_worker(job: Job, config: Config | None = None, patience: float = _COLLECT
     from gcdl.transport.serve import serve
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop_soon)
     shared = job.broadcast(None, patience)
     if shared["run"] is None:
@@ -243,6 +247,7 @@ def be_worker(job: Job, config: Config | None = None, patience: float = _COLLECT
     if master["host"] == platform.node():
         # The regular way is to find out from MPI; this is for a worker in the middle of a long pass.
         when_gone(master["pid"], master["born"], lambda: end_soon(_SECONDS_AFTER_MASTER))
+        leave_core(shared["core"])
 
     given, n = config, int(shared["n"])
     config = parse(shared["config"]) if given is None else given.for_workers(n)

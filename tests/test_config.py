@@ -324,7 +324,7 @@ FINDINGS = [
     ),
     (["problem.kind=classifier", "problem.data=7"], r"^problem\.data: 7: input should be a valid string$"),
     (["wait.timeout=inf"], r"^wait\.timeout: inf: "),
-    (["run.threads=0"], r"^run\.threads: 0: "),
+    (["run.threads=-1"], r"^run\.threads: -1: "),
     (["run.start_timeout=soon"], r"^run\.start_timeout: 'soon': "),
     # tables that are none
     (["run=3"], r"^run: 3: must be a table$"),

@@ -20,7 +20,7 @@ LAYERS: list[tuple[set[str], bool]] = [
     ({"gcdl.trainer"}, False),
     ({"gcdl.launcher"}, False),
     ({"gcdl.run", "gcdl.replay", "gcdl.trace", "gcdl.plots", "gcdl.display", "gcdl.inspection"}, False),
-    ({"gcdl.advice", "gcdl.crew", "gcdl.timing", "gcdl.start", "gcdl.keeper", "gcdl.judge"}, False),
+    ({"gcdl.advice", "gcdl.crew", "gcdl.timing", "gcdl.start", "gcdl.keeper", "gcdl.judge", "gcdl.placement"}, False),
     ({"gcdl.history"}, False),
     ({"gcdl.config"}, False),
     ({"gcdl.schema", "gcdl.custom"}, False),
@@ -36,7 +36,8 @@ LAYERS: list[tuple[set[str], bool]] = [
         False,
     ),
     ({"gcdl.journal", "gcdl.ledger", "gcdl.schedules"}, False),
-    ({"gcdl.types", "gcdl.errors", "gcdl.timeline", "gcdl.interrupt", "gcdl.lifeline", "gcdl.exits", "gcdl.silence"}, False),
+    ({"gcdl.types", "gcdl.errors", "gcdl.timeline", "gcdl.interrupt", "gcdl.lifeline", "gcdl.exits", "gcdl.launched",
+      "gcdl.silence"}, False),
 ]  # fmt: skip
 PACKAGES = {"gcdl.codes", "gcdl.compressors", "gcdl.downlinks", "gcdl.stragglers", "gcdl.problems"}
 # The only modules that import torch when they are imported.

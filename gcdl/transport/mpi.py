@@ -71,6 +71,8 @@ class _Peer:
     """The step of the newest task."""
     replied: int = -1
     """The step of the newest reply."""
+    asked: int = -1
+    """The newest step when the worker was last asked for its state: nobody reads a reply to that any more."""
     ready: bool = False
     gone: bool = False
     host: str = "?"
@@ -162,6 +164,7 @@ class MpiTransport:
 
     def save(self, worker: int, accepted: int) -> None:
         """Ask a worker for its state; see :class:`gcdl.transport.base.Transport`."""
+        self._peers[worker].asked = self._peers[worker].newest
         self._note(self._peers[worker], bare(Kind.SAVE, self._run, worker=worker, step=accepted))
 
     def receive(self, until: float, at_most: int = 1) -> Replies | WorkerState | Joined | None:
@@ -312,7 +315,7 @@ class MpiTransport:
         if peer.gone:
             return None
         if not peer.posted:
-            if peer.held == peer.newest:
+            if peer.held == peer.newest != peer.asked:
                 return None  # the master still reads it
             self._post(peer)
         try:

@@ -184,6 +184,20 @@ for _ in range(2):
     )
 
 
+def test_a_state_comes_although_a_reply_that_nobody_waits_for_any_more_came_first():
+    check(
+        """
+send(0)
+time.sleep(0.3)
+for worker in range(2):
+    transport.save(worker, -1)
+received = [transport.receive(transport.now() + 5.0) for _ in range(4)]
+assert sorted(type(r).__name__ for r in received) == ["Replies", "Replies", "WorkerState", "WorkerState"], received
+""",
+        before="Echo.save = lambda self, accepted: aligned_buffer(HEADER_BYTES)",
+    )
+
+
 def test_damaged_and_repeated_replies_are_dropped_and_counted():
     # A reply to a step that was not asked for; then, behind the true reply to step 0, the same again; 60 with bits flipped or
     # cut off. All have a valid header unless that is what was damaged.
