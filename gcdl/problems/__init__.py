@@ -9,9 +9,11 @@ from collections.abc import Callable
 from gcdl.problems.base import CodedGradient, Evaluation, Evaluator, Problem, Samples
 from gcdl.problems.classifier import Classifier
 from gcdl.problems.linear_regression import LinearRegression
+from gcdl.problems.logistic_regression import LogisticRegression
 
 PROBLEMS: dict[str, Callable[..., Problem]] = {
     "linear_regression": LinearRegression,
+    "logistic_regression": LogisticRegression,
     "classifier": Classifier,
 }
 
@@ -22,6 +24,7 @@ __all__ = [
     "Evaluation",
     "Evaluator",
     "LinearRegression",
+    "LogisticRegression",
     "Problem",
     "Samples",
 ]
