@@ -38,16 +38,18 @@ class LinearModel(ABC):
     Parameters
     ----------
     features : d.
-    samples : N_j, in each shard; also the size of the test set.
+    samples : N_j, in each shard.
     batch_size : samples per shard and step; 0: the whole shard.
+    test_samples : in the test set; 0: as many as in a shard.
     """
 
-    def __init__(self, k: int, seed: int, *, features: int, samples: int, batch_size: int) -> None:
+    def __init__(self, k: int, seed: int, *, features: int, samples: int, batch_size: int, test_samples: int) -> None:
         self.k = k
         self.seed = seed
         self.features = features
         self.samples = samples
         self.batch_size = batch_size
+        self.test_samples = test_samples or samples
         self._truth = rng_for(seed, Stream.DATA).standard_normal(features).astype(np.float32)
 
     @abstractmethod
@@ -88,8 +90,15 @@ class LinearModel(ABC):
 
     def shard(self, shard: int) -> Shard:
         """Return the samples of one shard."""
-        rng = rng_for(self.seed, Stream.DATA, shard)
-        X = rng.standard_normal((self.samples, self.features), dtype=np.float32)
+        return self._drawn(shard, self.samples)
+
+    def test(self) -> Shard:
+        """Return the samples of the test set."""
+        return self._drawn(_TEST_SHARD, self.test_samples)
+
+    def _drawn(self, key: int, samples: int) -> Shard:
+        rng = rng_for(self.seed, Stream.DATA, key)
+        X = rng.standard_normal((samples, self.features), dtype=np.float32)
         return Shard(X, self.draw(X, rng))
 
     def loss(self, shard: Shard, parameters: Vector) -> float:
@@ -164,7 +173,7 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
 class _Evaluator:
     def __init__(self, problem: LinearModel) -> None:
         self.problem = problem
-        self._test = problem.shard(_TEST_SHARD)
+        self._test = problem.test()
 
     def evaluate(self, parameters: Vector, *, train: bool) -> Evaluation:
         problem, test = self.problem, self._test

@@ -17,9 +17,10 @@ class LinearRegression(LinearModel):
     Parameters
     ----------
     features : d.
-    samples : N_j, in each shard; also the size of the test set.
+    samples : N_j, in each shard.
     noise : standard deviation of the noise in y.
     batch_size : samples per shard and step; 0: the whole shard.
+    test_samples : in the test set; 0: as many as in a shard.
     """
 
     def __init__(
@@ -31,13 +32,14 @@ class LinearRegression(LinearModel):
         samples: Count = 100,
         noise: Nonnegative = 0.1,
         batch_size: Natural = 0,
+        test_samples: Natural = 0,
     ) -> None:
-        super().__init__(k, seed, features=features, samples=samples, batch_size=batch_size)
+        super().__init__(k, seed, features=features, samples=samples, batch_size=batch_size, test_samples=test_samples)
         self.noise = noise
 
     def draw(self, X: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Draw <x, w*> + noise."""
-        noise = self.noise * rng.standard_normal(self.samples, dtype=np.float32)
+        noise = self.noise * rng.standard_normal(len(X), dtype=np.float32)
         return np.asarray(X @ self._truth + noise.astype(np.float32))
 
     def losses(self, z: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -20,9 +20,10 @@ class LogisticRegression(LinearModel):
     Parameters
     ----------
     features : d.
-    samples : N_j, in each shard; also the size of the test set.
+    samples : N_j, in each shard.
     signal : standard deviation of <x, w*>, the true log-odds: 0 makes the labels coin tosses, more makes them predictable.
     batch_size : samples per shard and step; 0: the whole shard.
+    test_samples : in the test set; 0: as many as in a shard.
     """
 
     def __init__(
@@ -34,8 +35,9 @@ class LogisticRegression(LinearModel):
         samples: Count = 100,
         signal: Nonnegative = 3.0,
         batch_size: Natural = 0,
+        test_samples: Natural = 0,
     ) -> None:
-        super().__init__(k, seed, features=features, samples=samples, batch_size=batch_size)
+        super().__init__(k, seed, features=features, samples=samples, batch_size=batch_size, test_samples=test_samples)
         self.signal = signal
         self._truth *= np.float32(signal / math.sqrt(features))
 
@@ -43,7 +45,7 @@ class LogisticRegression(LinearModel):
         """Draw 0 or 1."""
         # float64: the threshold must not depend on how a product of float32 is rounded any more than it has to.
         odds = X.astype(np.float64) @ self._truth.astype(np.float64)
-        return np.asarray(rng.random(self.samples) < _sigmoid(odds), dtype=np.float32)
+        return np.asarray(rng.random(len(X)) < _sigmoid(odds), dtype=np.float32)
 
     def losses(self, z: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Return log(1 + exp(z)) - y z, the cross-entropy."""
