@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,10 +20,11 @@ from gcdl import sweep as module
 from gcdl.errors import ConfigError, DataError, Interrupted, UsageError
 from gcdl.outcome import Outcome
 from gcdl.results import Results, spread
-from gcdl.suite import parse_suite
+from gcdl.suite import load_suite, parse_suite
 from gcdl.sweep import plan, sweep
 from gcdl.sweep_plots import plot_sweep
 
+README = Path(__file__).resolve().parent.parent / "README.md"
 SUITE = """
 seeds = [0, 1, 2]
 rates = [0.05, 0.2, 50.0]
@@ -223,6 +225,17 @@ def test_a_bad_suite_is_one_clear_error(change, message):
     assert change[0] in SUITE
     with pytest.raises(ConfigError, match=message):
         parse_suite(SUITE.replace(*change))
+
+
+def test_the_readme_s_suite_is_one():
+    (text,) = re.findall(r"```\n(transport = .*?)```", README.read_text(), flags=re.DOTALL)
+    assert [combination.place for combination in parse_suite(text).combinations] == [("2", "1 bit")]
+
+
+@pytest.mark.parametrize("name", ["paper", "stragglers"])
+def test_the_suites_of_the_benchmarks_are_valid(name):
+    suite = load_suite(README.parent / "benchmarks" / f"{name}.toml")
+    assert len(suite.seeds) >= 3
 
 
 def test_a_part_that_is_skipped_is_not_run():
