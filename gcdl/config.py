@@ -341,27 +341,45 @@ def parse_resumed(text: str, overrides: Sequence[str]) -> Config:
 
 def parse(text: str, overrides: Sequence[str] = (), *, name: str = "config") -> Config:
     """As :func:`load`, from TOML text; ``name`` stands for the file in messages."""
+    return of_tables(laid_over(read_toml(text, name), nested(overrides)))
+
+
+def read_toml(text: str, name: str) -> dict[str, Any]:
+    """Return the tables of TOML text.
+
+    Raises
+    ------
+    ConfigError : it is no TOML; the message begins with ``name``.
+    """
     try:
-        tables = tomllib.loads(text)
+        return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError; so is a number of 5,000 digits
         raise ConfigError(f"{name}: not TOML: {error}") from None
-    for key, table in _nested(overrides).items():
-        _override(tables, key, table)
-    given = {name: tables.pop(name, {}) for name in ("run", "simulate")}
+
+
+def of_tables(given: Mapping[str, Any]) -> Config:
+    """Check a config's tables.
+
+    Raises
+    ------
+    ConfigError : an unknown key, a wrong value.
+    """
+    tables = dict(given)
+    options = {name: tables.pop(name, {}) for name in ("run", "simulate")}
     top = validate(_Top, tables, "")
     choices = {}
     for section in SECTIONS.values():
         choices[section.name] = section.check(getattr(top, section.name))
-    for name, table in given.items():
+    for name, table in options.items():
         if not isinstance(table, dict):
             raise ConfigError(f"{name}: {table!r}: must be a table")
-    run, simulate = validate(RunOptions, given["run"], "run"), validate(SimulateOptions, given["simulate"], "simulate")
+    run, simulate = validate(RunOptions, options["run"], "run"), validate(SimulateOptions, options["simulate"], "simulate")
     return Config(top.seed, top.workers, top.steps, run, simulate, choices)
 
 
-def _nested(overrides: Sequence[str]) -> dict[str, Any]:
+def nested(overrides: Sequence[str]) -> dict[str, Any]:
     """Return ``a.b=1`` as {"a": {"b": 1}}. Values are TOML; what is not is a string."""
-    nested: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for override in overrides:
         key, equals, value = override.partition("=")
         parts = key.strip().split(".")
@@ -374,13 +392,13 @@ def _nested(overrides: Sequence[str]) -> dict[str, Any]:
         except (ValueError, RecursionError):
             parsed = value.strip()
         if len(parts) == 1:
-            nested[parts[0]] = parsed
+            found[parts[0]] = parsed
             continue
-        table = nested.setdefault(parts[0], {})
+        table = found.setdefault(parts[0], {})
         if not isinstance(table, dict):
             raise ConfigError(f"{override!r}: {parts[0]} was given a value before")
         table[parts[1]] = parsed
-    return nested
+    return found
 
 
 def _encodable(text: str) -> bool:
@@ -392,14 +410,17 @@ def _encodable(text: str) -> bool:
     return True
 
 
-def _override(tables: dict[str, Any], name: str, given: Any) -> None:
-    """Lay an override over the file. Another ``kind`` drops the keys that only the file's own kind has."""
-    old = tables.get(name)
-    if not isinstance(given, dict) or not isinstance(old, dict):
-        tables[name] = given
-        return
-    section = SECTIONS.get(name)
-    if section is not None and "kind" in given:
-        outdated = set(section.keys(str(old.get("kind", section.default)))) - set(section.keys(str(given["kind"])))
-        old = {key: value for key, value in old.items() if key not in outdated}
-    tables[name] = {**old, **given}
+def laid_over(tables: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config's tables with others laid over them. Another ``kind`` drops the keys that only the old kind has."""
+    laid = dict(tables)
+    for name, given in overrides.items():
+        old = laid.get(name)
+        if not isinstance(given, dict) or not isinstance(old, dict):
+            laid[name] = given
+            continue
+        section = SECTIONS.get(name)
+        if section is not None and "kind" in given:
+            outdated = set(section.keys(str(old.get("kind", section.default)))) - set(section.keys(str(given["kind"])))
+            old = {key: value for key, value in old.items() if key not in outdated}
+        laid[name] = {**old, **given}
+    return laid

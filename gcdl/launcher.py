@@ -217,6 +217,7 @@ class _Ranks:
                 signal.signal(number, handler)
         self._reader.join(_END_SECONDS)
         self._show()
+        self._close()
         if code == 0:
             self._display.report(json.loads((self._out / SUMMARY).read_text()), self._out)
         return code
@@ -314,6 +315,13 @@ class _Ranks:
                 self._partial = ""
                 heard = True
         return heard
+
+    def _close(self) -> None:
+        """Close what was read: a sweep starts many jobs."""
+        if self._steps is not None:
+            self._steps.close()
+        if self._process.stdout is not None and not self._reader.is_alive():
+            self._process.stdout.close()
 
     def _kill(self) -> None:
         """End mpirun and every rank that is still there; a stopped or stuck one too."""

@@ -381,7 +381,7 @@ def test_what_no_object_can_be_built_from_is_found_by_check(overrides, message):
 
 
 def test_no_problem_is_no_config():
-    with pytest.raises(ConfigError, match=r"^problem\.kind: missing; choose one of linear_regression, classifier"):
+    with pytest.raises(ConfigError, match=r"^problem\.kind: missing; choose one of linear_regression, logistic_regression"):
         parse("")
 
 

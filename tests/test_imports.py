@@ -17,8 +17,11 @@ ROOT = Path(gcdl.__file__).parent
 LAYERS: list[tuple[set[str], bool]] = [
     ({"gcdl", "gcdl.__main__"}, True),
     ({"gcdl.cli"}, False),
-    ({"gcdl.trainer"}, False),
-    ({"gcdl.launcher"}, False),
+    ({"gcdl.trainer", "gcdl.sweep_plots"}, False),
+    ({"gcdl.sweep"}, False),
+    ({"gcdl.cells", "gcdl.sweep_display"}, False),
+    ({"gcdl.launcher", "gcdl.results"}, False),
+    ({"gcdl.suite", "gcdl.outcome"}, False),
     ({"gcdl.run", "gcdl.replay", "gcdl.trace", "gcdl.plots", "gcdl.display", "gcdl.inspection"}, False),
     ({"gcdl.advice", "gcdl.crew", "gcdl.timing", "gcdl.start", "gcdl.keeper", "gcdl.judge", "gcdl.placement"}, False),
     ({"gcdl.history"}, False),

@@ -21,7 +21,7 @@ from gcdl.timing import NoCodec, NoOptimizer
 from gcdl.transport.network import Network
 from gcdl.transport.simulated import Pace, SimulatedTransport
 from gcdl.types import Layout
-from gcdl.wait import FirstReplies
+from gcdl.wait import Deadline, FirstReplies
 
 TASK, REPLY = 6400, 320
 
@@ -39,13 +39,13 @@ def pace(n, network=None, *, delays=None, loads=None, unit=0.01, d=0):
     )
 
 
-def run(pace, steps, count=None, code="uncoded", timeout=1e6):
+def run(pace, steps, count=None, code="uncoded", timeout=1e6, wait=None):
     """The records of a run in which only the clock runs, and its transport."""
     n = len(pace.loads)
     code = Experiment.of(parse(f'[problem]\nkind = "linear_regression"\n[code]\nkind = "{code}"'), n).code
     transport = SimulatedTransport(pace, None)
     master = Master(
-        transport, code=code, codec=NoCodec(), wait=FirstReplies(code, count=count, timeout=timeout),
+        transport, code=code, codec=NoCodec(), wait=wait or FirstReplies(code, count=count, timeout=timeout),
         optimizer=NoOptimizer(), seed=0,
     )  # fmt: skip
     return list(master.run(steps)), transport
@@ -285,8 +285,9 @@ def test_compute_times_of_a_measured_run_are_drawn_anew(tmp_path):
     assert records.seconds == pytest.approx(12 * 0.375 + 12 * 6 * 1e-4)
 
 
-def test_batches_of_replies_are_the_replies_one_by_one():
-    experiment = Experiment.of(parse(RUN), 6).check()
+@pytest.mark.parametrize("wait", [[], ["wait.kind=deadline", "wait.seconds=0.1"], ["wait.kind=decodable"]], ids=str)
+def test_batches_of_replies_are_the_replies_one_by_one(wait):
+    experiment = Experiment.of(parse(RUN, wait), 6).check()
     models = []
     for one_by_one in (False, True):
         transport = SimulatedTransport(make_pace(experiment, experiment.problem.layout()), make_crew(experiment))
@@ -297,6 +298,13 @@ def test_batches_of_replies_are_the_replies_one_by_one():
         master = Master(transport, code=experiment.code, codec=codec, wait=experiment.wait, optimizer=optimizer, seed=0)
         models.append(([record.line() for record in master.run(12)], optimizer.parameters.tobytes()))
     assert models[0] == models[1]
+
+
+def test_a_step_ends_at_its_deadline_whatever_would_come_later():
+    delays = Delays.of(4, compute=np.array([0.0, 1.0, 0.0, 2.0]))
+    records, _ = run(pace(4, delays=lambda step: delays), 5, wait=Deadline(seconds=0.1))
+    assert [record.replies for record in records] == [[0, 2]] * 5
+    assert [record.seconds for record in records] == pytest.approx([0.1] * 5)
 
 
 def test_thousands_of_workers_with_hundreds_of_millions_of_parameters_are_quick_and_small(tmp_path):

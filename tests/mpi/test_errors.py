@@ -52,14 +52,14 @@ def test_a_gradient_that_is_not_finite_is_an_error_that_names_worker_step_and_te
 
 RAISES = """
 import sys
-from gcdl.problems import linear_regression
-original = linear_regression._CodedGradient.compute
+from gcdl.problems import linear_model
+original = linear_model._CodedGradient.compute
 def compute(self, parameters, step, out):
     from mpi4py import MPI
     if step == 7 and MPI.COMM_WORLD.rank == 3:
         raise ZeroDivisionError("the worker's own bug")
     return (yield from original(self, parameters, step, out))
-linear_regression._CodedGradient.compute = compute
+linear_model._CodedGradient.compute = compute
 from gcdl.cli import main
 main()
 """

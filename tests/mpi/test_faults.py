@@ -91,13 +91,13 @@ def test_a_worker_that_dies_before_the_first_step_is_named(start):
     script = """
 import os
 from gcdl.replay import replay
-from gcdl.problems import linear_regression
+from gcdl.problems import linear_model
 def load(self, shards):
     from mpi4py import MPI
     if MPI.COMM_WORLD.rank == 2:
         os.kill(os.getpid(), 9)
     return {int(j): self.shard(int(j)) for j in shards}
-linear_regression.LinearRegression.load = load
+linear_model.LinearModel.load = load
 from gcdl.cli import main
 main()
 """
@@ -149,14 +149,14 @@ def test_the_ranks_do_not_outlive_a_killed_launcher_and_leave_a_checkpoint(start
 
 LONG = """
 import time
-from gcdl.problems import linear_regression
-original = linear_regression._CodedGradient.compute
+from gcdl.problems import linear_model
+original = linear_model._CodedGradient.compute
 def compute(self, parameters, step, out):
     from mpi4py import MPI
     if step >= 3 and MPI.COMM_WORLD.rank == 2:
         time.sleep(300.0)
     return (yield from original(self, parameters, step, out))
-linear_regression._CodedGradient.compute = compute
+linear_model._CodedGradient.compute = compute
 from gcdl.cli import main
 main()
 """
