@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 import traceback
@@ -109,18 +110,57 @@ def trace(
     Console().print(Text(report(run, out)), soft_wrap=True)
 
 
+Only = Annotated[
+    list[str] | None,
+    typer.Option(metavar="AXIS=VALUE", help="Of a sweep: only this part; may be given several times.", show_default=False),
+]
+
+
+@app.command()
+def sweep(
+    suite: Annotated[Path, typer.Argument(metavar="SUITE", help="A TOML file; see the README.", show_default=False)],
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The sweep's folder; runs/NAME when left out.", show_default=False)
+    ] = None,
+    only: Only = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Cells that are simulated at a time.")] = 1,
+    retry: Annotated[bool, typer.Option("--retry", help="Run cells that failed again.")] = False,
+) -> None:
+    """Run a grid of methods, delays, learning rates and seeds, and tune the rates. Interrupted, the same command goes on."""
+    from gcdl.suite import load_suite
+    from gcdl.sweep import cells_at_most, plan
+    from gcdl.sweep import sweep as run_sweep
+    from gcdl.sweep_display import SweepDisplay
+
+    folder = out if out is not None else Path("runs") / suite.stem
+    checked = load_suite(suite, overrides or [])
+    combinations = plan(checked, only or [])
+    with SweepDisplay(Console(), cells_at_most(checked, combinations)) as display:
+        results = run_sweep(checked, folder, combinations, display.cell, jobs=jobs, retry=retry)
+    display.report(results, combinations, folder)
+
+
 @app.command()
 def plot(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.", show_default=False)],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or a sweep's.", show_default=False)],
     out: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="A .png or .svg; plot.png and plot.svg when left out.", show_default=False),
     ] = None,
+    only: Only = None,
 ) -> None:
-    """Draw a run: who was used and who was late, beside its loss. Or compare several."""
+    """Draw a run: who was used and who was late, beside its loss. Or compare several. Or a sweep: mean and spread."""
     from gcdl.plots import plot as plot_runs
+    from gcdl.sweep_plots import is_sweep, plot_sweep
 
-    for file in plot_runs(runs, out):
+    if len(runs) == 1 and is_sweep(runs[0]):
+        files = plot_sweep(runs[0], out, only or [])
+    elif only:
+        raise UsageError("--only: chooses a part of a sweep; name the folder of one")
+    else:
+        files = plot_runs(runs, out)
+    for file in files:
         Console().print(f"drawn: {file}", highlight=False, soft_wrap=True)
 
 
@@ -268,6 +308,8 @@ def main() -> NoReturn:
         app()
     except GcdlError as error:
         sys.exit(_tell(error))
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: Ctrl-C now would only garble the end
     sys.exit(0)
 
 

@@ -198,7 +198,7 @@ def _report(summary: Mapping[str, Any]) -> Table:
         more = f"their processes ended; {summary['losses_left']} more might have gone"
         table.add_row("lost workers", _ranges(summary["lost_workers"]), more)
     if summary["replaced_workers"]:
-        table.add_row("replaced", ", ".join(map(str, summary["replaced_workers"])), "a spare took the lost one's place")
+        table.add_row("replaced", ", ".join(map(str, summary["replaced_workers"])), "another process took the lost one's place")
     for worker, steps in summary["disagreeing_workers"].items():
         table.add_row("disagreed", f"worker {worker}", f"in {steps} steps: its reply was not that of its replicas")
     for warning in summary["warnings"]:

@@ -11,6 +11,7 @@
     ├── MessageError         1   bytes that are not a message of this run (the transports drop and count them)
     ├── WorkerLost           -   one worker is gone; the master goes on without it if it can
     ├── TooManyLost          3   too few workers are left, or none answers
+    ├── NonFiniteLoss        4   the training loss has become NaN or infinite; names the step
     ├── WorkerError          4   a worker raised; carries its traceback
     │   └── NonFiniteGradient    a NaN or an infinity in a gradient; names worker, step and tensor
     ├── MasterGone           1   a worker has lost the master
@@ -53,9 +54,9 @@ class MessageError(GcdlError):
 
 
 class WorkerLost(GcdlError):
-    """The process of one worker is gone. ``replaced``: another one is about to take its place."""
+    """The process of one worker is gone. ``replaced``: what is about to take its place; "" if nothing is."""
 
-    def __init__(self, worker: int, why: str, *, rank: int | None = None, replaced: bool = False) -> None:
+    def __init__(self, worker: int, why: str, *, rank: int | None = None, replaced: str = "") -> None:
         super().__init__(f"worker {worker} (rank {worker + 1 if rank is None else rank}) is lost: {why}")
         self.worker = worker
         self.replaced = replaced
@@ -88,6 +89,12 @@ class NonFiniteGradient(WorkerError):
             "lower optimizer.lr, or look at the data",
             worker=worker,
         )
+
+
+class NonFiniteLoss(GcdlError):
+    """The training loss is NaN or infinite. Checkpoints written before are kept, and none is written after."""
+
+    exit_code = 4
 
 
 class MasterGone(GcdlError):

@@ -6,6 +6,7 @@ SIGUSR1 is what Slurm can be asked to send some time before a job's end (``sbatc
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +30,10 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Catch SIGNALS in this block."""
+        """Catch SIGNALS in this block, where that is possible: in the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
 
         def caught(number: int, frame: object) -> None:
             self.signal = number

@@ -32,6 +32,7 @@ from gcdl.interrupt import SIGNALS
 from gcdl.launched import SEGMENT_BYTES, SHARED, shared_memory
 from gcdl.lifeline import birth
 from gcdl.records import CONFIG, STEPS, SUMMARY
+from gcdl.silence import Silence
 
 BEGAN, LAUNCHER, MASTER_PID, SHOW_FROM, EXIT_CODE = "began", "launcher", "master.pid", "show-from", "exit-code"
 MASTER_LOST = 1
@@ -41,6 +42,8 @@ _CARRIED = ("PYTHONPATH", "OMP_NUM_THREADS", "GCDL_KERNELS")
 _POLL_SECONDS = 0.05
 _INIT_SECONDS = 120.0
 _END_SECONDS = 5.0
+_INTERRUPTED_SECONDS = 60.0
+_NOTICE_LINES = 50
 
 
 def launch(config: Config, arguments: Sequence[str], out: Path, display: Display, hostfile: Path | None = None) -> int:
@@ -219,6 +222,7 @@ class _Ranks:
                 signal.signal(number, handler)
         self._reader.join(_END_SECONDS)
         self._show()
+        self._close()
         if code == 0:
             self._display.report(json.loads((self._out / SUMMARY).read_text()), self._out)
         return code
@@ -226,12 +230,16 @@ class _Ranks:
     def _watch(self) -> int:
         """Poll until the master's verdict is in and mpirun is gone, or has had its time."""
         began = time.monotonic()
-        decided = None
+        decided = interrupted = None
         handled = 0
+        silence = Silence()
         while True:
             ended = self._process.poll() is not None
             code = self._verdict()
-            self._show()
+            if self._show():
+                silence.broken()
+            elif code is None and (news := silence.news(self._master())):
+                self._display.say(news)
             if code is not None:
                 decided = decided or time.monotonic()
                 if ended or time.monotonic() > decided + _END_SECONDS:
@@ -240,18 +248,24 @@ class _Ranks:
                 self._display.say(
                     f"the ranks ended without a word from the master (rank 0); mpirun's exit code: {self._process.returncode}"
                 )
+                if (self._out / STEPS).exists():
+                    self._display.say(f"gcdl resume {self._out} goes on from its last checkpoint")
                 return 128 + self._signals[0] if self._signals else MASTER_LOST
             if not self._master() and time.monotonic() > began + _INIT_SECONDS:
                 self._display.say(f"MPI has not started within {_INIT_SECONDS:.0f} s: rank 0 has not come up")
                 return 1
             if len(self._signals) > handled:
                 handled += 1
-                if handled > 2:
+                master = self._master()
+                if handled > 2 or master is None:
                     return 130
-                if master := self._master():
-                    self._signal(master, signal.SIGINT)
-                else:
-                    return 130
+                self._signal(master, signal.SIGINT)
+                if interrupted is None:
+                    interrupted = time.monotonic()
+                    self._display.say("interrupted: the master saves what there is; twice more ends all at once")
+            if interrupted is not None and code is None and time.monotonic() > interrupted + _INTERRUPTED_SECONDS:
+                self._display.say(f"the master (rank 0) has not ended within {_INTERRUPTED_SECONDS:.0f} s of the interrupt")
+                return 130
             time.sleep(_POLL_SECONDS)
 
     def _verdict(self) -> int | None:
@@ -267,16 +281,36 @@ class _Ranks:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._lines.put(line.rstrip("\n"))
+        notice: list[str] = []
+        """Of mpirun, between two rules of dashes."""
+        for line in map(str.rstrip, self._process.stdout):
+            rule = len(line) > 60 and not line.strip("-")
+            if not notice and not rule:
+                self._lines.put(line)
+                continue
+            notice.append(line)
+            if (rule and len(notice) > 1) or len(notice) > _NOTICE_LINES:
+                self._pass_on(notice)
+                notice = []
+        self._pass_on(notice)
 
-    def _show(self) -> None:
+    def _pass_on(self, notice: list[str]) -> None:
+        """Show what mpirun has to say, but for the death of a process: that is said better by the master."""
+        death = any("noticed that process rank" in line for line in notice)
+        for line in notice:
+            if not (death and (line.startswith(("---", "signal ")) or "noticed that process rank" in line)):
+                self._lines.put(line)
+
+    def _show(self) -> bool:
+        """Show what is new; return whether there was anything."""
+        heard = False
         while not self._lines.empty():
             self._display.say(self._lines.get())
+            heard = True
         if self._steps is None:
             show_from = _text(self._control / SHOW_FROM)
             if not show_from:
-                return
+                return heard
             self._steps = (self._out / STEPS).open()
             self._steps.seek(int(show_from))
         while line := self._steps.readline():
@@ -284,6 +318,15 @@ class _Ranks:
             if self._partial.endswith("\n"):
                 self._display.step(json.loads(self._partial))
                 self._partial = ""
+                heard = True
+        return heard
+
+    def _close(self) -> None:
+        """Close what was read: a sweep starts many jobs."""
+        if self._steps is not None:
+            self._steps.close()
+        if self._process.stdout is not None and not self._reader.is_alive():
+            self._process.stdout.close()
 
     def _kill(self) -> None:
         """End mpirun and every rank that is still there; a stopped or stuck one too."""

@@ -22,6 +22,12 @@ PROBLEM = '[problem]\nkind = "linear_regression"\nfeatures = 5\nsamples = 4\n'
 
 # What each kind cannot do without, beside its defaults.
 NEEDS = {
+    ("problem", "custom"): {"factory": "gcdl.problems:LinearRegression", "options": {"features": 5, "samples": 4}},
+    ("code", "custom"): {"factory": "gcdl.codes.uncoded:uncoded"},
+    ("compressor", "custom"): {"factory": "gcdl.compressors.sign:Sign"},
+    ("wait", "custom"): {"factory": "gcdl.wait:FirstReplies"},
+    ("stragglers", "custom"): {"factory": "gcdl.stragglers.none:NoDelays"},
+    ("optimizer", "custom"): {"factory": "gcdl.optimizers:Sgd", "options": {"lr": 0.5}},
     ("stragglers", "fixed"): {"workers": [1]},
     ("stragglers", "bernoulli"): {"p": 0.25},
     ("stragglers", "exactly"): {"count": 1},
@@ -375,7 +381,7 @@ def test_what_no_object_can_be_built_from_is_found_by_check(overrides, message):
 
 
 def test_no_problem_is_no_config():
-    with pytest.raises(ConfigError, match=r"^problem\.kind: missing; choose one of linear_regression, classifier"):
+    with pytest.raises(ConfigError, match=r"^problem\.kind: missing; choose one of linear_regression, logistic_regression"):
         parse("")
 
 

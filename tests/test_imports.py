@@ -17,31 +17,37 @@ ROOT = Path(gcdl.__file__).parent
 LAYERS: list[tuple[set[str], bool]] = [
     ({"gcdl", "gcdl.__main__"}, True),
     ({"gcdl.cli"}, False),
+    ({"gcdl.trainer", "gcdl.sweep_plots"}, False),
+    ({"gcdl.sweep"}, False),
+    ({"gcdl.cells", "gcdl.sweep_display"}, False),
     ({"gcdl.doctor"}, False),
-    ({"gcdl.launcher"}, False),
+    ({"gcdl.launcher", "gcdl.results"}, False),
+    ({"gcdl.suite", "gcdl.outcome"}, False),
     ({"gcdl.run", "gcdl.replay", "gcdl.trace", "gcdl.plots", "gcdl.display", "gcdl.inspection"}, False),
-    ({"gcdl.advice", "gcdl.crew", "gcdl.timing", "gcdl.start", "gcdl.keeper", "gcdl.placement"}, False),
+    ({"gcdl.advice", "gcdl.crew", "gcdl.timing", "gcdl.start", "gcdl.keeper", "gcdl.judge", "gcdl.placement"}, False),
     ({"gcdl.history"}, False),
     ({"gcdl.config"}, False),
-    ({"gcdl.schema"}, False),
+    ({"gcdl.schema", "gcdl.custom"}, False),
     ({"gcdl.master", "gcdl.transport.mpi", "gcdl.transport.serve", "gcdl.transport.simulated",
       "gcdl.transport.replay"}, False),
-    ({"gcdl.worker", "gcdl.transport.downlink", "gcdl.transport.network", "gcdl.transport.mishaps",
-      "gcdl.transport.strike", "gcdl.transport.probe", "gcdl.states", "gcdl.replicas"}, False),
-    ({"gcdl.transport.job"}, False),
-    ({"gcdl.wait", "gcdl.transport.base"}, False),
+    ({"gcdl.worker", "gcdl.transport.lanes", "gcdl.transport.network", "gcdl.transport.mishaps",
+      "gcdl.transport.strike", "gcdl.transport.replacement", "gcdl.transport.probe", "gcdl.states", "gcdl.replicas"}, False),
+    ({"gcdl.transport.job", "gcdl.transport.shared"}, False),
+    ({"gcdl.wait", "gcdl.transport.base", "gcdl.downlinks"}, False),
     (
         {"gcdl.codes", "gcdl.compressors", "gcdl.stragglers", "gcdl.problems", "gcdl.optimizers", "gcdl.messages",
          "gcdl.records", "gcdl.checkpoint", "gcdl.manifest", "gcdl.fits"},
         False,
     ),
-    ({"gcdl.journal"}, False),
-    ({"gcdl.types", "gcdl.errors", "gcdl.timeline", "gcdl.interrupt", "gcdl.lifeline", "gcdl.launched", "gcdl.probed",
-      "gcdl.findings"}, False),
+    ({"gcdl.journal", "gcdl.ledger", "gcdl.schedules", "gcdl.exits"}, False),
+    ({"gcdl.types", "gcdl.errors", "gcdl.timeline", "gcdl.interrupt", "gcdl.lifeline", "gcdl.launched",
+      "gcdl.silence", "gcdl.probed", "gcdl.findings"}, False),
 ]  # fmt: skip
-PACKAGES = {"gcdl.codes", "gcdl.compressors", "gcdl.stragglers", "gcdl.problems"}
-TORCH = {  # the only modules that import torch when they are imported
-    "gcdl.problems.models", "gcdl.problems.flat", "gcdl.problems.on_device", "gcdl.compressors.on_device",
+PACKAGES = {"gcdl.codes", "gcdl.compressors", "gcdl.downlinks", "gcdl.stragglers", "gcdl.problems"}
+# The only modules that import torch when they are imported.
+TORCH = {
+    "gcdl.problems.models", "gcdl.problems.flat", "gcdl.problems.checks", "gcdl.problems.on_device",
+    "gcdl.compressors.on_device",
 }  # fmt: skip
 
 
@@ -98,7 +104,7 @@ def test_every_module_has_a_layer_and_imports_only_go_down():
 def test_only_problems_and_optimizers_know_torch_and_nobody_imports_it_before_it_is_needed():
     for name, path in modules().items():
         if any(imported.split(".")[0] == "torch" for imported in imports(path)):
-            assert name in ("gcdl.optimizers", "gcdl.compressors.on_device") or name.startswith("gcdl.problems."), name
+            assert name in ("gcdl.optimizers", "gcdl.trainer", "gcdl.compressors.on_device") or name.startswith("gcdl.problems."), name
         if any(imported.split(".")[0] == "torch" for imported in imports(path, top_level_only=True)):
             assert name in TORCH, name
 

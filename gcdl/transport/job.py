@@ -5,30 +5,37 @@ Importing this module loads the MPI library; :func:`world` starts it, if library
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
 import sys
+import threading
 import time
 import warnings
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
 import mpi4py
 import numpy as np
+from numpy.typing import NDArray
 
-# With this thread level Open MPI over TCP does not deadlock when a rank dies in the middle of a large message.
-mpi4py.rc.thread_level = "serialized"
-mpi4py.rc.initialize = False
+mpi4py.rc.initialize = False  # world() does that
+mpi4py.rc.finalize = False  # and sees to this
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", RuntimeWarning)  # of another MPI's launcher: world() says so
     from mpi4py import MPI
 
 from gcdl.errors import MasterGone, UsageError  # noqa: E402
 from gcdl.launched import Launch, conflict  # noqa: E402
+from gcdl.lifeline import end_soon, when_gone  # noqa: E402
 from gcdl.messages import Kind, bare  # noqa: E402
+from gcdl.types import aligned_vector  # noqa: E402
 
+REPLACEMENT = "GCDL_REPLACEMENT"
+"""The environment variable of a process started in a lost worker's place: its rank; the master's process, and its birth."""
 TAG = 7
 """Of all gcdl's messages: the order of messages between two ranks is the order they were sent in."""
 CONTROL_BYTES = 1 << 16
@@ -86,7 +93,7 @@ class Job:
         self.comm = comm
         self.damaged = False
         self._run = 0
-        self._farewell: list[int] = []
+        self._farewell: list[tuple[MPI.Comm, int]] = []
 
     @property
     def rank(self) -> int:
@@ -96,7 +103,25 @@ class Job:
     @property
     def survives(self) -> bool:
         """Whether the launcher and MPI let the other ranks go on when one is killed (ULFM, by ``mpirun --with-ft ulfm``)."""
-        return os.environ.get("OMPI_MCA_mpi_ft_enable", "0").lower() in ("1", "true", "yes")  # noqa: SIM112
+        return _survives()
+
+    @property
+    def late(self) -> bool:
+        """Whether this process was started in a lost worker's place."""
+        return REPLACEMENT in os.environ
+
+    @property
+    def spawns(self) -> bool:
+        """Whether this process can start others, in a thread, after some were lost."""
+        return self.survives and bool(MPI.Query_thread() == MPI.THREAD_MULTIPLE)
+
+    def failed(self) -> set[int]:
+        """Return the ranks that MPI knows to be gone, as of the last time it was asked for anything."""
+        failed, everyone = self.comm.Get_failed(), self.comm.Get_group()
+        ranks = failed.Translate_ranks(None, everyone)
+        failed.Free()
+        everyone.Free()
+        return set(ranks)
 
     @property
     def workers(self) -> int:
@@ -118,27 +143,61 @@ class Job:
         received: dict[str, Any] = json.loads(body.tobytes())
         return received
 
-    def say_farewell_to(self, ranks: list[int], run: int) -> None:
-        """Note which ranks wait for the master's END when the job ends."""
+    def say_farewell_to(self, ranks: list[tuple[MPI.Comm, int]], run: int) -> None:
+        """Note which ranks, of which communicators, wait for the master's END when the job ends."""
         self._farewell, self._run = ranks, run
 
     def end(self, code: int) -> NoReturn:
         """Leave MPI, and the process, with an exit code."""
         sys.stdout.flush()
         sys.stderr.flush()
-        sends = []
-        for rank in self._farewell:
-            message = bare(Kind.END, self._run, step=int(self.damaged))
-            with suppress(MPI.Exception):
-                sends.append((self.comm.Isend([message, MPI.BYTE], dest=rank, tag=TAG), message))
-        for request, _ in sends:
-            with suppress(MPI.Exception, MasterGone):
-                self._complete(request, SHUTDOWN_SECONDS)
+        self.part()
         if self.damaged:
             remove_segments()
             os._exit(code)
         MPI.Finalize()
         sys.exit(code)  # not os._exit: MPICH takes leave of its launcher only when the process ends in the regular way
+
+    def part(self, outcome: dict[str, Any] | None = None, model: NDArray[np.float32] | None = None) -> None:
+        """Send END to the ranks that wait for it.
+
+        To a script's also how the run came out, and the model, (d,), if there is one: they get these by :meth:`learn`.
+        """
+        sends: list[tuple[MPI.Request, NDArray[Any]]] = []
+        said = np.frombuffer(json.dumps(outcome).encode(), dtype=np.uint8)
+        parts: list[NDArray[Any]] = [np.array([said.size, 0 if model is None else model.size], dtype=np.int64), said]
+        parts += [] if model is None else [model]
+        for comm, rank in self._farewell:
+            message = bare(Kind.END, self._run, step=int(self.damaged))
+            with suppress(MPI.Exception):
+                sends.append((comm.Isend([message, MPI.BYTE], dest=rank, tag=TAG), message))
+            if outcome is not None and comm == self.comm:
+                with suppress(MPI.Exception):
+                    sends += [(comm.Isend(part, dest=rank, tag=TAG), part) for part in parts]
+        for request, _ in sends:
+            with suppress(MPI.Exception, MasterGone):
+                self._complete(request, SHUTDOWN_SECONDS)
+        self._disconnect([comm for comm, _ in self._farewell if comm != self.comm])
+        self._farewell = []
+
+    def learn(self, seconds: float) -> tuple[dict[str, Any], NDArray[np.float32] | None]:
+        """Return what the master said in :meth:`part` behind END.
+
+        Raises
+        ------
+        MasterGone : nothing has come after ``seconds``, or the master is gone.
+        """
+        sizes = np.zeros(2, dtype=np.int64)
+        try:
+            self._complete(self.comm.Irecv(sizes, source=0, tag=TAG), seconds)
+            outcome = np.empty(int(sizes[0]), dtype=np.uint8)
+            self._complete(self.comm.Irecv(outcome, source=0, tag=TAG), seconds)
+            model = aligned_vector(int(sizes[1])) if sizes[1] else None
+            if model is not None:
+                self._complete(self.comm.Irecv(model, source=0, tag=TAG), seconds)
+        except MPI.Exception as error:
+            raise MasterGone(f"rank {self.rank}: lost the master ({error})") from error
+        return json.loads(outcome.tobytes()), model
 
     def abandon(self) -> NoReturn:
         """Leave as one does who has lost the others: by a signal, the only way an MPI job is sure to notice."""
@@ -147,6 +206,20 @@ class Job:
         remove_segments()
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError("unreachable")
+
+    @staticmethod
+    def _disconnect(comms: list[MPI.Comm]) -> None:
+        """Part from replacements, who do the same, but do not wait for ever."""
+
+        def disconnect() -> None:
+            for comm in comms:
+                with suppress(MPI.Exception):
+                    comm.Disconnect()
+
+        if comms:
+            thread = threading.Thread(target=disconnect, daemon=True)
+            thread.start()
+            thread.join(SHUTDOWN_SECONDS)
 
     @staticmethod
     def _complete(request: MPI.Request, seconds: float) -> None:
@@ -164,8 +237,66 @@ def library() -> tuple[str, int, str]:
     return vendor, int(version[0]), MPI.Get_library_version().rstrip("\0").splitlines()[0].strip()
 
 
+class LateJob(Job):
+    """The job as a process sees it that was started in a lost worker's place: it has the master, and nobody else."""
+
+    def __init__(self, master: MPI.Comm) -> None:
+        super().__init__(master)
+        self._rank = int(os.environ[REPLACEMENT].split()[0])
+
+    @property
+    def rank(self) -> int:
+        """The number it goes by: the ranks of the job are counted on."""
+        return self._rank
+
+    @property
+    def workers(self) -> int:
+        """As many ranks beside the master as there have been, this one included."""
+        return self._rank
+
+    def broadcast(self, message: dict[str, Any] | None, seconds: float) -> dict[str, Any]:
+        """Receive what the other ranks were told at the start; raises as theirs does."""
+        size = np.zeros(1, dtype=np.int64)
+        self._complete(self.comm.Irecv(size, source=0, tag=TAG), seconds)
+        body = np.empty(int(size[0]), dtype=np.uint8)
+        self._complete(self.comm.Irecv(body, source=0, tag=TAG), seconds)
+        received: dict[str, Any] = json.loads(body.tobytes())
+        return received
+
+    def end(self, code: int) -> NoReturn:
+        """Leave MPI, and the process: it is finalized, unlike in the other ranks of a damaged job, or mpirun complains."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(int(SHUTDOWN_SECONDS))  # ends this process if MPI hangs
+        self.comm.Disconnect()
+        MPI.Finalize()
+        os._exit(code)
+
+
+def _start_mpi() -> None:
+    """Start MPI, at the thread level this process needs.
+
+    Over TCP Open MPI deadlocks when a rank dies in the middle of a large message, unless it uses these flags or the lower
+    thread level. The master needs the higher one, to start processes in a thread (:mod:`gcdl.transport.replacement`).
+    """
+    if _survives():
+        os.environ.setdefault("OMPI_MCA_btl_tcp_flags", "send,inplace")
+    safe = os.environ.get("OMPI_MCA_btl_tcp_flags") == "send,inplace"  # noqa: SIM112
+    master = os.environ.get("OMPI_COMM_WORLD_RANK") == "0" and REPLACEMENT not in os.environ
+    if REPLACEMENT in os.environ:
+        _, pid, born = map(int, os.environ[REPLACEMENT].split())
+        when_gone(pid, born, lambda: end_soon(SHUTDOWN_SECONDS))
+    MPI.Init_thread(MPI.THREAD_MULTIPLE if _survives() and safe and master else MPI.THREAD_SERIALIZED)
+
+
+def _survives() -> bool:
+    return os.environ.get("OMPI_MCA_mpi_ft_enable", "0").lower() in ("1", "true", "yes")  # noqa: SIM112
+
+
+@cache
 def world() -> Job:
-    """Start MPI; return the job this process was started in.
+    """Start MPI; return the job this process was started in. However it ends, MPI is finalized, unless the job is damaged.
 
     Raises
     ------
@@ -175,5 +306,15 @@ def world() -> Job:
         vendor, major, _ = library()
         if reason := conflict(Launch.read(), vendor, major):
             raise UsageError(reason)
-        MPI.Init_thread(MPI.THREAD_SERIALIZED)
-    return Job(MPI.COMM_WORLD)
+        _start_mpi()
+    parent = MPI.Comm.Get_parent() if REPLACEMENT in os.environ else MPI.COMM_NULL
+    job = Job(MPI.COMM_WORLD) if parent == MPI.COMM_NULL else LateJob(parent)
+
+    def leave() -> None:
+        if job.damaged:
+            remove_segments()
+        elif not MPI.Is_finalized():
+            MPI.Finalize()
+
+    atexit.register(leave)
+    return job

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,10 @@ from typing import Any
 import pytest
 
 import gcdl
+from gcdl.config import parse
 from gcdl.launcher import mpirun
+from gcdl.run import simulate
+from gcdl.start import Start as Beginning
 
 LINEAR = """
 seed = 3
@@ -83,16 +86,25 @@ class Job:
             assert time.monotonic() < end, self.log()
             time.sleep(0.02)
 
+    def until_output(self, text: str, seconds: float = 60.0) -> None:
+        """Wait until the job has printed this."""
+        end = time.monotonic() + seconds
+        while text not in self.log():
+            assert self.process.poll() is None, self.log()
+            assert time.monotonic() < end, self.log()
+            time.sleep(0.02)
+
     def steps(self) -> int:
         """Return how many steps are recorded."""
         steps = self.folder / "steps.jsonl"
         return steps.read_bytes().count(b"\n") if steps.exists() else 0
 
     def pid(self, rank: int) -> int:
-        """Return the process id of a rank."""
+        """Return the process id of a rank; replacements are counted on from the last one."""
         for pid in self.ranks():
-            variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-            if f"OMPI_COMM_WORLD_RANK={rank}".encode() in variables:
+            variables = dict(word.partition(b"=")[::2] for word in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
+            mine = variables.get(b"GCDL_REPLACEMENT", variables.get(b"OMPI_COMM_WORLD_RANK", b"")).split()
+            if mine and int(mine[0]) == rank:
                 return pid
         raise AssertionError(f"there is no rank {rank}")
 
@@ -178,11 +190,34 @@ class Start:
 
     def _start(self, verb: str, words: list[str], folder: Path, ranks: int, script: str | None, survive: bool) -> Job:
         program = [sys.executable, *(["-m", "gcdl"] if script is None else ["-c", script])]
-        ours = mpirun(ranks)  # as gcdl run would
-        by_hand = [ours[0], "--map-by", ":OVERSUBSCRIBE", "-n", str(ranks)]
-        launcher = (ours if survive else by_hand) if verb == "train" else []
+        launcher: list[str] = []
+        if verb == "train":
+            ours = mpirun(ranks)  # as gcdl run would
+            launcher = ours if survive else [ours[0], "--map-by", ":OVERSUBSCRIBE", "-n", str(ranks)]
         self.jobs.append(Job([*launcher, *program, verb, *words], folder, len(self.jobs)))
         return self.jobs[-1]
+
+
+class Quiet:
+    """Watches a run and says nothing."""
+
+    def begin(self, config, folder, done): ...
+
+    def step(self, record): ...
+
+    def say(self, line): ...
+
+
+@pytest.fixture
+def simulated(tmp_path: Path) -> Callable[..., Ended]:
+    """Do what ``gcdl simulate`` does, in this process: it need not import torch for each run."""
+
+    def run(*overrides: str, config: str = LINEAR) -> Ended:
+        folder = tmp_path / f"simulated{len(list(tmp_path.glob('simulated*')))}"
+        simulate(Beginning(parse(config, overrides), folder), Quiet())
+        return Ended(0, "", folder)
+
+    return run
 
 
 @pytest.fixture
