@@ -102,6 +102,7 @@ def main() -> None:
         for ranks in (int(word) for word in given.ranks.split(",")):
             step, used = measure(config, ranks, Path(scratch) / str(ranks))
             points.append((ranks - 1, used))
+            print(f"{ranks - 1} workers: {1e3 * step:.2f} ms a step, {1e3 * used:.2f} ms of the master", flush=True)
             table.add_row(f"{ranks - 1}", f"{1e3 * step:.2f}", f"{1e3 * used:.2f}", f"{1e6 * used / (ranks - 1):.0f}")
     Console().print(table)
     if len(points) > 1:

@@ -26,7 +26,7 @@ def said(*command: str, **variables: str) -> tuple[int, list[str]]:
         env={**environment(), **variables},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
         stdin=subprocess.DEVNULL,
         check=False,
     )
