@@ -361,6 +361,7 @@ def _conduct(
     config = experiment.config
     optimizer = learner.optimizer
     limit_threads(experiment)
+    folder = start.open(experiment, hosts, watcher.say)
     master = Master(
         transport,
         code=experiment.code,
@@ -370,6 +371,7 @@ def _conduct(
         downlink=learner.downlink,
         seed=config.seed,
         replicas=experiment.replicas,
+        scratch=start.out,
         say=watcher.say if hosts is not None else lambda line: None,  # virtual seconds keep nobody waiting
     )
     progress = _Progress.after(start.checkpoint, began, transport)
@@ -381,7 +383,6 @@ def _conduct(
             warnings.append(warning)
             watcher.say(f"warning: {warning}")
 
-    folder = start.open(experiment, hosts, watcher.say)
     keeper: Keeper | NoKeeper = NoKeeper()
     if learner.learns:
         keeper = Keeper(

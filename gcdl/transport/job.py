@@ -40,6 +40,8 @@ TAG = 7
 """Of all gcdl's messages: the order of messages between two ranks is the order they were sent in."""
 CONTROL_BYTES = 1 << 16
 """The largest message that is no task and no reply: room for a traceback."""
+PART_BYTES = 1 << 20
+"""Of a compressor's state that goes to the master: the whole would need a buffer of its size there for each worker."""
 SHUTDOWN_SECONDS = 5.0
 """How long one side waits for the other when the job ends."""
 
@@ -86,12 +88,14 @@ class Job:
     ----------
     comm : the communicator; rank 0 is the master.
     damaged : a rank was lost or left behind, so that finalizing MPI together could hang.
+    told_bytes : what this rank has told all others by :meth:`broadcast`.
     """
 
     def __init__(self, comm: MPI.Comm) -> None:
         comm.Set_errhandler(MPI.ERRORS_RETURN)
         self.comm = comm
         self.damaged = False
+        self.told_bytes = 0
         self._run = 0
         self._farewell: list[tuple[MPI.Comm, int]] = []
 
@@ -140,6 +144,8 @@ class Job:
         self._complete(self.comm.Ibcast(size, root=0), seconds)
         body = np.frombuffer(text, dtype=np.uint8).copy() if self.rank == 0 else np.empty(int(size[0]), dtype=np.uint8)
         self._complete(self.comm.Ibcast(body, root=0), seconds)
+        if self.rank == 0:
+            self.told_bytes += (size.nbytes + body.nbytes) * self.workers
         received: dict[str, Any] = json.loads(body.tobytes())
         return received
 
