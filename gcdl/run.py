@@ -170,6 +170,7 @@ def leading(job: Job, read: Callable[[], Start], watcher: Watcher, began: float)
             raise UsageError(f"run.spares: {spares} spares need {spares + 2} ranks at least; there are {job.workers + 1}")
         experiment = Experiment.of(start.config, job.workers - spares).check()
         start.check(experiment)
+        limit_threads(experiment)
         evaluator = experiment.problem.evaluator()
         rows = [row_of(experiment, worker).plain() for worker in range(experiment.n)]
         shared = {
@@ -266,6 +267,7 @@ def be_worker(job: Job, config: Config | None = None, patience: float = _COLLECT
                 "(torch.manual_seed(0)), or hand in a function that makes the model"
             )
         row = Row.of_plain(shared["rows"][worker])
+        limit_threads(experiment)  # drawing data may sum too
         faults = faults_since(experiment, max(since, shared["since"]))
         built = make_worker(experiment, worker, row, experiment.problem.load(row.shards), faults)
         codec = experiment.compressor.codec(built.layout)

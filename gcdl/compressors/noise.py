@@ -103,7 +103,7 @@ class NormalNoise:
         """Write the bits; see :class:`Noise`."""
         with np.errstate(divide="ignore"):
             units = np.where(scales > 0.0, 1.0 / scales.astype(np.float64), 0.0).astype(np.float32)
-        noise = kernels.lookup(_quantiles(), source.stream(block.number), x.size)
+        noise = kernels.lookup(_quantiles(), source.stream(block.number), len(x))
         kernels.exceeds(x, units, block.edges, noise, out)
 
     def adder(self, draws: Sequence[Draw], scales: NDArray[np.float32]) -> Adder:

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from copy import copy
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +87,14 @@ class SignCodec(Stateless):
         shares = {int(size): signal_share(int(size)) for size in np.unique(self._sizes) if size}
         self._signal = np.array([shares.get(size, 0.0) for size in self._sizes.tolist()]) * self._sizes
         self._noise = np.array([noise_share(shares[size]) if size else 0.0 for size in self._sizes.tolist()]) * self._sizes
+
+    def on_device(self, device: Any) -> SignCodec:
+        """Return a codec that compresses vectors on a PyTorch device to the same bits; it does not decode."""
+        from gcdl.compressors.on_device import DeviceKernels
+
+        there = copy(self)
+        there._kernels = DeviceKernels(self.layout.size, device)  # type: ignore[assignment]
+        return there
 
     def compress(self, x: Vector, state: State, draw: Draw, out: Buffer, plus: Vector | None = None) -> State:
         """Write the bits, then the levels; see :class:`gcdl.compressors.base.Codec`."""

@@ -237,6 +237,12 @@ class Job:
             backoff.sleep()
 
 
+def library() -> tuple[str, int, str]:
+    """Return the MPI library that this python has loaded: vendor, major version, and what it says of itself."""
+    vendor, version = MPI.get_vendor()
+    return vendor, int(version[0]), MPI.Get_library_version().rstrip("\0").splitlines()[0].strip()
+
+
 class LateJob(Job):
     """The job as a process sees it that was started in a lost worker's place: it has the master, and nobody else."""
 
@@ -303,8 +309,8 @@ def world() -> Job:
     UsageError : launcher and library do not go together. MPI has not started then.
     """
     if not MPI.Is_initialized():
-        vendor, version = MPI.get_vendor()
-        if reason := conflict(Launch.read(), vendor, version[0]):
+        vendor, major, _ = library()
+        if reason := conflict(Launch.read(), vendor, major):
             raise UsageError(reason)
         _start_mpi()
     parent = MPI.Comm.Get_parent() if REPLACEMENT in os.environ else MPI.COMM_NULL
