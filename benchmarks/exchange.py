@@ -42,7 +42,7 @@ METHODS = {
     "sign": ["compressor.kind=sign"],
     "scaled sign + feedback": ["compressor.kind=scaled_sign", "compressor.error_feedback=true"],
     "stochastic sign": ["compressor.kind=stochastic_sign"],
-    "stochastic sign, correlated+subtractive": ["compressor.kind=stochastic_sign", "compressor.dither=correlated+subtractive"],
+    "stochastic sign (correlated+subtractive)": ["compressor.kind=stochastic_sign", "compressor.dither=correlated+subtractive"],
 }
 
 
@@ -53,13 +53,17 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--methods", type=lambda text: text.split(","), default=list(METHODS), help="beside identity")
     arguments = parser.parse_args()
-    seconds: dict[str, list[float]] = {name: [] for name in METHODS}
+    if unknown := set(arguments.methods) - set(METHODS):
+        parser.error(f"no such method: {', '.join(sorted(unknown))}; there are: {', '.join(METHODS)}")
+    methods = {name: overrides for name, overrides in METHODS.items() if name in {"identity", *arguments.methods}}
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
     with tempfile.TemporaryDirectory() as scratch:
         config = Path(scratch) / "exchange.toml"
         config.write_text(CONFIG.format(**vars(arguments)))
         for repeat in range(arguments.repeats):
-            for number, (name, overrides) in enumerate(METHODS.items()):
+            for number, (name, overrides) in enumerate(methods.items()):
                 folder = Path(scratch) / f"{repeat}-{number}"
                 command = [sys.executable, "-m", "gcdl", "run", str(config), *overrides, "--out", str(folder)]
                 subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
