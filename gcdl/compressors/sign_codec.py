@@ -78,7 +78,8 @@ class SignCodec(Stateless):
         out[self._bits_bytes :] = levels.reshape(-1).view(np.uint8)[: self._levels_bytes]
         if self.noise is not None:
             source = self.noise.dither.source(draw)
-            for block in self._blocks:
+            # Backwards: what was looked at last is still in the cache.
+            for block in reversed(self._blocks):
                 scales = levels[0, block.groups]
                 self.noise.quantise(block, x[block.where], scales, source, out[block.packed], self._kernels)
         return state
@@ -135,7 +136,7 @@ class SignCodec(Stateless):
         """Overwrite ``into`` with x - Q(x)."""
         halves, centre = _halves(-self._levels(payload)[np.newaxis])
         adder = self._adder([draw], halves)
-        for block in self._blocks:
+        for block in reversed(self._blocks):
             part = into[block.where]
             self._kernels.fold(payload[block.packed], halves[0, block.groups], block.edges, x[block.where], part)
             if centre is not None:
