@@ -211,8 +211,8 @@ def check_unused(path: Path) -> None:
 class RunFolder:
     """Writes a run's files. Each line is on disk as soon as it is known, so that a killed run leaves what it did.
 
-    Made for a new run, or by :meth:`reopen` for one that is resumed. A disk that fills up later does not end the run. ``workers``:
-    how many rows the timeline has from the beginning.
+    Made for a new run, or by :meth:`reopen` for one that is resumed. A disk that fills up later does not end the run.
+    ``workers``: how many rows the timeline has from the beginning.
 
     Raises
     ------
