@@ -28,6 +28,16 @@ def birth(pid: int) -> int:
     return 0 if fields[0] in "ZX" else int(fields[19])
 
 
+def segments(pid: int | None) -> set[Path]:
+    """Return MPI's files in shared memory that a process of this machine maps: its own, and those of ranks it talked to."""
+    try:
+        lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    except OSError:
+        return set()
+    mapped = {line.split(maxsplit=5)[-1] for line in lines if "_segment." in line}
+    return {Path(path) for path in mapped if path.startswith("/dev/shm/")}
+
+
 def this_process() -> dict[str, Any]:
     """Return what others on this host can know this process by, JSON-ready."""
     return {"host": platform.node(), "pid": os.getpid(), "born": birth(os.getpid())}

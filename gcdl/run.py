@@ -136,7 +136,10 @@ def be_master(job: Job, read: Callable[[], Start], watcher: Watcher, began: floa
         raise
     job.broadcast(shared, _COLLECTIVE_SECONDS)
     if not job.survives:
-        watcher.say("no fault tolerance under this launcher: a killed worker ends the job (mpirun --with-ft ulfm has it)")
+        watcher.say(
+            "no fault tolerance under this launcher: a killed worker ends the job, and gcdl resume goes on from its last "
+            "checkpoint (gcdl run, and mpirun --with-ft ulfm, have it with Open MPI 5)"
+        )
     stop = StopRequest()
     transport = MpiTransport(
         job,

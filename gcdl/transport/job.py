@@ -9,14 +9,13 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, NoReturn
 
 import mpi4py
 import numpy as np
 
 from gcdl.errors import MasterGone
-from gcdl.lifeline import end_soon, when_gone
+from gcdl.lifeline import end_soon, segments, when_gone
 from gcdl.messages import Kind, bare
 
 REPLACEMENT = "GCDL_REPLACEMENT"
@@ -59,13 +58,9 @@ def remove_segments() -> None:
 
     All that this process maps: its own, and those of the ranks it talked to, killed ones among them.
     """
-    with suppress(OSError):
-        mapped = {
-            line.split(maxsplit=5)[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "_segment." in line
-        }
-        for path in mapped:
-            if path.startswith("/dev/shm/"):
-                Path(path).unlink(missing_ok=True)
+    for segment in segments(os.getpid()):
+        with suppress(OSError):
+            segment.unlink(missing_ok=True)
 
 
 class Backoff:

@@ -68,15 +68,17 @@ def test_an_interrupted_run_leaves_a_checkpoint_and_ends_with_130(start, verb, n
     assert not (ended.folder / "summary.json").exists()
 
 
-def test_a_killed_master_ends_the_job_in_seconds(start):
+@pytest.mark.parametrize("killed", ["master", "mpirun"])
+def test_a_killed_master_or_mpirun_ends_the_job_in_seconds(start, killed):
     job = start("run", "steps=1000000", "run.eval_every=0")
     job.until_step(5)
-    os.kill(job.pid(0), signal.SIGKILL)
-    killed = time.monotonic()
+    os.kill(job.pid(0) if killed == "master" else job.mpirun(), signal.SIGKILL)
+    died = time.monotonic()
     ended = job.end(30.0)
     assert ended.code == 1, ended.output
     assert "without a word from the master" in ended.output
-    assert time.monotonic() - killed < 25.0
+    assert f"gcdl resume {ended.folder} goes on" in ended.output
+    assert time.monotonic() - died < 25.0
 
 
 def test_a_worker_that_dies_before_the_first_step_is_named(start):
