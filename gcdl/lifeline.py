@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import platform
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,22 @@ def when_gone(pid: int, born: int, then: Callable[[], None]) -> None:
         then()
 
     threading.Thread(target=watch, name="lifeline", daemon=True).start()
+
+
+def detached(script: str) -> None:
+    """Run a shell script that outlives this process."""
+    nowhere = subprocess.DEVNULL
+    subprocess.Popen(["sh", "-c", script], stdin=nowhere, stdout=nowhere, stderr=nowhere, start_new_session=True)
+
+
+def end_launcher(seconds: float) -> None:
+    """Kill the mpirun that started this process, if it is still there after so many seconds: from outside, later."""
+    pid = os.getppid()
+    with suppress(OSError):
+        if Path(f"/proc/{pid}/comm").read_text().strip() not in ("prterun", "mpirun"):
+            return
+        script = f'sleep {seconds}; set -- $(cat /proc/{pid}/stat); [ "${{22}}" = {birth(pid)} ] && kill -KILL {pid}'
+        detached(script)
 
 
 def end_soon(seconds: float, *, interrupt: bool = False) -> None:

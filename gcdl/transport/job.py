@@ -15,7 +15,7 @@ import mpi4py
 import numpy as np
 
 from gcdl.errors import MasterGone
-from gcdl.lifeline import end_soon, segments, when_gone
+from gcdl.lifeline import end_launcher, end_soon, segments, when_gone
 from gcdl.messages import Kind, bare
 
 REPLACEMENT = "GCDL_REPLACEMENT"
@@ -48,6 +48,8 @@ CONTROL_BYTES = 1 << 16
 """The largest message that is no task and no reply: room for a traceback."""
 SHUTDOWN_SECONDS = 5.0
 """How long one side waits for the other when the job ends."""
+LAUNCHER_SECONDS = 5.0
+"""How long an mpirun that may have lost hosts has to end by itself after the master."""
 
 _prepare_mpi()
 from mpi4py import MPI  # noqa: E402
@@ -91,12 +93,14 @@ class Job:
     ----------
     comm : the communicator; rank 0 is the master.
     damaged : a rank was lost or left behind, so that finalizing MPI together could hang.
+    unreachable : a rank on another host was left behind, so that mpirun may not end by itself.
     """
 
     def __init__(self, comm: MPI.Comm) -> None:
         comm.Set_errhandler(MPI.ERRORS_RETURN)
         self.comm = comm
         self.damaged = False
+        self.unreachable = False
         self._run = 0
         self._farewell: list[tuple[MPI.Comm, int]] = []
 
@@ -160,6 +164,8 @@ class Job:
             with suppress(MPI.Exception, MasterGone):
                 self._complete(request, SHUTDOWN_SECONDS)
         self._disconnect([comm for comm, _ in self._farewell if comm != self.comm])
+        if self.unreachable:
+            end_launcher(LAUNCHER_SECONDS)
         if self.damaged:
             remove_segments()
             os._exit(code)

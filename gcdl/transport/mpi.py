@@ -44,7 +44,7 @@ from gcdl.messages import (
 )
 from gcdl.transport.base import Traffic
 from gcdl.transport.downlink import Downlink, Lane
-from gcdl.transport.job import CONTROL_BYTES, SHUTDOWN_SECONDS, TAG, Backoff, Job
+from gcdl.transport.job import CONTROL_BYTES, LAUNCHER_SECONDS, SHUTDOWN_SECONDS, TAG, Backoff, Job
 from gcdl.transport.replacement import Replacements
 from gcdl.types import Buffer, aligned_buffer
 
@@ -228,6 +228,11 @@ class MpiTransport:
             self._job.damaged = True
             names = "; ".join(peer.name for peer in left)
             self._say(f"not waiting any longer for workers that have not stopped: {names}")
+            self._job.unreachable = self._job.survives and not all(peer.born for peer in left)
+            if self._job.unreachable:
+                self._say(
+                    f"mpirun waits for hosts that it can't reach: it is killed if it has not ended in {LAUNCHER_SECONDS:.0f} s"
+                )
             for peer in left:
                 self._end(peer)
         for worker, reported in self._reported_bytes.items():
