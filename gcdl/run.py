@@ -367,8 +367,8 @@ def _conduct(
             with suppress(GcdlError):
                 master.collect_states()
             keeper.finish()
-        if master.steps_done and learner.learns:
-            watcher.say(f"checkpoint after {master.steps_done} steps in {start.out / FOLDER}; gcdl resume {start.out} goes on")
+        if newest := keeper.written or (start.step if learner.learns else 0):
+            watcher.say(f"checkpoint after {newest} steps in {start.out / FOLDER}; gcdl resume {start.out} goes on")
         raise
     finally:
         transport.close()

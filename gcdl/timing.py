@@ -55,6 +55,8 @@ class NoEvaluator:
 class NoKeeper:
     """Keeps no checkpoints."""
 
+    written = 0
+
     def begin(self) -> None:
         """Do nothing."""
 

@@ -102,18 +102,19 @@ main()
 def test_injected_faults_strike_real_processes_and_the_model_is_that_of_the_undisturbed_run(start):
     events = (
         'stragglers.events=[{fault = "kill", worker = 3, step = 5}, {fault = "stop", worker = 1, step = 8, seconds = 0.7}, '
-        '{fault = "slow", worker = 0, step = 25}]'
+        '{fault = "slow", worker = 0, step = 25}, {fault = "corrupt", worker = 0, step = 30}]'
     )
-    disturbed = start("run", "wait.kind=decodable", "steps=400", events).end()
+    disturbed = start("run", "wait.kind=decodable", "run.checksums=true", "steps=400", events).end()
     undisturbed = start("simulate", "steps=400").end()
     assert disturbed.code == 0, disturbed.output
     assert disturbed.summary["lost_workers"] == [3]
     used = {worker: [worker in line["replies"] for line in disturbed.steps] for worker in range(4)}
-    assert any(used[3][:5])
     assert not any(used[3][5:])
     assert not used[1][8]
     assert any(used[1][9:])
     assert not used[0][25]
+    assert not used[0][30]
+    assert disturbed.summary["foreign_messages"] == 1
     assert disturbed.summary["final_train_loss"] == pytest.approx(undisturbed.summary["final_train_loss"], rel=1e-4)
 
 
