@@ -3,13 +3,45 @@
 Rank 0 is the master, the other ranks are workers that hold redundantly assigned shards. In each step a worker sends one bit
 per coordinate of its coded gradient; the master decodes the fastest n - s replies and steps the optimizer. In the manner of
 Li and Skoglund, *Distributed Learning based on 1-Bit Gradient Coding in the Presence of Stragglers*, arXiv 2403.14716.
+
+A script of one's own::
+
+    import gcdl, torch
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    model = torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 10))
+    problem = gcdl.TorchProblem(model, torch.nn.functional.cross_entropy, (x / 16, y))
+    code = {"kind": "fractional_repetition", "stragglers": 1}
+    trainer = gcdl.Trainer(problem, code=code, compressor="stochastic_sign")
+    for record in trainer.fit(200):
+        print(record.step, record.train_loss)
+
+``python script.py`` simulates four workers, ``mpirun -n 5 python script.py`` has them. :class:`TorchProblem` is what to train,
+:class:`Trainer` how; :class:`TorchOptimizer` brings any ``torch.optim`` optimizer and schedule; a :class:`GradientCode` is a
+matrix B and a decoder. A run yields a :class:`StepRecord` each step, and comes to a :class:`Summary`. :func:`load` reads a
+:class:`Config` from TOML, and :class:`Experiment` has the objects it names. All errors are a :class:`GcdlError`.
 """
 
 from importlib.metadata import version
 
 from gcdl.codes import GradientCode
 from gcdl.config import Config, Experiment, load
-from gcdl.errors import ConfigError, DataError, GcdlError, TooManyLost, UsageError, WorkerError
+from gcdl.errors import (
+    ConfigError,
+    DataError,
+    GcdlError,
+    Interrupted,
+    NonFiniteLoss,
+    ParameterError,
+    TooManyLost,
+    UsageError,
+    WorkerError,
+)
+from gcdl.optimizers import TorchOptimizer
+from gcdl.problems import TorchProblem
+from gcdl.records import StepRecord, Summary
+from gcdl.trainer import Trainer
 
 __version__ = version("gcdl")
 
@@ -20,7 +52,15 @@ __all__ = [
     "Experiment",
     "GcdlError",
     "GradientCode",
+    "Interrupted",
+    "NonFiniteLoss",
+    "ParameterError",
+    "StepRecord",
+    "Summary",
     "TooManyLost",
+    "TorchOptimizer",
+    "TorchProblem",
+    "Trainer",
     "UsageError",
     "WorkerError",
     "__version__",

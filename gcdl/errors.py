@@ -11,10 +11,11 @@
     ├── MessageError         1   bytes that are not a message of this run (the transports drop and count them)
     ├── WorkerLost           -   one worker is gone; the master goes on without it if it can
     ├── TooManyLost          3   too few workers are left, or none answers
+    ├── NonFiniteLoss        4   the training loss has become NaN or infinite; names the step
     ├── WorkerError          4   a worker raised; carries its traceback
     │   └── NonFiniteGradient    a NaN or an infinity in a gradient; names worker, step and tensor
     ├── MasterGone           1   a worker has lost the master
-    └── Interrupted        130   Ctrl-C or SIGTERM
+    └── Interrupted        130   Ctrl-C, SIGTERM or SIGUSR1
 """
 
 from __future__ import annotations
@@ -90,11 +91,17 @@ class NonFiniteGradient(WorkerError):
         )
 
 
+class NonFiniteLoss(GcdlError):
+    """The training loss is NaN or infinite. Checkpoints written before are kept, and none is written after."""
+
+    exit_code = 4
+
+
 class MasterGone(GcdlError):
     """A worker's view: the master's process is gone, or has been silent for too long."""
 
 
 class Interrupted(GcdlError):
-    """Ctrl-C or SIGTERM reached the master."""
+    """Ctrl-C, SIGTERM or SIGUSR1 reached the master."""
 
     exit_code = 130

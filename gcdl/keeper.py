@@ -49,12 +49,16 @@ class Keeper:
         self.written = 0
         """The step of the newest checkpoint that was written; 0: none was."""
 
-    def begin(self) -> None:
-        """Take a snapshot of the run as it is between two steps; written at once if no worker need be asked for its state."""
+    def begin(self, *, hold: bool = False) -> None:
+        """Take a snapshot of the run as it is between two steps.
+
+        It is written at once, if no worker need be asked for its state; to be held, by the next :meth:`look` at the earliest.
+        """
         self._write()
         self._master.ask_for_states()
-        self._waiting = self._snapshot()
-        self.look()
+        self._waiting = self._snapshot(hold=hold)
+        if not hold:
+            self.look()
 
     def look(self) -> None:
         """Write the snapshot if all that it waits for has come."""
@@ -66,9 +70,9 @@ class Keeper:
         self._waiting = self._snapshot()
         self._write()
 
-    def _snapshot(self) -> Checkpoint:
+    def _snapshot(self, *, hold: bool = False) -> Checkpoint:
         master = self._master
-        held = bool(master.states.state_bytes)  # a snapshot that may have to wait needs a copy of what changes
+        held = hold or bool(master.states.state_bytes)  # a snapshot that may have to wait needs a copy of what changes
         return Checkpoint(
             step=master.steps_done,
             parameters=master.optimizer.parameters.copy() if held else master.optimizer.parameters,
@@ -78,6 +82,7 @@ class Keeper:
             B=master.code.B,
             decoder=self._decoder,
             progress=self._progress(),
+            downlink=master.downlink_state(),
         )
 
     def _write(self) -> None:

@@ -6,34 +6,53 @@ clock; both ways lead to :func:`_conduct`, the only place where a run's records 
 
 from __future__ import annotations
 
+import math
 import platform
 import secrets
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from gcdl.advice import coverage_warning, limit_warning, noise_warning
 from gcdl.checkpoint import FOLDER, Checkpoint
+from gcdl.codes import DECODERS
 from gcdl.config import Config, Experiment, parse
-from gcdl.crew import Row, faults_since, limit_threads, make_crew, make_pace, make_worker, row_of
-from gcdl.errors import GcdlError, TooManyLost, UsageError, WorkerLost
+from gcdl.crew import (
+    Row,
+    faults_since,
+    limit_threads,
+    make_crew,
+    make_ends,
+    make_pace,
+    make_publisher,
+    make_worker,
+    row_of,
+    task_format,
+)
+from gcdl.downlinks import UNKNOWN, Follower, Publisher, Steps
+from gcdl.errors import GcdlError, NonFiniteLoss, TooManyLost, UsageError, WorkerLost
 from gcdl.interrupt import StopRequest
+from gcdl.judge import Judge
 from gcdl.keeper import Keeper
+from gcdl.launched import Launch
 from gcdl.lifeline import end_soon, this_process, when_gone
-from gcdl.master import Decodes, Master, Steps
-from gcdl.messages import HEADER_BYTES, TaskFormat
+from gcdl.master import Decodes, Master
+from gcdl.messages import HEADER_BYTES
+from gcdl.placement import choose_core, leave_core
 from gcdl.problems import Evaluation, Evaluator
-from gcdl.records import StepRecord, Summary, Totals, model_sha256
+from gcdl.records import MODEL, StepRecord, Summary, Totals, model_sha256
 from gcdl.start import Start
 from gcdl.stragglers import delays_at
-from gcdl.timing import NoCodec, NoEvaluator, NoKeeper, NoOptimizer
+from gcdl.timing import NoCodec, NoEvaluator, NoKeeper, NoOptimizer, NoPublisher
 from gcdl.transport.base import Transport
 from gcdl.transport.simulated import SimulatedTransport
-from gcdl.types import Layout
+from gcdl.types import Layout, Vector
 from gcdl.worker import Worker
 
 if TYPE_CHECKING:
@@ -60,8 +79,30 @@ class Watcher(Protocol):
         ...
 
 
+Run = Generator[StepRecord, None, Summary]
+"""A run under way: yields the record of each step, and returns what was written to the run folder.
+
+Closed early it stops the workers, after a checkpoint.
+"""
+
+
+def finish(run: Run) -> Summary:
+    """Let a run go on to its end."""
+    while True:
+        try:
+            next(run)
+        except StopIteration as done:
+            summary: Summary = done.value
+            return summary
+
+
 def simulate(start: Start, watcher: Watcher) -> Summary:
-    """Run the same Master and Workers in this process on a virtual clock. Returns what was written to the run folder.
+    """As :func:`simulating`, to its end."""
+    return finish(simulating(start, watcher))
+
+
+def simulating(start: Start, watcher: Watcher) -> Run:
+    """Run the same Master and Workers in this process on a virtual clock.
 
     Raises
     ------
@@ -78,7 +119,9 @@ def simulate(start: Start, watcher: Watcher) -> Summary:
     if start.timing_only:
         d = config.simulate.parameters
         layout = experiment.problem.layout() if d is None else Layout(("parameters",), ((d,),))
-        learner = _Learner(NoCodec(), NoOptimizer(), NoEvaluator(), layout, learns=False)
+        codec = experiment.compressor.codec(layout)
+        publisher = NoPublisher(experiment.downlink, experiment.optimizer, layout.size, codec.payload_bytes, codec.agreed_count)
+        learner = _Learner(NoCodec(), NoOptimizer(), NoEvaluator(), publisher, layout, learns=False)
         workers = None
     else:
         layout = experiment.problem.layout()
@@ -90,12 +133,18 @@ def simulate(start: Start, watcher: Watcher) -> Summary:
         stop,
         faults=faults_since(experiment, start.since),
         checksums=config.run.checksums,
+        first_version=0 if start.checkpoint is None else UNKNOWN,
     )
     with stop.listening():
-        return _conduct(experiment, transport, start, watcher, began, learner, stop)
+        return (yield from _conduct(experiment, transport, start, watcher, began, learner, stop))
 
 
 def be_master(job: Job, read: Callable[[], Start], watcher: Watcher, began: float) -> Summary:
+    """As :func:`leading`, to its end."""
+    return finish(leading(job, read, watcher, began))
+
+
+def leading(job: Job, read: Callable[[], Start], watcher: Watcher, began: float) -> Run:
     """Be rank 0 of a run over MPI; the others call :func:`be_worker`. The caller then ends the job.
 
     Parameters
@@ -129,7 +178,12 @@ def be_master(job: Job, read: Callable[[], Start], watcher: Watcher, began: floa
             "config": experiment.config.toml(),
             "rows": rows,
             "since": start.since,
+            "fresh": start.checkpoint is None,
             "n": experiment.n,
+            "shifts": experiment.code.shifts.tolist(),
+            "decoder": experiment.decoder_name,
+            "problem": experiment.problem.fingerprint(),
+            "core": choose_core(Launch.read()),
         }
     except Exception:
         job.broadcast({"run": None}, _COLLECTIVE_SECONDS)
@@ -148,27 +202,37 @@ def be_master(job: Job, read: Callable[[], Start], watcher: Watcher, began: floa
         say=watcher.say,
         spares=spares,
         replacements=Replacements(job, start.config.run.replace, shared),
+        shared_memory=start.config.run.shared_memory,
     )
     try:
         with stop.listening():
             layout = experiment.problem.layout()
             codec = experiment.compressor.codec(layout)
             transport.start(
-                TaskFormat(experiment.n, layout.size, checksums=experiment.config.run.checksums),
+                task_format(experiment, codec),
                 HEADER_BYTES + codec.payload_bytes,
                 experiment.config.run.start_timeout,
                 state_bytes=codec.state_bytes,
+                whole_bytes=0 if experiment.downlink.replicas else experiment.downlink.size(layout.size, 0, 0, []),
             )
             learner = _Learner.of(experiment, evaluator)
-            return _conduct(experiment, transport, start, watcher, began, learner, stop, transport.hosts())
+            return (yield from _conduct(experiment, transport, start, watcher, began, learner, stop, transport.hosts()))
     except WorkerLost as lost:
         raise TooManyLost(f"start-up: {lost}") from lost
     finally:
         transport.close()
 
 
-def be_worker(job: Job) -> None:
+def be_worker(job: Job, config: Config | None = None, patience: float = _COLLECTIVE_SECONDS) -> bool:
     """Be another rank of a run over MPI: serve until the master says that it is over. The caller then ends the job.
+
+    Parameters
+    ----------
+    job : all ranks.
+    config : of a script, whose objects no text can hold; None: what the master sends.
+    patience : how many seconds to wait for the master to begin.
+
+    Returns whether there was a run: the master may have found at once that there can't be one.
 
     Raises
     ------
@@ -177,26 +241,41 @@ def be_worker(job: Job) -> None:
     from gcdl.transport.serve import serve
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop_soon)
-    shared = job.broadcast(None, _COLLECTIVE_SECONDS)
+    shared = job.broadcast(None, patience)
     if shared["run"] is None:
-        return
+        return False
     master = shared["master"]
     if master["host"] == platform.node():
         # The regular way is to find out from MPI; this is for a worker in the middle of a long pass.
         when_gone(master["pid"], master["born"], lambda: end_soon(_SECONDS_AFTER_MASTER))
+        leave_core(shared["core"])
 
-    config, n = parse(shared["config"]), int(shared["n"])
+    given, n = config, int(shared["n"])
+    config = parse(shared["config"]) if given is None else given.for_workers(n)
     experiment = Experiment.of(config, n)
     if job.rank > n:
         experiment.problem.layout()  # a spare loads what takes long before it is needed
 
-    def prepare(worker: int, since: int) -> Worker:
+    def prepare(worker: int, since: int) -> tuple[Worker, Follower]:
+        if given is not None and config.toml() != shared["config"]:
+            raise UsageError(
+                f"rank {job.rank}: the script asks for another run here than on rank 0; all ranks must make the same"
+            )
+        if experiment.problem.fingerprint() != shared["problem"]:
+            raise UsageError(
+                f"problem: the model or the data of rank {job.rank} are not those of rank 0; seed what is random "
+                "(torch.manual_seed(0)), or hand in a function that makes the model"
+            )
         row = Row.of_plain(shared["rows"][worker])
         faults = faults_since(experiment, max(since, shared["since"]))
         built = make_worker(experiment, worker, row, experiment.problem.load(row.shards), faults)
+        codec = experiment.compressor.codec(built.layout)
+        ends = make_ends(experiment, codec, np.array(shared["shifts"]), DECODERS[shared["decoder"]])
+        follower = experiment.downlink.follower(ends, fresh=shared["fresh"] and since == 0)
         limit_threads(experiment)
-        return built
+        return built, follower
 
     serve(
         job,
@@ -206,6 +285,7 @@ def be_worker(job: Job) -> None:
         prepare=prepare,
         checksums=config.run.checksums,
     )
+    return True
 
 
 def _stop_soon(number: int, frame: object) -> None:
@@ -221,15 +301,19 @@ class _Learner:
     codec: Decodes
     optimizer: Steps
     evaluator: Evaluator
+    downlink: Publisher
     layout: Layout
     learns: bool = True
+    save: Callable[[Vector, Path], None] | None = None
 
     @classmethod
     def of(cls, experiment: Experiment, evaluator: Evaluator) -> _Learner:
         """Return that of an experiment."""
         layout = experiment.problem.layout()
+        codec = experiment.compressor.codec(layout)
         optimizer = experiment.optimizer.build(experiment.problem.initial_parameters())
-        return cls(experiment.compressor.codec(layout), optimizer, evaluator, layout)
+        publisher = make_publisher(experiment, codec, optimizer)
+        return cls(codec, optimizer, evaluator, publisher, layout, save=experiment.problem.save)
 
 
 @dataclass
@@ -275,7 +359,7 @@ def _conduct(
     learner: _Learner,
     stop: StopRequest,
     hosts: list[str] | None = None,
-) -> Summary:
+) -> Run:
     """Train, evaluate, record, save. The workers are ready; they are stopped here, whatever happens."""
     config = experiment.config
     optimizer = learner.optimizer
@@ -286,6 +370,7 @@ def _conduct(
         codec=learner.codec,
         wait=experiment.wait,
         optimizer=optimizer,
+        downlink=learner.downlink,
         seed=config.seed,
         replicas=experiment.replicas,
         say=watcher.say if hosts is not None else lambda line: None,  # virtual seconds keep nobody waiting
@@ -305,6 +390,20 @@ def _conduct(
         keeper = Keeper(
             start.out, keep=config.run.keep, master=master, progress=progress, decoder=experiment.decoder_name, say=watcher.say
         )
+    judge = Judge(
+        learner.evaluator,
+        meanwhile=hosts is not None and config.run.evaluate == "meanwhile",
+        limit=lambda: limit_threads(experiment),
+    )
+
+    def hand_out(record: StepRecord) -> Generator[StepRecord, None, None]:
+        """Yield a record, then write it: with what whoever iterates has added to its metrics."""
+        try:
+            yield record
+        finally:
+            folder.write_step(record)
+        watcher.step(record)
+
     try:
         if start.checkpoint is not None:
             warn(_restore(master, start.checkpoint))
@@ -313,19 +412,26 @@ def _conduct(
         judged: Evaluation | None = None
         for record in master.run(config.steps):
             due = record.step + 1
-            if due == config.steps or _every(config.run.eval_every, due):
-                judged = learner.evaluator.evaluate(optimizer.parameters, train=due == config.steps)
-                record.test_loss, record.test_accuracy = judged.test_loss, judged.test_accuracy
             totals.add(record, delays_at(experiment.stragglers, experiment.n, config.seed, record.step).seconds)
-            folder.write_step(record)
-            watcher.step(record)
+            for earlier in judge.settle():
+                yield from hand_out(earlier)
+            if learner.learns and not math.isfinite(record.train_loss):
+                yield from hand_out(record)
+                raise NonFiniteLoss(f"step {record.step}: the training loss is {record.train_loss}; {_kept(start.out)}")
+            if due == config.steps:
+                judged = judge.now(record, optimizer.parameters)
+            elif _every(config.run.eval_every, due):
+                judge.begin(record, optimizer.parameters)
             if due < config.steps and _every(config.run.checkpoint_every, due):
-                keeper.begin()
-            keeper.look()
+                keeper.begin(hold=judge.busy)
+            if not judge.busy:
+                yield from hand_out(record)
+                keeper.look()
         if judged is None:  # resumed after its last step
             transport.close()
-            judged = learner.evaluator.evaluate(optimizer.parameters, train=True)
+            judged = judge.now(None, optimizer.parameters)
         keeper.finish()
+        _save(learner, optimizer.parameters, start.out, watcher.say)
         coverage = totals.mean_coverage()
         warn(coverage_warning(coverage, experiment.code))
         so_far = progress()
@@ -339,8 +445,14 @@ def _conduct(
             final_train_loss=judged.train_loss,
             final_test_loss=judged.test_loss,
             final_test_accuracy=judged.test_accuracy,
+            final_metrics=dict(judged.metrics),
             uplink_bytes=totals.uplink_bytes,
             downlink_bytes=totals.downlink_bytes,
+            uplink_header_bytes=totals.uplink_header_bytes,
+            downlink_header_bytes=totals.downlink_header_bytes,
+            shared_bytes=totals.shared_bytes,
+            clipped_coordinates=totals.clipped,
+            resent_models=totals.resent,
             float32_uplink_bytes=(totals.replies + totals.late) * (HEADER_BYTES + 4 * learner.layout.size),
             control_bytes=so_far["control_bytes"],
             late_replies=totals.late,
@@ -361,14 +473,20 @@ def _conduct(
         )
         folder.write_summary(summary)
         return summary
-    except (GcdlError, KeyboardInterrupt):
+    except (GcdlError, KeyboardInterrupt, GeneratorExit) as error:
         stop.clear()  # a second signal interrupts what follows
+        for record in judge.drop():
+            folder.write_step(record)
+        if isinstance(error, NonFiniteLoss):
+            raise
         if master.steps_done > start.step:
             with suppress(GcdlError):
                 master.collect_states()
             keeper.finish()
         if newest := keeper.written or (start.step if learner.learns else 0):
             watcher.say(f"checkpoint after {newest} steps in {start.out / FOLDER}; gcdl resume {start.out} goes on")
+        if isinstance(error, GeneratorExit):  # whoever iterates has seen enough
+            _save(learner, optimizer.parameters, start.out, watcher.say)
         raise
     finally:
         transport.close()
@@ -388,13 +506,34 @@ def _restore(master: Master, checkpoint: Checkpoint) -> str | None:
         raise UsageError(f"the checkpoint of step {checkpoint.step} is of another model or compressor than the config's")
     master.optimizer.parameters[:] = checkpoint.parameters
     master.optimizer.load(checkpoint.optimizer)
-    fresh = master.resume(checkpoint.step, checkpoint.accepted, checkpoint.states)
+    fresh = master.resume(checkpoint.step, checkpoint.accepted, checkpoint.states, checkpoint.downlink)
     if not fresh:
         return None
     return (
         f"the checkpoint of step {checkpoint.step} lacks the compressor's state of worker {', '.join(map(str, fresh))}: "
         "it starts afresh, and the run is not that which was never interrupted"
     )
+
+
+def _save(learner: _Learner, parameters: Vector, folder: Path, say: Callable[[str], None]) -> None:
+    """Write the model for use without gcdl. A full disk does not end a run: the model is in the checkpoint too."""
+    if learner.save is None:
+        return
+    draft = folder / f".{MODEL}.draft"
+    try:
+        learner.save(parameters, draft)
+        draft.replace(folder / MODEL)
+    except OSError as error:
+        say(f"{folder / MODEL}: not written: {error.strerror or error}; the checkpoint has the model")
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+
+
+def _kept(folder: Path) -> str:
+    """Say which checkpoint is left."""
+    steps = sorted(int(path.stem.removeprefix("step-")) for path in (folder / FOLDER).glob("step-*.npz"))
+    found = f"the checkpoint of step {steps[-1]} is kept" if steps else "there is no checkpoint yet ([run] checkpoint_every)"
+    return f"{found}; lower optimizer.lr, or set optimizer.clip_norm"
 
 
 def _every(period: int, steps: int) -> bool:

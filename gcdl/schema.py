@@ -38,6 +38,8 @@ class Section:
     extra: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
     parts: tuple[str, Section] | None = None
     """A key whose value is a list of tables, each checked as one of another section: (key, section)."""
+    inner: tuple[str, Section] | None = None
+    """A key of :attr:`extra` whose value is a table of another section: (key, section)."""
 
     def keys(self, kind: str) -> list[str]:
         """Return the keys of a kind, ``kind`` itself left out; of no kind: the extra ones."""
@@ -63,6 +65,9 @@ class Section:
         if self.parts is not None and self.parts[0] in found:
             key, section = self.parts
             found[key] = tuple(section.check(part, f"{name}.{key}.{i}") for i, part in enumerate(found[key]))
+        if self.inner is not None:
+            key, section = self.inner
+            found[key] = section.check(found[key], f"{name}.{key}")
         return Choice(self, kind, found, name)
 
 
@@ -100,7 +105,7 @@ class Choice:
         if self.section.parts is not None and self.section.parts[0] in table:
             key = self.section.parts[0]
             table[key] = [part.table() for part in table[key]]
-        return table
+        return {name: value.table() if isinstance(value, Choice) else value for name, value in table.items()}
 
 
 ModelT = typing.TypeVar("ModelT", bound=BaseModel)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from gcdl.checkpoint import Checkpoint, newest
-from gcdl.config import Config, Experiment, parse_resumed
+from gcdl.config import RESUMED, Config, Experiment, parse_resumed
 from gcdl.errors import DataError, UsageError
 from gcdl.manifest import manifest
 from gcdl.records import CONFIG, SUMMARY, Past, RunFolder, check_unused
@@ -64,13 +65,13 @@ class Start:
         """Open the run folder; what a resumed run had written after the checkpoint is cut off."""
         about = manifest(experiment.n + 1, hosts, timing_only=self.timing_only)
         if self.past is None:
-            return RunFolder(self.out, experiment.config.toml(), about, say)
+            return RunFolder(self.out, experiment.config.toml(), about, say, workers=experiment.n)
         past = self.past.cut(self.step)
         for path, error in self.refused:
             say(f"refused: {error}")
             path.replace(path.with_suffix(".refused"))
         say(f"resumed after {self.step} steps" + ("" if self.checkpoint else ": there is no checkpoint yet"))
-        return RunFolder.reopen(past, experiment.config.toml(), about, say)
+        return RunFolder.reopen(past, experiment.config.toml(), about, say, workers=experiment.n)
 
 
 def resume(folder: Path, overrides: Sequence[str]) -> Start:
@@ -83,7 +84,28 @@ def resume(folder: Path, overrides: Sequence[str]) -> Start:
     past = Past.read(folder)
     if past.timing_only:
         raise UsageError(f"{folder}: a timing-only simulation keeps no model to go on with; run it again, with more steps")
-    config = parse_resumed(past.config_toml, overrides)
+    return _after(past, parse_resumed(past.config_toml, overrides))
+
+
+def go_on(config: Config, folder: Path) -> Start:
+    """As :func:`resume`, with the config that a script makes anew: it must be the run's, but for what may be overridden.
+
+    Raises
+    ------
+    UsageError : as :func:`resume`; or the config is of another run, with the first key that differs.
+    """
+    past = Past.read(folder)
+    was = tomllib.loads(past.config_toml)
+    now = tomllib.loads(config.for_workers(config.workers or int(was["workers"])).toml())
+    for name in sorted({*was, *now} - {*RESUMED}):
+        if was.get(name) != now.get(name):
+            raise UsageError(f"{folder}: cannot be resumed: its {name} was {was.get(name)}, the script says {now.get(name)}")
+    return _after(past, config)
+
+
+def _after(past: Past, config: Config) -> Start:
+    """Return how to go on with a run."""
+    folder = past.folder
     checkpoint, refused = newest(folder)
     if checkpoint is None and refused:
         raise DataError(f"{folder}: none of its checkpoints can be used: " + "; ".join(str(error) for _, error in refused))

@@ -66,6 +66,7 @@ class Stream(IntEnum):
     COMPRESSOR = 7
     DITHER = 8
     COMPUTE = 9
+    LAYERS = 16
 
 
 def rng_for(seed: int, stream: Stream, *key: int) -> np.random.Generator:
@@ -84,6 +85,11 @@ def seed_words(seed: int, stream: Stream, *key: int) -> tuple[int, int]:
 
 def _sequence(seed: int, stream: Stream, key: tuple[int, ...]) -> np.random.SeedSequence:
     return np.random.SeedSequence(seed, spawn_key=(int(stream), *key))
+
+
+def padded(nbytes: int, alignment: int = 64) -> int:
+    """Return ``nbytes``, rounded up to a multiple of ``alignment``."""
+    return -(-nbytes // alignment) * alignment
 
 
 def aligned_buffer(nbytes: int, alignment: int = 64) -> Buffer:

@@ -22,6 +22,12 @@ PROBLEM = '[problem]\nkind = "linear_regression"\nfeatures = 5\nsamples = 4\n'
 
 # What each kind cannot do without, beside its defaults.
 NEEDS = {
+    ("problem", "custom"): {"factory": "gcdl.problems:LinearRegression", "options": {"features": 5, "samples": 4}},
+    ("code", "custom"): {"factory": "gcdl.codes.uncoded:uncoded"},
+    ("compressor", "custom"): {"factory": "gcdl.compressors.sign:Sign"},
+    ("wait", "custom"): {"factory": "gcdl.wait:FirstReplies"},
+    ("stragglers", "custom"): {"factory": "gcdl.stragglers.none:NoDelays"},
+    ("optimizer", "custom"): {"factory": "gcdl.optimizers:Sgd", "options": {"lr": 0.5}},
     ("stragglers", "fixed"): {"workers": [1]},
     ("stragglers", "bernoulli"): {"p": 0.25},
     ("stragglers", "exactly"): {"count": 1},
@@ -318,7 +324,7 @@ FINDINGS = [
     ),
     (["problem.kind=classifier", "problem.data=7"], r"^problem\.data: 7: input should be a valid string$"),
     (["wait.timeout=inf"], r"^wait\.timeout: inf: "),
-    (["run.threads=0"], r"^run\.threads: 0: "),
+    (["run.threads=-1"], r"^run\.threads: -1: "),
     (["run.start_timeout=soon"], r"^run\.start_timeout: 'soon': "),
     # tables that are none
     (["run=3"], r"^run: 3: must be a table$"),
@@ -375,7 +381,7 @@ def test_what_no_object_can_be_built_from_is_found_by_check(overrides, message):
 
 
 def test_no_problem_is_no_config():
-    with pytest.raises(ConfigError, match=r"^problem\.kind: missing; choose one of linear_regression, classifier"):
+    with pytest.raises(ConfigError, match=r"^problem\.kind: missing; choose one of linear_regression, logistic_regression"):
         parse("")
 
 

@@ -9,8 +9,9 @@ shard compute the same G_j.
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,6 +29,8 @@ class Evaluation:
     train_loss: float | None
     test_loss: float | None
     test_accuracy: float | None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """The user's own figures of the test set, by name."""
 
 
 class CodedGradient(Protocol):
@@ -83,6 +86,19 @@ class Problem(Protocol):
         Raises
         ------
         DataError : a file is missing or not of its format.
+        """
+        ...
+
+    def fingerprint(self) -> str:
+        """Return what must be the same on every rank, as short text; "" where the config alone decides it."""
+        ...
+
+    def save(self, parameters: Vector, path: Path) -> None:
+        """Write a trained model, (d,), so that plain ``torch.load`` and ``load_state_dict`` read it.
+
+        Raises
+        ------
+        OSError : it can't be written.
         """
         ...
 

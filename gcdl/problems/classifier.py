@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -96,6 +97,14 @@ class Classifier:
         """Load the test set, without torch; the training set is loaded when its loss is asked for."""
         _ = self.partition
         return _Evaluator(self)
+
+    def fingerprint(self) -> str:
+        """Return nothing: all follows from the config."""
+        return ""
+
+    def save(self, parameters: Vector, path: Path) -> None:
+        """Write the state dict of :func:`gcdl.problems.models.build`'s module."""
+        self.module.save(parameters, path)
 
 
 class _Piece(NamedTuple):

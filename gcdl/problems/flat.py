@@ -1,22 +1,41 @@
-"""A ``torch.nn.Module`` whose parameters are views of one flat vector, and whose gradient lands in another."""
+"""A ``torch.nn.Module`` whose parameters are views of one flat vector, and whose gradient lands in another.
+
+The vector holds the parameters that require a gradient, each once (tied weights are one), as float32: what travels, and what
+the optimizer steps. A parameter of another type (bfloat16, float16, float64) keeps its own, and is a rounded copy.
+"""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gcdl.errors import ParameterError
 from gcdl.types import Layout, Vector, aligned_vector
+
+_SUPPORTED = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 class FlatModule:
-    """Binds a module to flat parameter vectors; binding is a matter of pointers, nothing is copied."""
+    """Binds a module to flat parameter vectors; binding is a matter of pointers, nothing is copied but what is not float32.
+
+    Raises
+    ------
+    ParameterError : a parameter is of no supported type, not on the CPU, not initialised, or none requires a gradient.
+    """
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        self.parameters = list(module.parameters())
+        named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+        for name, parameter in named:
+            _check(name, parameter)
+        if not named:
+            raise ParameterError("no parameter of the model requires a gradient: there is nothing to train")
+        self.parameters = [parameter for _, parameter in named]
         self.layout = Layout(
-            tuple(name for name, _ in module.named_parameters()),
+            tuple(name for name, _ in named),
             tuple(tuple(parameter.shape) for parameter in self.parameters),
         )
 
@@ -24,21 +43,46 @@ class FlatModule:
         """Return a copy of the parameters as one (d,) vector."""
         flat = aligned_vector(self.layout.size)
         for where, parameter in zip(self.layout.slices, self.parameters, strict=True):
-            flat[where] = parameter.detach().numpy().ravel()
+            flat[where] = parameter.detach().float().numpy().ravel()
         return flat
 
     def bind(self, parameters: Vector) -> None:
         """Make the module's parameters views of ``parameters``, (d,)."""
         flat = torch.from_numpy(parameters)
         for where, shape, parameter in zip(self.layout.slices, self.layout.shapes, self.parameters, strict=True):
-            parameter.data = flat[where].view(shape)
+            if parameter.dtype == torch.float32:
+                parameter.data = flat[where].view(shape)
+            else:
+                parameter.data.copy_(flat[where].view(shape))
 
     def backward(self, loss: Tensor, out: Vector, *, add: bool) -> None:
         """Write (or add) the gradient of a scalar loss into ``out``, (d,)."""
         gradients = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
         for where, gradient in zip(self.layout.slices, gradients, strict=True):
-            part = out[where].reshape(gradient.shape)
+            dense = gradient.to_dense() if gradient.is_sparse else gradient
+            part = out[where].reshape(dense.shape)
             if add:
-                part += gradient.numpy()
+                part += dense.float().numpy()
             else:
-                np.copyto(part, gradient.numpy())
+                np.copyto(part, dense.float().numpy())
+
+    def save(self, parameters: Vector, path: Path) -> None:
+        """Write the module's state dict with these parameters, (d,); the module keeps them.
+
+        Raises
+        ------
+        OSError : it can't be written.
+        """
+        self.bind(parameters.copy())
+        state = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
+        with path.open("wb") as file:
+            torch.save(state, file)
+
+
+def _check(name: str, parameter: nn.Parameter) -> None:
+    if isinstance(parameter, nn.UninitializedParameter):
+        raise ParameterError(f"parameter {name!r} has no shape yet: pass a batch through the model first")
+    if parameter.dtype not in _SUPPORTED:
+        raise ParameterError(f"parameter {name!r} is {parameter.dtype}; supported: {', '.join(map(str, _SUPPORTED))}")
+    if parameter.device.type != "cpu":
+        raise ParameterError(f"parameter {name!r} is on {parameter.device}; gcdl's workers compute on the CPU")

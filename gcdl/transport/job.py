@@ -1,47 +1,40 @@
-"""All MPI ranks of a job: how they begin together, wait, and end. Importing this module starts MPI."""
+"""All MPI ranks of a job: how they begin together, wait, and end.
+
+Importing this module loads the MPI library; :func:`world` starts it, if library and launcher go together.
+"""
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
 import sys
 import threading
 import time
+import warnings
 from contextlib import suppress
+from functools import cache
 from typing import Any, NoReturn
 
 import mpi4py
 import numpy as np
+from numpy.typing import NDArray
 
-from gcdl.errors import MasterGone
-from gcdl.lifeline import end_launcher, end_soon, segments, when_gone
-from gcdl.messages import Kind, bare
+mpi4py.rc.initialize = False  # world() does that
+mpi4py.rc.finalize = False  # and sees to this
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", RuntimeWarning)  # of another MPI's launcher: world() says so
+    from mpi4py import MPI
+
+from gcdl.errors import MasterGone, UsageError  # noqa: E402
+from gcdl.launched import Launch, conflict  # noqa: E402
+from gcdl.lifeline import end_launcher, end_soon, segments, when_gone  # noqa: E402
+from gcdl.messages import Kind, bare  # noqa: E402
+from gcdl.types import aligned_vector  # noqa: E402
 
 REPLACEMENT = "GCDL_REPLACEMENT"
 """The environment variable of a process started in a lost worker's place: its rank; the master's process, and its birth."""
-
-
-def _prepare_mpi() -> None:
-    """Set what has to be set before MPI starts.
-
-    Over TCP Open MPI deadlocks when a rank dies in the middle of a large message, unless it uses these flags or this thread
-    level. The master needs the higher one, to start processes in a thread (:mod:`gcdl.transport.replacement`).
-    """
-    if _survives():
-        os.environ.setdefault("OMPI_MCA_btl_tcp_flags", "send,inplace")
-    safe = os.environ.get("OMPI_MCA_btl_tcp_flags") == "send,inplace"  # noqa: SIM112
-    master = os.environ.get("OMPI_COMM_WORLD_RANK") == "0" and REPLACEMENT not in os.environ
-    mpi4py.rc.thread_level = "multiple" if _survives() and safe and master else "serialized"
-    if REPLACEMENT in os.environ:
-        _, pid, born = map(int, os.environ[REPLACEMENT].split())
-        when_gone(pid, born, lambda: end_soon(SHUTDOWN_SECONDS))
-
-
-def _survives() -> bool:
-    return os.environ.get("OMPI_MCA_mpi_ft_enable", "0").lower() in ("1", "true", "yes")  # noqa: SIM112
-
-
 TAG = 7
 """Of all gcdl's messages: the order of messages between two ranks is the order they were sent in."""
 CONTROL_BYTES = 1 << 16
@@ -50,9 +43,6 @@ SHUTDOWN_SECONDS = 5.0
 """How long one side waits for the other when the job ends."""
 LAUNCHER_SECONDS = 5.0
 """How long an mpirun that may have lost hosts has to end by itself after the master."""
-
-_prepare_mpi()
-from mpi4py import MPI  # noqa: E402
 
 
 def remove_segments() -> None:
@@ -115,6 +105,11 @@ class Job:
         return _survives()
 
     @property
+    def late(self) -> bool:
+        """Whether this process was started in a lost worker's place."""
+        return REPLACEMENT in os.environ
+
+    @property
     def spawns(self) -> bool:
         """Whether this process can start others, in a thread, after some were lost."""
         return self.survives and bool(MPI.Query_thread() == MPI.THREAD_MULTIPLE)
@@ -155,15 +150,7 @@ class Job:
         """Leave MPI, and the process, with an exit code."""
         sys.stdout.flush()
         sys.stderr.flush()
-        sends = []
-        for comm, rank in self._farewell:
-            message = bare(Kind.END, self._run, step=int(self.damaged))
-            with suppress(MPI.Exception):
-                sends.append((comm.Isend([message, MPI.BYTE], dest=rank, tag=TAG), message))
-        for request, _ in sends:
-            with suppress(MPI.Exception, MasterGone):
-                self._complete(request, SHUTDOWN_SECONDS)
-        self._disconnect([comm for comm, _ in self._farewell if comm != self.comm])
+        self.part()
         if self.unreachable:
             end_launcher(LAUNCHER_SECONDS)
         if self.damaged:
@@ -171,6 +158,47 @@ class Job:
             os._exit(code)
         MPI.Finalize()
         sys.exit(code)  # not os._exit: MPICH takes leave of its launcher only when the process ends in the regular way
+
+    def part(self, outcome: dict[str, Any] | None = None, model: NDArray[np.float32] | None = None) -> None:
+        """Send END to the ranks that wait for it.
+
+        To a script's also how the run came out, and the model, (d,), if there is one: they get these by :meth:`learn`.
+        """
+        sends: list[tuple[MPI.Request, NDArray[Any]]] = []
+        said = np.frombuffer(json.dumps(outcome).encode(), dtype=np.uint8)
+        parts: list[NDArray[Any]] = [np.array([said.size, 0 if model is None else model.size], dtype=np.int64), said]
+        parts += [] if model is None else [model]
+        for comm, rank in self._farewell:
+            message = bare(Kind.END, self._run, step=int(self.damaged))
+            with suppress(MPI.Exception):
+                sends.append((comm.Isend([message, MPI.BYTE], dest=rank, tag=TAG), message))
+            if outcome is not None and comm == self.comm:
+                with suppress(MPI.Exception):
+                    sends += [(comm.Isend(part, dest=rank, tag=TAG), part) for part in parts]
+        for request, _ in sends:
+            with suppress(MPI.Exception, MasterGone):
+                self._complete(request, SHUTDOWN_SECONDS)
+        self._disconnect([comm for comm, _ in self._farewell if comm != self.comm])
+        self._farewell = []
+
+    def learn(self, seconds: float) -> tuple[dict[str, Any], NDArray[np.float32] | None]:
+        """Return what the master said in :meth:`part` behind END.
+
+        Raises
+        ------
+        MasterGone : nothing has come after ``seconds``, or the master is gone.
+        """
+        sizes = np.zeros(2, dtype=np.int64)
+        try:
+            self._complete(self.comm.Irecv(sizes, source=0, tag=TAG), seconds)
+            outcome = np.empty(int(sizes[0]), dtype=np.uint8)
+            self._complete(self.comm.Irecv(outcome, source=0, tag=TAG), seconds)
+            model = aligned_vector(int(sizes[1])) if sizes[1] else None
+            if model is not None:
+                self._complete(self.comm.Irecv(model, source=0, tag=TAG), seconds)
+        except MPI.Exception as error:
+            raise MasterGone(f"rank {self.rank}: lost the master ({error})") from error
+        return json.loads(outcome.tobytes()), model
 
     def abandon(self) -> NoReturn:
         """Leave as one does who has lost the others: by a signal, the only way an MPI job is sure to notice."""
@@ -241,7 +269,47 @@ class LateJob(Job):
         os._exit(code)
 
 
+def _start_mpi() -> None:
+    """Start MPI, at the thread level this process needs.
+
+    Over TCP Open MPI deadlocks when a rank dies in the middle of a large message, unless it uses these flags or the lower
+    thread level. The master needs the higher one, to start processes in a thread (:mod:`gcdl.transport.replacement`).
+    """
+    if _survives():
+        os.environ.setdefault("OMPI_MCA_btl_tcp_flags", "send,inplace")
+    safe = os.environ.get("OMPI_MCA_btl_tcp_flags") == "send,inplace"  # noqa: SIM112
+    master = os.environ.get("OMPI_COMM_WORLD_RANK") == "0" and REPLACEMENT not in os.environ
+    if REPLACEMENT in os.environ:
+        _, pid, born = map(int, os.environ[REPLACEMENT].split())
+        when_gone(pid, born, lambda: end_soon(SHUTDOWN_SECONDS))
+    MPI.Init_thread(MPI.THREAD_MULTIPLE if _survives() and safe and master else MPI.THREAD_SERIALIZED)
+
+
+def _survives() -> bool:
+    return os.environ.get("OMPI_MCA_mpi_ft_enable", "0").lower() in ("1", "true", "yes")  # noqa: SIM112
+
+
+@cache
 def world() -> Job:
-    """Return the job this process was started in."""
+    """Start MPI; return the job this process was started in. However it ends, MPI is finalized, unless the job is damaged.
+
+    Raises
+    ------
+    UsageError : launcher and library do not go together. MPI has not started then.
+    """
+    if not MPI.Is_initialized():
+        vendor, version = MPI.get_vendor()
+        if reason := conflict(Launch.read(), vendor, version[0]):
+            raise UsageError(reason)
+        _start_mpi()
     parent = MPI.Comm.Get_parent() if REPLACEMENT in os.environ else MPI.COMM_NULL
-    return Job(MPI.COMM_WORLD) if parent == MPI.COMM_NULL else LateJob(parent)
+    job = Job(MPI.COMM_WORLD) if parent == MPI.COMM_NULL else LateJob(parent)
+
+    def leave() -> None:
+        if job.damaged:
+            remove_segments()
+        elif not MPI.Is_finalized():
+            MPI.Finalize()
+
+    atexit.register(leave)
+    return job

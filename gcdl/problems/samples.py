@@ -1,0 +1,204 @@
+"""Samples from arrays, memory-mapped files and ``torch.utils.data`` data sets, so that a worker touches its shards only.
+
+A sample is a tuple: inputs, and a target last. Columns of arrays hold one row a sample. An array in memory is copied, the
+shard's rows only; of a memory-mapped file only the rows of a minibatch are read, when it is drawn. A map-style Dataset is
+asked for the samples of a minibatch, so that its transforms run each time, under the seed of (run, shard, step).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from gcdl.errors import ParameterError
+from gcdl.types import IntVector
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Batch = tuple[Any, ...]
+"""Collated samples: tensors, or nested tuples and dicts of them, the first dimension of each the samples'."""
+Rows = IntVector | slice
+
+
+class Shard(Protocol):
+    """Some of the samples."""
+
+    @property
+    def size(self) -> int:
+        """How many."""
+        ...
+
+    def batch(self, rows: Rows) -> Batch:
+        """Return the samples at these places of the shard."""
+        ...
+
+
+class Source(Protocol):
+    """All samples; cheap to have."""
+
+    @property
+    def size(self) -> int:
+        """How many."""
+        ...
+
+    def take(self, indices: IntVector) -> Shard:
+        """Return these samples and keep no others."""
+        ...
+
+    def whole(self) -> Shard:
+        """Return all samples, without a copy."""
+        ...
+
+
+def source_of(data: Any, name: str) -> Source:
+    """Return samples from a tuple of arrays or tensors, or a map-style Dataset.
+
+    Raises
+    ------
+    ParameterError : ``data`` is neither, empty, or its columns differ in length; ``name`` says which data.
+    """
+    from torch.utils.data import IterableDataset, TensorDataset
+
+    if isinstance(data, IterableDataset):
+        raise ParameterError(f"{name}: an IterableDataset cannot be cut into shards; take a map-style Dataset, or arrays")
+    if isinstance(data, TensorDataset):
+        data = data.tensors
+    if isinstance(data, tuple | list) and all(hasattr(column, "shape") for column in data):
+        return _Arrays.of(data, name)
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+        if len(data) < 1:
+            raise ParameterError(f"{name}: no samples")
+        return _Map(data, len(data))
+    raise ParameterError(f"{name}: a {type(data).__name__}; take a tuple of arrays (inputs, targets), or a map-style Dataset")
+
+
+@dataclass(frozen=True)
+class _Arrays:
+    """Columns of equal length."""
+
+    columns: tuple[Any, ...]
+    size: int
+
+    @classmethod
+    def of(cls, columns: Iterable[Any], name: str) -> _Arrays:
+        columns = tuple(_as_array(column) for column in columns)
+        sizes = [column.shape[0] if column.ndim else 0 for column in columns]
+        if len(columns) < 2:
+            raise ParameterError(f"{name}: {len(columns)} column; a sample needs an input and a target: (x, y)")
+        if len(set(sizes)) > 1 or sizes[0] < 1:
+            raise ParameterError(
+                f"{name}: columns of {', '.join(map(str, sizes))} samples; all need the same number, 1 at least"
+            )
+        return cls(columns, sizes[0])
+
+    def take(self, indices: IntVector) -> Shard:
+        return _Columns(tuple(_Lazy(c, indices) if _mapped(c) else c[indices] for c in self.columns), len(indices))
+
+    def whole(self) -> Shard:
+        return _Columns(self.columns, self.size)
+
+
+@dataclass(frozen=True)
+class _Columns:
+    columns: tuple[Any, ...]
+    size: int
+
+    def batch(self, rows: Rows) -> Batch:
+        import torch
+
+        return tuple(torch.from_numpy(np.ascontiguousarray(column[rows])) for column in self.columns)
+
+
+@dataclass(frozen=True)
+class _Lazy:
+    """Rows of a file, read when they are asked for."""
+
+    column: Any
+    indices: IntVector
+
+    def __getitem__(self, rows: Rows) -> Any:
+        return self.column[self.indices[rows]]
+
+
+@dataclass(frozen=True)
+class _Map:
+    """A map-style Dataset."""
+
+    dataset: Any
+    size: int
+
+    def take(self, indices: IntVector) -> Shard:
+        return _Picked(self.dataset, indices, len(indices))
+
+    def whole(self) -> Shard:
+        return self.take(np.arange(self.size))
+
+
+@dataclass(frozen=True)
+class _Picked:
+    dataset: Any
+    indices: IntVector
+    size: int
+
+    def batch(self, rows: Rows) -> Batch:
+        from torch.utils.data import default_collate
+
+        samples = [self.dataset[int(index)] for index in self.indices[rows]]
+        batch = default_collate(samples)
+        if not isinstance(batch, Sequence) or len(batch) < 2:
+            raise ParameterError(f"a sample of the data set is a {type(samples[0]).__name__}; it must be (inputs, ..., target)")
+        return tuple(batch)
+
+
+def _as_array(column: Any) -> Any:
+    """Return a numpy array; of what is one already, the same, a memory-mapped one too."""
+    return column if isinstance(column, np.ndarray) else np.asarray(column)
+
+
+def _mapped(column: Any) -> bool:
+    """Say whether an array lies in a memory-mapped file; a view of one does too."""
+    while isinstance(column, np.ndarray):
+        if isinstance(column, np.memmap):
+            return True
+        column = column.base
+    return False
+
+
+def cut(tree: Any, rows: slice) -> Any:
+    """Return these samples of an output: of each tensor in nested tuples, lists and dicts."""
+    if isinstance(tree, dict):
+        return {name: cut(part, rows) for name, part in tree.items()}
+    if isinstance(tree, tuple | list):
+        return tuple(cut(part, rows) for part in tree)
+    return tree[rows]
+
+
+def join(batches: Sequence[Any]) -> Any:
+    """Return several batches as one: of each tensor in nested tuples and dicts, all rows."""
+    import torch
+
+    first = batches[0]
+    if len(batches) == 1:
+        return first
+    if isinstance(first, dict):
+        return {name: join([batch[name] for batch in batches]) for name in first}
+    if isinstance(first, tuple | list):
+        return tuple(join(parts) for parts in zip(*batches, strict=True))
+    return torch.cat(list(batches))
+
+
+def cast(tree: Any, floating: Any, *, target: bool = False) -> Any:
+    """Return a batch with floating-point tensors as type ``floating``; a target's integers as int64, as losses want them."""
+    if isinstance(tree, dict):
+        return {name: cast(part, floating, target=target) for name, part in tree.items()}
+    if isinstance(tree, tuple | list):
+        return tuple(cast(part, floating, target=target) for part in tree)
+    tensor: Tensor = tree
+    if tensor.is_floating_point():
+        return tensor.to(floating)
+    whole = not tensor.is_complex() and tensor.dtype.itemsize < 8 and str(tensor.dtype) != "torch.bool"
+    return tensor.long() if target and whole else tensor

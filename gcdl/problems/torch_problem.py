@@ -1,0 +1,396 @@
+"""A problem from any ``torch.nn.Module``, loss function and samples.
+
+The coded gradient is the gradient of *one* weighted sum of the shards' mean losses, sum_j B_ij (N_j / N) f_j, over the
+concatenated minibatches: a pass for several shards. Two holders of a shard must agree, so a model that draws random numbers
+(dropout) goes shard by shard, torch's, numpy's and Python's global generators seeded by (seed, shard, step); whether it draws
+any is found out from its layers, and from the generator's state after a pass.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from gcdl.errors import ParameterError
+from gcdl.problems.base import Evaluation, Samples, minibatch, shard_indices
+from gcdl.problems.samples import Batch, Rows, Shard, Source, cast, cut, join, source_of
+from gcdl.types import IntVector, Layout, Stream, Vector, Weights, seed_words
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from gcdl.problems.flat import FlatModule
+
+Score = Callable[[Any, Any], Any]
+"""(output, target) -> a number: the mean over the samples."""
+
+
+@dataclass(frozen=True, eq=False)
+class TorchProblem:
+    """Train a ``torch.nn.Module`` on samples that are cut into shards.
+
+    Parameters
+    ----------
+    model : the module, the same on every rank; or a function that makes one, called under the run's seed.
+    loss : ``loss(output, target)``, the mean over the samples (or one number a sample). ``output`` is what the model returns.
+    data : the training set: a tuple of arrays or tensors ``(x, y)``, each with a row a sample (memory-mapped ones are read by
+        rows), or a map-style ``torch.utils.data.Dataset`` of tuples. The model is called with all but the last of a sample;
+        with a dict's entries by name. Floating-point inputs are given in the model's type, a target's integers as int64.
+    test : the same, for evaluation; None: there is none.
+    batch_size : samples per shard and step; 0: the whole shard.
+    metrics : figures of the test set by name, ``metric(output, target)`` the mean over the samples. ``"accuracy"`` is
+        ``test_accuracy`` in the records; it is there by itself where the loss is a cross-entropy.
+    chunk : samples in one forward and backward pass, of several shards or of a part of one.
+
+    Raises
+    ------
+    ParameterError : when it is used: a layer mixes samples (BatchNorm), no parameter requires a gradient, a parameter is not on
+        the CPU or of an unsupported type, ``data`` or ``test`` are no samples, or fewer than there are shards.
+
+    Notes
+    -----
+    Parameters that require no gradient stay as they are, and do not travel; tied ones travel once. Parameters are float32 on
+    the wire and in the optimizer; float64, bfloat16 and float16 ones are rounded copies of that.
+
+    >>> import numpy as np, torch, gcdl
+    >>> x = np.linspace(-1.0, 1.0, 64).reshape(-1, 1)
+    >>> problem = gcdl.TorchProblem(lambda: torch.nn.Linear(1, 1), torch.nn.functional.mse_loss, (x, 3.0 * x), batch_size=0)
+    >>> bound = problem.bind(k=4, seed=0)
+    >>> bound.layout().names, bound.layout().size
+    (('weight', 'bias'), 2)
+    """
+
+    model: nn.Module | Callable[[], nn.Module]
+    loss: Score
+    data: Any
+    test: Any = None
+    batch_size: int = 32
+    metrics: Mapping[str, Score] | None = None
+    chunk: int = 256
+
+    def __post_init__(self) -> None:
+        for name in ("model", "loss"):
+            if not callable(getattr(self, name)):
+                raise ParameterError(f"{name}: {getattr(self, name)!r} cannot be called")
+        if self.batch_size < 0 or self.chunk < 1:
+            raise ParameterError(f"batch_size, chunk: {self.batch_size}, {self.chunk}; at least 0 and 1")
+
+    def bind(self, k: int, seed: int) -> BoundProblem:
+        """Return the problem with its samples cut into ``k`` shards under ``seed``."""
+        return BoundProblem(self, k, seed)
+
+
+class BoundProblem:
+    """A :class:`TorchProblem` whose shards are fixed; see :class:`gcdl.problems.Problem`."""
+
+    def __init__(self, given: TorchProblem, k: int, seed: int) -> None:
+        self.given = given
+        self.k = k
+        self.seed = seed
+        self.draws = False
+        """Whether the model draws random numbers: then it goes shard by shard."""
+
+    @cached_property
+    def source(self) -> Source:
+        """The training set."""
+        return source_of(self.given.data, "data")
+
+    @cached_property
+    def test(self) -> Source | None:
+        """The test set."""
+        return None if self.given.test is None else source_of(self.given.test, "test")
+
+    @cached_property
+    def partition(self) -> list[IntVector]:
+        """The sample numbers of each shard."""
+        if self.k > self.source.size:
+            raise ParameterError(f"data: {self.source.size} samples are too few for {self.k} shards")
+        return shard_indices(self.source.size, self.k, self.seed)
+
+    @cached_property
+    def module(self) -> FlatModule:
+        """The model, bound to flat vectors."""
+        from torch import nn
+
+        from gcdl.problems.checks import draws_numbers, refuse_what_mixes_samples
+        from gcdl.problems.flat import FlatModule
+
+        model = self.given.model
+        if not isinstance(model, nn.Module):
+            with seeded(self.seed, Stream.MODEL):
+                model = model()
+            if not isinstance(model, nn.Module):
+                raise ParameterError(f"model: the function returns a {type(model).__name__}, not a torch.nn.Module")
+        refuse_what_mixes_samples(model)
+        self.draws = draws_numbers(model)
+        return FlatModule(model)
+
+    @cached_property
+    def _start(self) -> Vector:
+        return self.module.gather()
+
+    @cached_property
+    def floating(self) -> Any:
+        """The type that the model computes in."""
+        return self.module.parameters[0].dtype
+
+    @cached_property
+    def metrics(self) -> Mapping[str, Score]:
+        """The figures of the test set."""
+        from torch import nn
+        from torch.nn.functional import cross_entropy
+
+        if self.given.metrics is not None:
+            return self.given.metrics
+        crossed = self.given.loss is cross_entropy or isinstance(self.given.loss, nn.CrossEntropyLoss)
+        return {"accuracy": accuracy} if crossed else {}
+
+    def layout(self) -> Layout:
+        """Return the tensors that require a gradient, in ``named_parameters`` order."""
+        _ = self._start  # as the model is before anybody binds it
+        return self.module.layout
+
+    def initial_parameters(self) -> Vector:
+        """Return the model's parameters as they were given."""
+        from gcdl.types import aligned_vector
+
+        start = aligned_vector(self._start.size)
+        start[:] = self._start
+        return start
+
+    def load(self, shards: IntVector) -> Samples:
+        """Copy these shards' samples out of arrays; leave those of files and data sets where they are."""
+        return {int(j): self.source.take(self.partition[int(j)]) for j in shards}
+
+    def gradient(self, samples: Samples, shards: IntVector, weights: Weights) -> _CodedGradient:
+        """Return the coded gradient of these shards."""
+        return _CodedGradient(self, [(int(j), float(w), samples[int(j)]) for j, w in zip(shards, weights, strict=True)])
+
+    def evaluator(self) -> _Evaluator:
+        """Return the evaluator."""
+        _ = self.partition, self.test
+        return _Evaluator(self)
+
+    def save(self, parameters: Vector, path: Path) -> None:
+        """Write the model's state dict, and leave the model with these parameters."""
+        self.module.save(parameters, path)
+
+    def fingerprint(self) -> str:
+        """Return a digest of the model as given, and of a few samples."""
+        import torch
+
+        digest = hashlib.sha256()
+        _ = self._start
+        for name, value in self.module.module.state_dict().items():
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            digest.update(
+                value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b""
+            )
+        digest.update(self._start.tobytes())
+        for source in (self.source, self.test):
+            if source is not None:
+                shard = source.take(np.array(sorted({0, source.size // 2, source.size - 1})))
+                with seeded(self.seed, Stream.LAYERS):
+                    digest.update(repr((source.size, _plain(shard.batch(slice(None))))).encode())
+        return digest.hexdigest()[:16]
+
+    def score(self, name: str, function: Score, output: Any, target: Any) -> Tensor:
+        """Return the loss, or a metric, as a scalar.
+
+        Raises
+        ------
+        ParameterError : it is none.
+        """
+        import torch
+
+        value = function(output, target)
+        value = value if isinstance(value, torch.Tensor) else torch.as_tensor(value, dtype=torch.float64)
+        if value.ndim == 1 and len(value):
+            value = value.float().mean() if not value.is_floating_point() else value.mean()
+        if value.ndim != 0:
+            raise ParameterError(
+                f"{name}: returned a tensor of shape {tuple(value.shape)}; it must be the mean over the samples"
+            )
+        return value
+
+    def call(self, inputs: Batch) -> Any:
+        """Return the model's output."""
+        if len(inputs) == 1 and isinstance(inputs[0], dict):
+            return self.module.module(**inputs[0])
+        return self.module.module(*inputs)
+
+
+class _Piece(NamedTuple):
+    key: tuple[int, ...]  # (shard, step, number): what seeds it
+    shard: Shard
+    rows: Rows
+    size: int
+    share: float  # of its mean loss in the coded loss: B_ij (N_j / N) (its part of the minibatch)
+    cost: float  # in shards
+
+
+class _CodedGradient:
+    def __init__(self, problem: BoundProblem, shards: list[tuple[int, float, Shard]]) -> None:
+        self.problem = problem
+        self.shards = shards
+        self._checked = False
+
+    def compute(self, parameters: Vector, step: int, out: Vector) -> Generator[float, None, float]:
+        problem = self.problem
+        _ = problem._start
+        coded_loss, passes = 0.0, 0
+        for pieces in self._passes(step):
+            yield sum(piece.cost for piece in pieces)
+            problem.module.bind(parameters)
+            problem.module.module.train()
+            while pieces:
+                together = pieces if not problem.draws else pieces[:1]
+                losses = self._losses(together)
+                if losses is None:  # it drew random numbers: once more, shard by shard
+                    continue
+                pieces = pieces[len(together) :]
+                coded_loss += sum(share * float(loss.detach()) for share, loss in losses)
+                problem.module.backward(_sum(losses), out, add=passes > 0)
+                passes += 1
+        return coded_loss
+
+    def _losses(self, pieces: list[_Piece]) -> list[tuple[float, Tensor]] | None:
+        """Return each piece's share and mean loss; None if several were asked for and the model turns out to draw numbers."""
+        import torch
+
+        problem = self.problem
+        batches = []
+        for piece in pieces:
+            with seeded(problem.seed, Stream.LAYERS, *piece.key, 0):
+                batches.append(piece.shard.batch(piece.rows))
+        *inputs, target = join(batches)
+        inputs, target = cast(inputs, problem.floating), cast(target, problem.floating, target=True)
+        with seeded(problem.seed, Stream.LAYERS, *pieces[0].key, 1):
+            before = torch.get_rng_state()
+            versions = self._versions()
+            output = problem.call(inputs)
+            self._refuse_notes(versions)
+            if len(pieces) > 1 and not torch.equal(before, torch.get_rng_state()):
+                problem.draws = True
+                return None
+            losses, start = [], 0
+            for piece in pieces:
+                rows = slice(start, start + piece.size)
+                start = rows.stop
+                part = (output, target) if len(pieces) == 1 else (cut(output, rows), cut(target, rows))
+                losses.append((piece.share, problem.score("loss", problem.given.loss, *part)))
+        return losses
+
+    def _versions(self) -> list[int]:
+        return [] if self._checked else [buffer._version for buffer in self.problem.module.module.buffers()]
+
+    def _refuse_notes(self, versions: list[int]) -> None:
+        """Raise ParameterError, once looked, if a pass in training has changed a buffer: the master would never hear of it."""
+        if self._checked:
+            return
+        self._checked = True
+        for (name, buffer), version in zip(self.problem.module.module.named_buffers(), versions, strict=False):
+            if buffer._version != version:
+                raise ParameterError(f"buffer {name!r} of the model changes in training; only parameters travel")
+
+    def _passes(self, step: int) -> Iterator[list[_Piece]]:
+        """Group the minibatches into passes: whole ones up to the chunk size, larger ones cut. Never depends on time."""
+        gathered: list[_Piece] = []
+        for piece in self._pieces(step):
+            if gathered and sum(one.size for one in gathered) + piece.size > self.problem.given.chunk:
+                yield gathered
+                gathered = []
+            gathered.append(piece)
+        yield gathered
+
+    def _pieces(self, step: int) -> Iterator[_Piece]:
+        problem, chunk = self.problem, self.problem.given.chunk
+        for j, weight, shard in self.shards:
+            drawn = minibatch(shard.size, problem.given.batch_size, problem.seed, j, step)
+            rows = np.arange(shard.size) if isinstance(drawn, slice) else drawn
+            for number, start in enumerate(range(0, len(rows), chunk)):
+                part = rows[start : start + chunk]
+                cost = len(part) / len(rows)
+                yield _Piece((j, step, number), shard, part, len(part), weight * shard.size / problem.source.size * cost, cost)
+
+
+class _Evaluator:
+    def __init__(self, problem: BoundProblem) -> None:
+        self.problem = problem
+
+    def evaluate(self, parameters: Vector, *, train: bool) -> Evaluation:
+        problem = self.problem
+        problem.module.bind(parameters)
+        problem.module.module.eval()
+        train_loss = self._judge(problem.source, {})[0] if train else None
+        if problem.test is None:
+            return Evaluation(train_loss, None, None)
+        loss, metrics = self._judge(problem.test, problem.metrics)
+        return Evaluation(train_loss, loss, metrics.get("accuracy"), {n: v for n, v in metrics.items() if n != "accuracy"})
+
+    def _judge(self, source: Source, metrics: Mapping[str, Score]) -> tuple[float, dict[str, float]]:
+        """Return the mean loss, and the metrics."""
+        import torch
+
+        problem = self.problem
+        sums = dict.fromkeys(["", *metrics], 0.0)
+        shard = source.whole()
+        with torch.no_grad(), seeded(problem.seed, Stream.LAYERS):
+            for start in range(0, source.size, problem.given.chunk):
+                rows = np.arange(start, min(start + problem.given.chunk, source.size))
+                *inputs, target = shard.batch(rows)
+                target = cast(target, problem.floating, target=True)
+                output = problem.call(cast(inputs, problem.floating))
+                sums[""] += len(rows) * float(problem.score("loss", problem.given.loss, output, target))
+                for name, metric in metrics.items():
+                    sums[name] += len(rows) * float(problem.score(f"metrics.{name}", metric, output, target))
+        means = {name: total / source.size for name, total in sums.items()}
+        return means.pop(""), means
+
+
+def accuracy(output: Any, target: Any) -> Any:
+    """Return the share of targets, (samples, ...), whose class has the largest output, (samples, classes, ...)."""
+    return (output.argmax(dim=1) == target).float().mean()
+
+
+@contextmanager
+def seeded(seed: int, stream: Stream, *key: int) -> Iterator[None]:
+    """Seed the global generators of torch, numpy and Python by the arguments alone, in this block; then put them back."""
+    import torch
+
+    words = seed_words(seed, stream, *key)
+    held = random.getstate(), np.random.get_state()  # noqa: NPY002 - the user's transforms may draw from it
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(words[0])
+        random.seed(words[1])
+        np.random.seed(words[1] & 0xFFFFFFFF)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(held[0])
+            np.random.set_state(held[1])  # noqa: NPY002
+
+
+def _sum(losses: list[tuple[float, Tensor]]) -> Tensor:
+    """Return the weighted sum of the losses."""
+    total = losses[0][1] * losses[0][0]
+    for share, loss in losses[1:]:
+        total = total + loss * share
+    return total
+
+
+def _plain(tree: Any) -> Any:
+    """Return nested tensors as nested bytes."""
+    if isinstance(tree, dict):
+        return {name: _plain(part) for name, part in tree.items()}
+    if isinstance(tree, tuple | list):
+        return tuple(_plain(part) for part in tree)
+    return hashlib.sha256(tree.contiguous().numpy().tobytes()).hexdigest()
