@@ -143,7 +143,7 @@ class Job:
     def end(self, seconds: float = 90.0) -> Ended:
         """Wait for the end and check that no process is left, and nothing in shared memory."""
         code = self.process.wait(seconds)
-        end = time.monotonic() + 10.0
+        end = time.monotonic() + 30.0
         while (self.ranks() or self.leftovers()) and time.monotonic() < end:  # a job that runs beside may just be ending
             time.sleep(0.05)
         assert not self.ranks(), f"processes left behind\n{self.log()}"

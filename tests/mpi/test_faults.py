@@ -208,8 +208,8 @@ def test_a_spare_takes_the_place_of_a_lost_worker(start):
 DEATHS = """
 import ctypes, os, signal, threading, time
 from pathlib import Path
-from gcdl.problems import linear_regression
-original = linear_regression._CodedGradient.compute
+from gcdl.problems import linear_model
+original = linear_model._CodedGradient.compute
 ends = [
     None, lambda: os.kill(os.getpid(), signal.SIGKILL), os.abort, lambda: ctypes.string_at(0),
     lambda: os._exit(0), lambda: os._exit(3),
@@ -222,7 +222,7 @@ def compute(self, parameters, step, out):
     if step == 3 and worker > 0:
         threading.Timer(1.0 + 0.4 * worker, lambda: (Path(f"died{worker}").write_text(""), ends[worker]())).start()
     return (yield from original(self, parameters, step, out))
-linear_regression._CodedGradient.compute = compute
+linear_model._CodedGradient.compute = compute
 from gcdl.cli import main
 main()
 """
