@@ -191,7 +191,10 @@ def leading(job: Job, read: Callable[[], Start], watcher: Watcher, began: float)
         raise
     job.broadcast(shared, _COLLECTIVE_SECONDS)
     if not job.survives:
-        watcher.say("no fault tolerance under this launcher: a killed worker ends the job (mpirun --with-ft ulfm has it)")
+        watcher.say(
+            "no fault tolerance under this launcher: a killed worker ends the job, and gcdl resume goes on from its last "
+            "checkpoint (gcdl run, and mpirun --with-ft ulfm, have it with Open MPI 5)"
+        )
     stop = StopRequest()
     transport = MpiTransport(
         job,
@@ -483,8 +486,8 @@ def _conduct(
             with suppress(GcdlError):
                 master.collect_states()
             keeper.finish()
-        if master.steps_done and learner.learns:
-            watcher.say(f"checkpoint after {master.steps_done} steps in {start.out / FOLDER}; gcdl resume {start.out} goes on")
+        if newest := keeper.written or (start.step if learner.learns else 0):
+            watcher.say(f"checkpoint after {newest} steps in {start.out / FOLDER}; gcdl resume {start.out} goes on")
         if isinstance(error, GeneratorExit):  # whoever iterates has seen enough
             _save(learner, optimizer.parameters, start.out, watcher.say)
         raise

@@ -43,7 +43,7 @@ from gcdl.messages import (
     read_json,
     with_state,
 )
-from gcdl.transport.job import CONTROL_BYTES, PART_BYTES, SHUTDOWN_SECONDS, TAG, Backoff, Job
+from gcdl.transport.job import CONTROL_BYTES, LAUNCHER_SECONDS, PART_BYTES, SHUTDOWN_SECONDS, TAG, Backoff, Job
 from gcdl.transport.lanes import Lane, Lanes
 from gcdl.transport.replacement import Replacements
 from gcdl.transport.shared import Address, Board
@@ -237,6 +237,9 @@ class MpiTransport:
             self._job.damaged = True
             names = "; ".join(peer.name for peer in left)
             self._say(f"not waiting any longer for workers that have not stopped: {names}")
+            self._job.unreachable = self._job.survives and not all(peer.born for peer in left)
+            if self._job.unreachable:
+                self._say(f"some are on other hosts: mpirun is killed if it has not ended in {LAUNCHER_SECONDS:.0f} s")
             for peer in left:
                 self._end(peer)
         for worker, reported in self._reported_bytes.items():
