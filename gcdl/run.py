@@ -11,6 +11,7 @@ import platform
 import secrets
 import signal
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from gcdl.keeper import Keeper
 from gcdl.lifeline import end_soon, this_process, when_gone
 from gcdl.master import Decodes, Master, Steps
 from gcdl.messages import HEADER_BYTES, TaskFormat
-from gcdl.problems import Evaluation, Evaluator
+from gcdl.problems import Evaluation, Evaluator, MadeByHand, Problem
 from gcdl.records import MODEL, StepRecord, Summary, Totals, model_sha256
 from gcdl.start import Start
 from gcdl.stragglers import delays_at
@@ -159,7 +160,7 @@ def leading(job: Job, read: Callable[[], Start], watcher: Watcher, began: float)
             "rows": rows,
             "since": start.since,
             "n": experiment.n,
-            "problem": experiment.problem.fingerprint(),
+            **_by_hand(experiment.problem),
         }
     except Exception:
         job.broadcast({"run": None}, _COLLECTIVE_SECONDS)
@@ -224,6 +225,9 @@ def be_worker(job: Job, config: Config | None = None, patience: float = _COLLECT
     given, n = config, int(shared["n"])
     config = parse(shared["config"]) if given is None else given.for_workers(n)
     experiment = Experiment.of(config, n)
+    problem = experiment.problem
+    if isinstance(problem, MadeByHand):
+        problem.take_over(shared["model"])
     if job.rank > n:
         experiment.problem.layout()  # a spare loads what takes long before it is needed
 
@@ -232,11 +236,8 @@ def be_worker(job: Job, config: Config | None = None, patience: float = _COLLECT
             raise UsageError(
                 f"rank {job.rank}: the script asks for another run here than on rank 0; all ranks must make the same"
             )
-        if experiment.problem.fingerprint() != shared["problem"]:
-            raise UsageError(
-                f"problem: the model or the data of rank {job.rank} are not those of rank 0; seed what is random "
-                "(torch.manual_seed(0)), or hand in a function that makes the model"
-            )
+        if isinstance(problem, MadeByHand) and problem.fingerprint() != shared["problem"]:
+            raise UsageError(f"problem: the samples of rank {job.rank} are not those of rank 0; seed what is random in them")
         row = Row.of_plain(shared["rows"][worker])
         faults = faults_since(experiment, max(since, shared["since"]))
         built = make_worker(experiment, worker, row, experiment.problem.load(row.shards), faults)
@@ -252,6 +253,13 @@ def be_worker(job: Job, config: Config | None = None, patience: float = _COLLECT
         checksums=config.run.checksums,
     )
     return True
+
+
+def _by_hand(problem: Problem) -> dict[str, str]:
+    """Return what the other ranks have to hear of a problem that does not follow from the config alone."""
+    if not isinstance(problem, MadeByHand):
+        return {}
+    return {"problem": problem.fingerprint(), "model": problem.hand_over()}
 
 
 def _stop_soon(number: int, frame: object) -> None:
@@ -358,12 +366,15 @@ def _conduct(
         limit=lambda: limit_threads(experiment),
     )
 
-    def hand_out(record: StepRecord) -> Generator[StepRecord, None, None]:
-        """Yield a record, then write it: with what whoever iterates has added to its metrics."""
+    unwritten: deque[StepRecord] = deque()
+
+    def hand_out() -> Generator[StepRecord, None, None]:
+        """Yield the oldest record, then write it: with what whoever iterates has added to its metrics."""
+        record = unwritten[0]
         try:
             yield record
         finally:
-            folder.write_step(record)
+            folder.write_step(unwritten.popleft())
         watcher.step(record)
 
     try:
@@ -375,10 +386,12 @@ def _conduct(
         for record in master.run(config.steps):
             due = record.step + 1
             totals.add(record, delays_at(experiment.stragglers, experiment.n, config.seed, record.step).seconds)
-            for earlier in judge.settle():
-                yield from hand_out(earlier)
+            unwritten.append(record)
+            if judge.busy:
+                judge.settle()
+                yield from hand_out()
             if learner.learns and not math.isfinite(record.train_loss):
-                yield from hand_out(record)
+                yield from hand_out()
                 raise NonFiniteLoss(f"step {record.step}: the training loss is {record.train_loss}; {_kept(start.out)}")
             if due == config.steps:
                 judged = judge.now(record, optimizer.parameters)
@@ -387,7 +400,7 @@ def _conduct(
             if due < config.steps and _every(config.run.checkpoint_every, due):
                 keeper.begin(hold=judge.busy)
             if not judge.busy:
-                yield from hand_out(record)
+                yield from hand_out()
                 keeper.look()
         if judged is None:  # resumed after its last step
             transport.close()
@@ -432,7 +445,8 @@ def _conduct(
         return summary
     except (GcdlError, KeyboardInterrupt, GeneratorExit) as error:
         stop.clear()  # a second signal interrupts what follows
-        for record in judge.drop():
+        judge.drop()
+        for record in unwritten:
             folder.write_step(record)
         if isinstance(error, NonFiniteLoss):
             raise

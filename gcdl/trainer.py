@@ -111,6 +111,7 @@ class Trainer:
         out: str | os.PathLike[str] | None = None,
         show: bool = False,
     ) -> None:
+        exits.install()
         self._bound: BoundProblem | None = None
         if isinstance(code, GradientCode) and shards is None:
             shards = code.k
@@ -136,6 +137,7 @@ class Trainer:
     @classmethod
     def of(cls, config: Config, *, out: str | os.PathLike[str] | None = None, show: bool = False) -> Trainer:
         """Return the trainer of a config (:func:`gcdl.load`); its ``steps`` are what :meth:`fit` does when nothing is said."""
+        exits.install()
         trainer = cls.__new__(cls)
         trainer._bound = None
         trainer._begin(config, out, show)
@@ -195,7 +197,6 @@ class Trainer:
         return self.summary
 
     def _fit(self, config: Config, resume: bool) -> Generator[StepRecord, None, None]:
-        exits.install()
         self.summary = None
         job = _job()
         if job is None:

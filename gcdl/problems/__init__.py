@@ -6,7 +6,7 @@ table, beside ``shards``, which is k.
 
 from collections.abc import Callable
 
-from gcdl.problems.base import CodedGradient, Evaluation, Evaluator, Problem, Samples
+from gcdl.problems.base import CodedGradient, Evaluation, Evaluator, MadeByHand, Problem, Samples
 from gcdl.problems.classifier import Classifier
 from gcdl.problems.linear_regression import LinearRegression
 from gcdl.problems.torch_problem import TorchProblem
@@ -23,6 +23,7 @@ __all__ = [
     "Evaluation",
     "Evaluator",
     "LinearRegression",
+    "MadeByHand",
     "Problem",
     "Samples",
     "TorchProblem",

@@ -8,7 +8,9 @@ any is found out from its layers, and from the generator's state after a pass.
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 import random
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
@@ -39,7 +41,7 @@ class TorchProblem:
 
     Parameters
     ----------
-    model : the module, the same on every rank; or a function that makes one, called under the run's seed.
+    model : the module (rank 0's is everybody's); or a function that makes one, called under the run's seed.
     loss : ``loss(output, target)``, the mean over the samples (or one number a sample). ``output`` is what the model returns.
     data : the training set: a tuple of arrays or tensors ``(x, y)``, each with a row a sample (memory-mapped ones are read by
         rows), or a map-style ``torch.utils.data.Dataset`` of tuples. The model is called with all but the last of a sample;
@@ -201,6 +203,24 @@ class BoundProblem:
                 with seeded(self.seed, Stream.LAYERS):
                     digest.update(repr((source.size, _plain(shard.batch(slice(None))))).encode())
         return digest.hexdigest()[:16]
+
+    def hand_over(self) -> str:
+        """Return the module's state dict as text; nothing where a function makes it, under the seed."""
+        import torch
+        from torch import nn
+
+        if not isinstance(self.given.model, nn.Module):
+            return ""
+        file = io.BytesIO()
+        torch.save(self.module.module.state_dict(), file)
+        return base64.b64encode(file.getbuffer()).decode()
+
+    def take_over(self, model: str) -> None:
+        """Load a state dict that :meth:`hand_over` returned."""
+        import torch
+
+        if model:
+            self.module.module.load_state_dict(torch.load(io.BytesIO(base64.b64decode(model)), weights_only=True))
 
     def score(self, name: str, function: Score, output: Any, target: Any) -> Tensor:
         """Return the loss, or a metric, as a scalar.
