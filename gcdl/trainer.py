@@ -39,8 +39,6 @@ from gcdl.schema import Choice, validate
 from gcdl.start import Start, go_on
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from gcdl.problems.torch_problem import BoundProblem
     from gcdl.transport.job import Job
 
@@ -157,8 +155,10 @@ class Trainer:
         return job is None or job.rank == 0
 
     @property
-    def model(self) -> nn.Module:
-        """The module that is trained: with the parameters of the last evaluation while a run goes on, the trained ones after.
+    def model(self) -> Any:
+        """The ``torch.nn.Module`` that is trained.
+
+        While a run goes on it has the parameters of the last evaluation; after it, the trained ones.
 
         Raises
         ------

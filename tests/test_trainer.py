@@ -165,7 +165,7 @@ def test_a_config_is_trained_by_name_of_its_factory(tmp_path, monkeypatch):
     assert trainer.run().parameters == 5
     assert "identical: 4 steps" in replay(tmp_path / "run")
     for factory, says in {
-        "mine:broken": "factory: mine:broken raised RuntimeError: not today .*mine.py, line 6",
+        "mine:broken": "mine:broken raised RuntimeError: not today .*mine.py, line 6",
         "mine:absent": "mine has no 'absent'",
         "nowhere.at:all": "there is no module 'nowhere'",
         "mine:number": "number is a int",
