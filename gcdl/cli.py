@@ -20,6 +20,8 @@ from gcdl import launcher
 from gcdl.config import Config, Experiment, load
 from gcdl.display import Display
 from gcdl.errors import GcdlError, MasterGone, UsageError, WorkerError
+from gcdl.events import FOLDER as EVENTS
+from gcdl.events import Events
 from gcdl.lifeline import birth, end_soon, when_gone
 from gcdl.records import STEPS, StepRecord, check_unused
 from gcdl.start import Start
@@ -110,9 +112,29 @@ def plot(
         Path | None,
         typer.Option(metavar="FILE", help="A .png or .svg; plot.png and plot.svg when left out.", show_default=False),
     ] = None,
+    html: Annotated[bool, typer.Option("--html", help="A report of one run, as one HTML file.")] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Event files for TensorBoard instead.")] = False,
 ) -> None:
     """Draw a run: who was used and who was late, beside its loss. Or compare several."""
     from gcdl.plots import plot as plot_runs
+
+    if html:
+        from gcdl.report import report
+
+        if len(runs) != 1:
+            raise UsageError("gcdl plot --html: takes one run")
+        Console().print(f"written: {report(runs[0], out)}", highlight=False, soft_wrap=True)
+        return
+    if tensorboard:
+        from gcdl.history import read_run
+
+        for run in runs:
+            events, steps = Events(run), read_run(run).steps
+            for line in steps:
+                events.add(line)
+            events.close()
+            Console().print(f"written: {run / EVENTS}", highlight=False, soft_wrap=True)
+        return
 
     for file in plot_runs(runs, out):
         Console().print(f"drawn: {file}", highlight=False, soft_wrap=True)

@@ -23,6 +23,7 @@ from gcdl.checkpoint import FOLDER, Checkpoint
 from gcdl.config import Config, Experiment, parse
 from gcdl.crew import Row, faults_since, limit_threads, make_crew, make_pace, make_worker, row_of
 from gcdl.errors import GcdlError, NonFiniteLoss, TooManyLost, UsageError, WorkerLost
+from gcdl.events import Events
 from gcdl.interrupt import StopRequest
 from gcdl.judge import Judge
 from gcdl.keeper import Keeper
@@ -354,6 +355,7 @@ def _conduct(
             warnings.append(warning)
             watcher.say(f"warning: {warning}")
 
+    events = Events(start.out) if config.run.tensorboard else None
     folder = start.open(experiment, hosts, watcher.say)
     keeper: Keeper | NoKeeper = NoKeeper()
     if learner.learns:
@@ -375,6 +377,8 @@ def _conduct(
             yield record
         finally:
             folder.write_step(unwritten.popleft())
+            if events is not None:
+                events.add(record.line())
         watcher.step(record)
 
     try:
@@ -462,6 +466,8 @@ def _conduct(
     finally:
         transport.close()
         folder.close()
+        if events is not None:
+            events.close()
 
 
 def _restore(master: Master, checkpoint: Checkpoint) -> str | None:

@@ -20,6 +20,7 @@ LAYERS: list[tuple[set[str], bool]] = [
     ({"gcdl.cli"}, False),
     ({"gcdl.trainer"}, False),
     ({"gcdl.launcher"}, False),
+    ({"gcdl.report"}, False),
     ({"gcdl.run", "gcdl.replay", "gcdl.trace", "gcdl.plots", "gcdl.display", "gcdl.inspection"}, False),
     ({"gcdl.advice", "gcdl.crew", "gcdl.timing", "gcdl.start", "gcdl.keeper", "gcdl.judge"}, False),
     ({"gcdl.history"}, False),
@@ -36,7 +37,7 @@ LAYERS: list[tuple[set[str], bool]] = [
          "gcdl.records", "gcdl.checkpoint", "gcdl.manifest", "gcdl.fits"},
         False,
     ),
-    ({"gcdl.journal", "gcdl.schedules", "gcdl.exits"}, False),
+    ({"gcdl.journal", "gcdl.schedules", "gcdl.exits", "gcdl.events"}, False),
     ({"gcdl.types", "gcdl.errors", "gcdl.timeline", "gcdl.interrupt", "gcdl.lifeline"}, False),
 ]  # fmt: skip
 PACKAGES = {"gcdl.examples", "gcdl.codes", "gcdl.compressors", "gcdl.stragglers", "gcdl.problems"}
