@@ -4,7 +4,9 @@ Every method runs under stochastic gradient coding, with the same stragglers, on
 with the lowest final training loss for the first seed, found by climbing from a guess until both neighbours are worse. Then
 all seeds run at that rate. "At equal bits" is the loss, or accuracy, when the method has sent as much up as the most frugal one
 does in all, headers left out; for float32 that is after a 32nd of the steps. Losses: of Fashion-MNIST the test loss; of linear
-regression how far the training loss is above its minimum, which is the least squares solution's.
+regression how far the training loss is above its minimum, which is the least squares solution's. "MB to float32's loss" is what
+the method has sent up when the seeds' mean is first found at or below what float32 ends with; a method that doesn't get there
+goes on for half as many steps again.
 
     python benchmarks/accuracy.py linear      # linear regression, n = k = 100, p = 0.1, 0.2, 0.4; about 50 minutes on one core
     python benchmarks/accuracy.py fashion     # Fashion-MNIST, MLP, n = 8 and 16, p = 0.2
@@ -44,6 +46,7 @@ from gcdl.start import Start
 
 RATES = [10.0 ** (-4 + step / 4) for step in range(20)]  # 1e-4 to 5.6
 SEEDS = 3
+LONGER = 1.5
 
 LINEAR = """
 workers = 100
@@ -170,15 +173,16 @@ class _Quiet:
         """Nothing to show."""
 
 
-def run(text: str, folder: Path, method: str, rate: int, seed: int) -> Curve:
-    """Return the curve of a run; from its file if there is one."""
-    file = folder / f"{re.sub(r'[^a-z0-9+]+', '_', method)}-rate{rate}-seed{seed}.json"
+def run(text: str, folder: Path, method: str, rate: int, seed: int, factor: float = 1.0) -> Curve:
+    """Return the curve of a run of ``factor`` times as many steps; from its file if there is one."""
+    longer = "" if factor == 1.0 else f"-{factor:g}"
+    file = folder / f"{re.sub(r'[^a-z0-9+]+', '_', method)}-rate{rate}-seed{seed}{longer}.json"
     if file.exists():
         return Curve(**json.loads(file.read_text()))
     overrides = [f"seed={seed}", f"optimizer.lr={RATES[rate]}", *METHODS[method].overrides]
     watcher, out = _Quiet(), file.with_suffix(".run")
     shutil.rmtree(out, ignore_errors=True)
-    config = parse(text, overrides)
+    config = parse(text, [*overrides, f"steps={round(factor * parse(text).steps)}"])
     least = minimum(config)
     try:
         final = simulate(Start(config, out), watcher).final_train_loss
@@ -230,8 +234,27 @@ def tuned(text: str, folder: Path, start: int, method: str) -> tuple[int, list[C
     return best, [run(text, folder, method, best, seed) for seed in range(SEEDS)]
 
 
-def table(name: str, results: dict[str, tuple[int, list[Curve]]], folder: Path, console: Console) -> None:
-    """Print and write one problem's results."""
+def bytes_to(target: float, curves: list[Curve]) -> float:
+    """Return the payload bytes sent up when the mean loss of the seeds first is at most ``target``; NaN if it never is."""
+    for sent, *losses in zip(curves[0].bytes_up, *(curve.loss for curve in curves), strict=False):
+        if statistics.fmean(losses) <= target:
+            return float(sent)
+    return math.nan
+
+
+def reaching(text: str, folder: Path, target: float, result: tuple[int, list[Curve]], method: str) -> float:
+    """Return :func:`bytes_to` of a tuned method, which goes on for longer if it has to."""
+    rate, curves = result
+    found = bytes_to(target, curves)
+    if math.isnan(found) and all(math.isfinite(curve.final) for curve in curves):
+        found = bytes_to(target, [run(text, folder, method, rate, seed, LONGER) for seed in range(SEEDS)])
+    return found
+
+
+def table(
+    name: str, results: dict[str, tuple[int, list[Curve]]], reached: dict[str, float], folder: Path, console: Console
+) -> None:
+    """Print and write one problem's results; ``reached``: bytes to float32's loss, NaN if it is out of reach."""
     budget = min(curve.bytes_up[-1] for _, curves in results.values() for curve in curves if curve.bytes_up)
     shown = Table(title=f"{name}: mean and standard deviation of {SEEDS} seeds")
     columns = [
@@ -243,12 +266,14 @@ def table(name: str, results: dict[str, tuple[int, list[Curve]]], folder: Path, 
         "loss at equal bits",
         "accuracy at equal bits",
         "MB up",
+        "MB to float32's loss",
     ]
     for column in columns:
         shown.add_column(column)
     with (folder / "table.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow([f"{c} {part}" for c in columns[2:7] for part in ("mean", "std")] + ["method", "rate", "megabytes"])
+        heads = [f"{column} {part}" for column in columns[2:7] for part in ("mean", "std")]
+        writer.writerow([*heads, "method", "rate", *columns[7:]])
         for method, (rate, curves) in sorted(results.items(), key=lambda item: item[1][1][0].final):
             figures = [
                 [curve.final for curve in curves],
@@ -259,9 +284,11 @@ def table(name: str, results: dict[str, tuple[int, list[Curve]]], folder: Path, 
             ]
             pairs = [(float(np.mean(values)), float(np.std(values, ddof=1))) for values in figures]
             megabytes = statistics.fmean(curve.bytes_up[-1] for curve in curves) / 1e6
+            to_loss = reached.get(method, math.nan) / 1e6
+            shown_to_loss = "" if method not in reached else "not reached" if math.isnan(to_loss) else f"{to_loss:.1f}"
             cells = ["" if math.isnan(mean) else f"{mean:.4g} ± {spread:.1g}" for mean, spread in pairs]
-            shown.add_row(method, f"{RATES[rate]:.2g}", *cells, f"{megabytes:.1f}")
-            writer.writerow([value for pair in pairs for value in pair] + [method, RATES[rate], megabytes])
+            shown.add_row(method, f"{RATES[rate]:.2g}", *cells, f"{megabytes:.1f}", shown_to_loss)
+            writer.writerow([value for pair in pairs for value in pair] + [method, RATES[rate], megabytes, to_loss])
     console.print(shown)
 
 
@@ -303,7 +330,7 @@ def settings(arguments: argparse.Namespace) -> dict[str, str]:
         return {f"linear regression, n = k = 100, p = {p}": LINEAR.format(p=p) for p in arguments.p}
     return {
         f"Fashion-MNIST, n = {n}, p = {p}": FASHION.format(n=n, p=p, batch=512 // n, data=arguments.data)
-        for n in (8, 16)
+        for n in arguments.workers
         for p in arguments.p
     }
 
@@ -313,6 +340,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("problem", choices=["linear", "fashion"])
     parser.add_argument("--p", type=lambda text: [float(part) for part in text.split(",")], help="straggling probabilities")
+    parser.add_argument(
+        "--workers", type=lambda text: [int(part) for part in text.split(",")], default=[8, 16], help="n, of fashion"
+    )
     parser.add_argument("--methods", type=lambda text: text.split(","), default=list(METHODS))
     parser.add_argument("--folder", type=Path, default=Path("runs/accuracy"))
     parser.add_argument("--data", default="/usr/share/datasets/fashion-mnist")
@@ -334,7 +364,12 @@ def main() -> None:
             for method, result in zip(arguments.methods, pool.map(work, starts, arguments.methods), strict=True):
                 results[method] = result
                 progress.advance(task)
-            table(name, results, folder, console)
+            reached: dict[str, float] = {}
+            if "float32" in results:
+                target = statistics.fmean(curve.loss[-1] for curve in results["float32"][1])
+                found = pool.map(partial(reaching, text, folder, target), results.values(), results)
+                reached = dict(zip(results, found, strict=True))
+            table(name, results, reached, folder, console)
             figure(name, results, folder / "loss.svg")
             figure(name, results, folder / "loss.png")
 

@@ -95,7 +95,7 @@ def voting(d: int, n: int, rng: np.random.Generator) -> Ways:
 
     def count() -> None:
         for _, where in blocks(d):
-            reference.count_votes([row[where] for row in rows])
+            reference.count_votes([[row[where] for row in rows]])
 
     return {"numpy": count, "textbook": lambda: sum(np.unpackbits(row).astype(np.int32) for row in rows)}
 

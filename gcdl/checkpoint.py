@@ -1,10 +1,10 @@
 """Checkpoints: what a run has learnt so far, in one file of plain arrays.
 
 ``checkpoint/step-00000100.npz`` holds ``step`` (steps done), ``parameters`` (d,), ``accepted`` (n,), the optimizer's arrays as
-``optimizer.NAME``, the state of worker i's compressor as ``state.I``, the code (``B``, ``decoder``), ``progress`` (JSON: what
-the run's totals were) and ``sha256`` over all of that. Minibatches, delays and compressors draw from generators keyed by
-(seed, step), so the step is the state of every random stream. Written beside, then renamed: there is never half a
-checkpoint under its name.
+``optimizer.NAME``, the downlink's as ``downlink.NAME``, the state of worker i's compressor as ``state.I``, the code (``B``,
+``decoder``), ``progress`` (JSON: what the run's totals were) and ``sha256`` over all of that. Minibatches, delays and
+compressors draw from generators keyed by (seed, step), so the step is the state of every random stream. Written beside, then
+renamed: there is never half a checkpoint under its name.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Checkpoint:
     B: Matrix
     decoder: str
     progress: Mapping[str, Any]
+    downlink: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
@@ -93,11 +94,12 @@ def load(path: Path) -> Checkpoint:
             step=int(arrays["step"]),
             parameters=arrays["parameters"],
             accepted=arrays["accepted"],
-            optimizer={name[10:]: value for name, value in arrays.items() if name.startswith("optimizer.")},
+            optimizer=_part(arrays, "optimizer."),
             states={int(name[6:]): value for name, value in arrays.items() if name.startswith("state.")},
             B=arrays["B"],
             decoder=str(arrays["decoder"]),
             progress=json.loads(arrays["progress"].tobytes()),
+            downlink=_part(arrays, "downlink."),
         )
     except (KeyError, ValueError) as error:
         raise DataError(f"{path}: not a checkpoint of this version of gcdl ({error})") from None
@@ -123,8 +125,13 @@ def _arrays(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
         "decoder": np.array(checkpoint.decoder),
         "progress": np.frombuffer(json.dumps(checkpoint.progress).encode(), dtype=np.uint8),
         **{f"optimizer.{name}": value for name, value in checkpoint.optimizer.items()},
+        **{f"downlink.{name}": value for name, value in checkpoint.downlink.items()},
         **{f"state.{worker}": value for worker, value in checkpoint.states.items()},
     }
+
+
+def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:

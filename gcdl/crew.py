@@ -10,10 +10,15 @@ from typing import NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from gcdl.codes import Decoder
+from gcdl.compressors import Codec
 from gcdl.config import Experiment
+from gcdl.downlinks import Ends, Publisher
 from gcdl.errors import DataError
 from gcdl.history import read_run
+from gcdl.launched import Launch
 from gcdl.messages import HEADER_BYTES, TaskFormat
+from gcdl.optimizers import Optimizer
 from gcdl.problems import Samples
 from gcdl.stragglers import Fault, delays_at
 from gcdl.transport.network import Network
@@ -81,9 +86,35 @@ def make_crew(experiment: Experiment) -> list[Worker]:
 
 def limit_threads(experiment: Experiment) -> None:
     """Hold the compute libraries that are loaded by now to [run] threads. torch is not loaded for this alone."""
-    threadpool_limits(experiment.config.run.threads)
+    threads = experiment.config.run.threads or Launch.read().threads()
+    threadpool_limits(threads)
     if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(experiment.config.run.threads)
+        sys.modules["torch"].set_num_threads(threads)
+
+
+def make_ends(experiment: Experiment, codec: Codec, shifts: IntVector, decoder: Decoder) -> Ends:
+    """Return what both ends of the downlink know; ``codec`` may be in use for other vectors in between."""
+    problem = experiment.problem
+    return Ends(
+        layout=problem.layout(),
+        optimizer=experiment.optimizer,
+        initial=problem.initial_parameters,
+        codec=codec,
+        seed=experiment.config.seed,
+        shifts=shifts,
+        finish=decoder.finish,
+    )
+
+
+def make_publisher(experiment: Experiment, codec: Codec, optimizer: Optimizer) -> Publisher:
+    """Return the master's end of the downlink, which steps ``optimizer``; ``codec`` decodes what the master decodes."""
+    ends = make_ends(experiment, codec, experiment.code.shifts, experiment.code.decoder)
+    return experiment.downlink.publisher(ends, optimizer)
+
+
+def task_format(experiment: Experiment, codec: Codec) -> TaskFormat:
+    """Return how tasks lie in memory."""
+    return TaskFormat(experiment.n, codec.agreed_count, checksums=experiment.config.run.checksums)
 
 
 def make_pace(experiment: Experiment, layout: Layout) -> Pace:
@@ -95,13 +126,15 @@ def make_pace(experiment: Experiment, layout: Layout) -> Pace:
     """
     config = experiment.config
     options = config.simulate.model_dump(exclude={"compute", "parameters"})
+    codec = experiment.compressor.codec(layout)
     return Pace(
         loads=np.count_nonzero(experiment.code.B, axis=1),
         delays=lambda step: delays_at(experiment.stragglers, experiment.n, config.seed, step),
         seconds_per_shard=_seconds_per_shard(experiment),
         d=layout.size,
-        task_bytes=TaskFormat(experiment.n, layout.size).nbytes,
-        reply_bytes=HEADER_BYTES + experiment.compressor.codec(layout).payload_bytes,
+        task_bytes=task_format(experiment, codec).nbytes,
+        task_overhead=task_format(experiment, codec).overhead_bytes,
+        reply_bytes=HEADER_BYTES + codec.payload_bytes,
         network=Network(**options),
     )
 

@@ -15,7 +15,7 @@
     ├── WorkerError          4   a worker raised; carries its traceback
     │   └── NonFiniteGradient    a NaN or an infinity in a gradient; names worker, step and tensor
     ├── MasterGone           1   a worker has lost the master
-    └── Interrupted        130   Ctrl-C or SIGTERM
+    └── Interrupted        130   Ctrl-C, SIGTERM or SIGUSR1
 """
 
 from __future__ import annotations
@@ -102,6 +102,6 @@ class MasterGone(GcdlError):
 
 
 class Interrupted(GcdlError):
-    """Ctrl-C or SIGTERM reached the master."""
+    """Ctrl-C, SIGTERM or SIGUSR1 reached the master."""
 
     exit_code = 130

@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM, as a flag that is looked at where a run may stop."""
+"""Ctrl-C, SIGTERM and SIGUSR1, as a flag that is looked at where a run may stop.
+
+SIGUSR1 is what Slurm can be asked to send some time before a job's end (``sbatch --signal=B:USR1@90``).
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
 
 @dataclass
 class StopRequest:
-    """Set by Ctrl-C or SIGTERM; the transports look at it while they wait."""
+    """Set by one of SIGNALS; the transports look at it while they wait."""
 
     signal: int = 0
 
@@ -25,7 +30,7 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Catch SIGINT and SIGTERM in this block, where that is possible: in the main thread."""
+        """Catch SIGNALS in this block, where that is possible: in the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -33,7 +38,7 @@ class StopRequest:
         def caught(number: int, frame: object) -> None:
             self.signal = number
 
-        old = {number: signal.signal(number, caught) for number in (signal.SIGINT, signal.SIGTERM)}
+        old = {number: signal.signal(number, caught) for number in SIGNALS}
         try:
             yield
         finally:

@@ -80,6 +80,7 @@ class Keeper:
             B=master.code.B,
             decoder=self._decoder,
             progress=self._progress(),
+            downlink=master.downlink_state(),
         )
 
     def _write(self) -> None:

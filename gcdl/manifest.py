@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ def manifest(ranks: int, hosts: list[str] | None, *, timing_only: bool = False) 
     }
 
 
+@cache
 def _commit() -> str | None:
     """Return the commit of the source tree gcdl runs from, marked if changed; None when it is installed."""
     root = Path(__file__).resolve().parent.parent

@@ -13,49 +13,39 @@ import numpy as np
 
 from gcdl.codes import GradientCode, noise_gain
 from gcdl.compressors import Draw, Message
+from gcdl.downlinks import Publisher, Steps, WholePublisher
 from gcdl.errors import TooManyLost, WorkerError, WorkerLost
+from gcdl.ledger import Ledger
 from gcdl.messages import HEADER_BYTES, Joined, Replies, Task, WorkerState
 from gcdl.records import StepRecord
 from gcdl.replicas import Replicas
 from gcdl.states import CompressorStates
-from gcdl.timeline import Rows, StepTiming
+from gcdl.timeline import Rows, StepTiming, rows_of
 from gcdl.transport.base import Transport
 from gcdl.types import Buffer, IntVector, Vector, Weights, aligned_vector
 from gcdl.wait import WaitRule
 
 _NEWS_SECONDS = 10.0
 _COLLECT_SECONDS = 5.0
+_AGREED = "agreed"
 
 
 class Decodes(Protocol):
     """What the master needs of a codec."""
 
     state_bytes: int
+    agreed_count: int
 
     def decode(self, messages: Sequence[Message], into: Vector) -> None:
         """See :class:`gcdl.compressors.Codec`."""
         ...
 
-    def energy(self, payload: Buffer) -> tuple[float, float]:
+    def agree(self, payloads: Sequence[Buffer]) -> Vector | None:
         """See :class:`gcdl.compressors.Codec`."""
         ...
 
-
-class Steps(Protocol):
-    """What the master needs of an optimizer."""
-
-    parameters: Vector
-
-    def step(self, gradient: Vector) -> None:
-        """Update ``parameters`` in place."""
-        ...
-
-    def state(self) -> dict[str, np.ndarray]:
-        """Return copies of its own arrays, by name."""
-        ...
-
-    def load(self, state: Mapping[str, np.ndarray]) -> None:
-        """Begin with arrays that :meth:`state` returned."""
+    def energy(self, payload: Buffer, agreed: Vector | None = None) -> tuple[float, float]:
+        """See :class:`gcdl.compressors.Codec`."""
         ...
 
 
@@ -68,6 +58,7 @@ class Master:
     code, codec : decode what they send.
     wait : when to stop waiting.
     optimizer : owns the (d,) parameters.
+    downlink : steps the optimizer, and has what a task carries; the whole model when left out.
     seed : the run's.
     replicas : compares replies that should be the same, if it is given.
     say : is told whom a step waits for when it waits long.
@@ -82,6 +73,7 @@ class Master:
         wait: WaitRule,
         optimizer: Steps,
         seed: int,
+        downlink: Publisher | None = None,
         replicas: Replicas | None = None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
@@ -90,10 +82,13 @@ class Master:
         self.codec = codec
         self.wait = wait
         self.optimizer = optimizer
+        self.downlink = WholePublisher(optimizer) if downlink is None else downlink
         self.seed = seed
         self.replicas = replicas
         self.say = say
         self.steps_done = 0
+        self.agreed: Vector | None = None
+        """(G,): the scales that the workers use in the next step, where they agree on some."""
         self.accepted = np.full(code.n, -1, dtype=np.int64)
         self.states = CompressorStates(code.n, codec.state_bytes)
         self._accused: set[int] = set()
@@ -117,21 +112,27 @@ class Master:
         WorkerError, Interrupted : from the transport.
         """
         for step in range(self.steps_done, steps):
-            uplink, downlink = self.transport.traffic.uplink, self.transport.traffic.downlink
+            before = self.transport.traffic.copy()
             record = self._step(step)
             self.steps_done = step + 1
             if step == steps - 1:
                 record.late += self.collect_states() + self.transport.close()
-            record.uplink_bytes = self.transport.traffic.uplink - uplink
-            record.downlink_bytes = self.transport.traffic.downlink - downlink
+            record.ledger = Ledger.between(before, self.transport.traffic)
             yield record
 
-    def resume(self, step: int, accepted: IntVector, states: Mapping[int, Buffer]) -> list[int]:
+    def resume(
+        self, step: int, accepted: IntVector, states: Mapping[int, Buffer], downlink: Mapping[str, np.ndarray]
+    ) -> list[int]:
         """Go on after ``step`` steps, with what a checkpoint says of the workers; the parameters are the optimizer's.
 
-        Returns the workers that begin afresh because the checkpoint has not got their compressor's state.
+        ``downlink``: what :meth:`downlink_state` was. Returns the workers that begin afresh because the checkpoint has not
+        got their compressor's state.
         """
         self.steps_done = step
+        arrays = dict(downlink)
+        self.agreed = arrays.pop(_AGREED, None)
+        self.downlink.load(arrays)
+        self.downlink.restart(step)
         self.accepted[:] = accepted
         for worker, saved in states.items():
             state = WorkerState(worker, int(accepted[worker]), saved)
@@ -141,6 +142,11 @@ class Master:
         self.accepted[fresh] = -1
         self._fresh = list(fresh)
         return fresh
+
+    def downlink_state(self) -> dict[str, np.ndarray]:
+        """Return copies of what the next step's tasks depend on, beside the parameters, by name."""
+        agreed = {} if self.agreed is None else {_AGREED: self.agreed.copy()}
+        return {**self.downlink.state(), **agreed}
 
     def ask_for_states(self) -> None:
         """Ask the workers for the states that :attr:`states` has not got; they come while the run goes on."""
@@ -178,7 +184,7 @@ class Master:
     def _step(self, step: int) -> StepRecord:
         clock = self.transport.now
         began = clock()
-        task = Task(step, self.accepted.copy(), self.optimizer.parameters)
+        task = Task(step, self.accepted.copy(), self.downlink.model, self.agreed, self.downlink.content)
         for worker in np.flatnonzero(self._alive):
             self.transport.send(int(worker), task)
         sent = clock()
@@ -190,19 +196,20 @@ class Master:
         rows, payloads = gathered.table(), gathered.payloads()
         noise = self._noise(payloads) if self.code.decoder.needs_noise else None
         a = self.code.decoding_vector(gathered.arrived, noise)
-        self.codec.decode(
-            [
-                Message(payload, float(a[i]), Draw(self.seed, step, i, int(self.code.shifts[i])))
-                for i, payload in payloads.items()
-            ],
-            self._gradient,
-        )
+        messages = [
+            Message(payload, float(a[i]), Draw(self.seed, step, i, int(self.code.shifts[i]), self.agreed))
+            for i, payload in payloads.items()
+            if a[i] != 0.0
+        ]
+        self.codec.decode(messages, self._gradient)
         self.code.decoder.finish(self._gradient)
         with np.errstate(over="ignore", invalid="ignore"):  # a run may diverge
             norm = float(np.linalg.norm(self._gradient)) if self._gradient.size else math.nan
         self.transport.decoded(len(rows))
         decoded = clock()
-        self.optimizer.step(self._gradient)
+        self.downlink.step(self._gradient, messages, a)
+        if payloads and self.codec.agreed_count:
+            self.agreed = self.codec.agree(list(payloads.values()))
         self.transport.stepped()
         ended = clock()
         # A reply decoded with weight zero was not used: its sender keeps its residual.
@@ -212,18 +219,17 @@ class Master:
             seconds=ended - began,
             train_loss=float(sum((a[rows["worker"]] * rows["loss"]).tolist())),
             replies=rows["worker"].tolist(),
-            late=gathered.late,
+            late=len(gathered.late_rows),
             decoding_error=self.code.decoding_error(a),
             noise_gain=noise_gain(a),
             gradient_norm=norm,
-            uplink_bytes=0,
-            downlink_bytes=0,
             timed_out=timed_out,
             lost=self.lost,
             disagreed=disagreed,
+            clipped=int(rows["clipped"].sum()),
             fresh=sorted(self._fresh),
             coverage=self.code.coverage(a),
-            timing=StepTiming(began, sent, waited, decoded, ended, rows),
+            timing=StepTiming(began, sent, waited, decoded, ended, rows, gathered.late_rows),
         )
         self._fresh = gathered.joined
         return record
@@ -269,7 +275,7 @@ class Master:
         v = np.zeros(self.code.n)
         total = 0.0
         for worker, payload in payloads.items():
-            signal, v[worker] = self.codec.energy(payload)
+            signal, v[worker] = self.codec.energy(payload, self.agreed)
             total += signal
         return v / total if total > 0.0 else v * 0.0
 
@@ -333,7 +339,7 @@ class _Gathered:
 
     def __init__(self, n: int) -> None:
         self.arrived = np.zeros(n, dtype=bool)
-        self.late = 0
+        self.late_rows: Rows = rows_of(0)
         self.joined: list[int] = []
         """Spares that took the place of a worker whose reply had arrived."""
         self._rows: list[Rows] = []
@@ -343,7 +349,8 @@ class _Gathered:
         """Keep the replies to this step; count all others as late."""
         workers = replies.rows["worker"]
         fresh = (replies.rows["step"] == step) & ~self.arrived[workers]
-        self.late += int((~fresh).sum())
+        if not fresh.all():
+            self.late_rows = np.concatenate([self.late_rows, replies.rows[~fresh]])
         self.arrived[workers[fresh]] = True
         self._rows.append(replies.rows[fresh])
         if replies.messages:

@@ -15,13 +15,15 @@ A message is a 64-byte header and a body::
     32      8     coded loss (replies)
     40      4     seconds of injected sleep before computing (replies)
     44      4     seconds of computing (replies)
-    48      8     bytes in the body
+    48      5     bytes in the body
+    53      3     coordinates clipped, 2^24 - 1: so many or more (replies)
     56      4     CRC-32 of the body, if it has one
     60      4     CRC-32 of the 60 bytes before
 
-Body of a TASK: the (n,) int64 step of each worker's last accepted reply, padded to 64 bytes, then the model, (d,) float32.
-The same bytes go to every worker, so one buffer serves them all. Body of a REPLY: the compressor's payload. HELLO, READY, BYE
-and ERROR: JSON. STATE and LOAD: the bytes of a compressor's state. The other kinds have no body. All little-endian.
+Body of a TASK: the (n,) int64 step of each worker's last accepted reply, padded to 64 bytes; the (G,) float32 scales agreed
+on, if the compressor has such, NaN in the first step, padded to 64 bytes; then what the downlink says (gcdl.downlinks). Body
+of a REPLY: the compressor's payload. HELLO, READY, BYE and ERROR: JSON. STATE and LOAD: the bytes of a compressor's state. The
+other kinds have no body. All little-endian.
 """
 
 from __future__ import annotations
@@ -32,16 +34,18 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from gcdl.errors import MessageError
 from gcdl.timeline import Rows, rows_of
-from gcdl.types import Buffer, IntVector, Vector, aligned_buffer
+from gcdl.types import Buffer, IntVector, Vector, aligned_buffer, padded
 
 HEADER_BYTES = 64
 _VERSION = 3
+_MOST_CLIPPED = (1 << 24) - 1
+_BODY_BITS = 40
 _MAGIC = b"GCDL"
 _FIELDS = struct.Struct("<4sBBHIfifQdffQI")
 _CHECKSUM = struct.Struct("<I")
@@ -76,6 +80,10 @@ class Kind(IntEnum):
     """Master, to a spare rank or a replacement: be ``worker`` from now on; ``step`` is the next to come."""
     HELLO = 13
     """Any other rank, its first message: its host and process."""
+    BOARD = 15
+    """Master: read whole models in this memory; see gcdl.transport.shared. Worker: whether it does."""
+    LACKING = 14
+    """Worker: it does not have the model that the task of ``step`` leads on from, or a wrong one: send it whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +100,14 @@ class Header:
     body_bytes: int = 0
     held: float = 0.0
     encoded: float = 0.0
+    clipped: int = 0
 
     def write(self, buffer: Buffer, *, checksum: bool = False) -> None:
         """Write this header to the start of ``buffer``, which holds the body already where that gets a ``checksum``."""
         body = zlib.crc32(buffer[HEADER_BYTES : HEADER_BYTES + self.body_bytes].data) if checksum else 0
         fields = _FIELDS.pack(
             _MAGIC, _VERSION, self.kind, checksum, self.worker, self.encoded, self.step, self.held, self.run,
-            self.loss, self.slept, self.computed, self.body_bytes, body,
+            self.loss, self.slept, self.computed, self.body_bytes | min(self.clipped, _MOST_CLIPPED) << _BODY_BITS, body,
         )  # fmt: skip
         buffer[:HEADER_BYTES] = np.frombuffer(fields + _CHECKSUM.pack(zlib.crc32(fields)), dtype=np.uint8)
 
@@ -126,7 +135,7 @@ class Header:
             loss,
             slept,
             computed,
-            body_bytes,
+            sizes,
             body,
         ) = _FIELDS.unpack(head[: _FIELDS.size])
         if magic != _MAGIC:
@@ -137,6 +146,7 @@ class Header:
             raise MessageError(f"a message of version {version}; this is version {_VERSION}")
         if its_run != run:
             raise MessageError("a message of another run")
+        body_bytes, clipped = sizes & ((1 << _BODY_BITS) - 1), sizes >> _BODY_BITS
         if received != HEADER_BYTES + body_bytes:
             raise MessageError(f"a message of {received} bytes that should have {HEADER_BYTES + body_bytes}")
         if checksum and zlib.crc32(buffer[HEADER_BYTES:received].data) != body:
@@ -145,19 +155,39 @@ class Header:
             kind = Kind(kind)
         except ValueError:
             raise MessageError(f"a message of unknown kind {kind}") from None
-        return cls(kind, run, worker, step, loss, slept, computed, body_bytes, held, encoded)
+        return cls(kind, run, worker, step, loss, slept, computed, body_bytes, held, encoded, clipped)
+
+
+class Content(Protocol):
+    """What a task carries to bring a worker's model up to date; see :mod:`gcdl.downlinks`."""
+
+    version: int
+    """The version of the model that it leads to."""
+    whole: Buffer | None
+    """All of it, where it is the same for every worker; None where it depends on what the worker has."""
+
+    def nbytes(self, base: int) -> int:
+        """Return its bytes for a worker that has version ``base`` of the model; -1: none."""
+        ...
+
+    def write(self, base: int, into: Buffer) -> None:
+        """Write it, (nbytes(base),)."""
+        ...
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Task:
     """Compute the coded gradient of step ``step`` at ``model``, (d,).
 
-    ``accepted``, (n,): the last step decoded with each worker's reply, -1 for none yet.
+    ``accepted``, (n,): the last step decoded with each worker's reply, -1 for none yet. ``agreed``, (G,): the scales that the
+    workers agreed on, if they do. ``content``: what a worker elsewhere has to be sent for it to have the model.
     """
 
     step: int
     accepted: IntVector
     model: Vector
+    agreed: Vector | None = None
+    content: Content | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -176,6 +206,8 @@ class Reply:
     computed: float = 0.0
     held: float = 0.0
     encoded: float = 0.0
+    clipped: int = 0
+    """Coordinates that lay beyond the scale agreed on."""
     corrupt: bool = False
     """A fault: bits are to be flipped on the way."""
 
@@ -201,6 +233,7 @@ class Replies:
         rows = rows_of(1)
         rows[0] = (
             reply.worker, reply.step, received, reply.loss, reply.slept, reply.computed, reply.held, reply.encoded,
+            reply.clipped,
         )  # fmt: skip
         return cls(rows, [reply.message])
 
@@ -222,29 +255,59 @@ class Joined:
     name: str
 
 
+class Brought(NamedTuple):
+    """What a task message brings a worker, as views of it."""
+
+    accepted: IntVector
+    agreed: Vector | None
+    content: Buffer
+
+
 class TaskFormat:
-    """How tasks for n workers and d parameters lie in memory; ``checksums``: their bodies get one."""
+    """How tasks for n workers lie in memory, ``scales`` of them agreed on; ``checksums``: their bodies get one."""
 
-    def __init__(self, n: int, d: int, *, checksums: bool = False) -> None:
+    def __init__(self, n: int, scales: int = 0, *, checksums: bool = False) -> None:
         self.checksums = checksums
+        self._scales = scales
         self._accepted = slice(HEADER_BYTES, HEADER_BYTES + 8 * n)
-        start = -(-self._accepted.stop // 64) * 64
-        self._model = slice(start, start + 4 * d)
-        self.nbytes = self._model.stop
+        start = HEADER_BYTES + padded(8 * n)
+        self._agreed = slice(start, start + 4 * scales)
+        self.overhead_bytes = start + padded(4 * scales)
+        """All but the content."""
 
-    def write(self, task: Task, run: int, buffer: Buffer) -> None:
-        """Write a task into a buffer of ``nbytes`` bytes."""
+    def nbytes(self, task: Task, base: int) -> int:
+        """Return the bytes of a task's message to a worker that has version ``base`` of the model."""
+        assert task.content is not None
+        return self.overhead_bytes + task.content.nbytes(base)
+
+    def write(self, task: Task, run: int, base: int, buffer: Buffer) -> None:
+        """Write a task into a buffer of ``nbytes(task, base)`` bytes."""
+        assert task.content is not None
+        task.content.write(base, buffer[self.overhead_bytes :])
+        self.write_overhead(task, run, buffer)
+
+    def write_overhead(self, task: Task, run: int, buffer: Buffer) -> None:
+        """Write all but the content, which is there already."""
+        buffer[HEADER_BYTES : self.overhead_bytes] = 0
         buffer[self._accepted].view(np.int64)[:] = task.accepted
-        buffer[self._accepted.stop : self._model.start] = 0
-        buffer[self._model].view(np.float32)[:] = task.model
-        header = Header(Kind.TASK, run, step=task.step, body_bytes=self.nbytes - HEADER_BYTES)
+        if self._scales:
+            buffer[self._agreed].view(np.float32)[:] = np.nan if task.agreed is None else task.agreed
+        header = Header(Kind.TASK, run, step=task.step, body_bytes=buffer.size - HEADER_BYTES)
         header.write(buffer, checksum=self.checksums)
 
-    def read(self, header: Header, buffer: Buffer) -> Task:
-        """Return the task in an (aligned) buffer, as views of it."""
-        if header.body_bytes != self.nbytes - HEADER_BYTES:
-            raise MessageError(f"a task of {header.body_bytes} bytes where {self.nbytes - HEADER_BYTES} were expected")
-        return Task(header.step, buffer[self._accepted].view(np.int64), buffer[self._model].view(np.float32))
+    def read(self, header: Header, buffer: Buffer) -> Brought:
+        """Return what the task in an (aligned) buffer brings.
+
+        Raises
+        ------
+        MessageError : it is too short for a task.
+        """
+        if HEADER_BYTES + header.body_bytes < self.overhead_bytes:
+            raise MessageError(f"a task of {header.body_bytes} bytes where {self.overhead_bytes - HEADER_BYTES} are the least")
+        agreed = buffer[self._agreed].view(np.float32)
+        content = buffer[self.overhead_bytes : HEADER_BYTES + header.body_bytes]
+        known = bool(self._scales) and not np.isnan(agreed[0])
+        return Brought(buffer[self._accepted].view(np.int64), agreed if known else None, content)
 
 
 def bare(kind: Kind, run: int, *, worker: int = 0, step: int = -1) -> Buffer:

@@ -5,7 +5,7 @@ Colours are Okabe and Ito's, which colour-blind people tell apart; line styles a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import cycle, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-_STYLES = (
+STYLES = (
     ("#0072b2", "-"), ("#d55e00", "--"), ("#009e73", "-."), ("#cc79a7", ":"),
     ("#e69f00", (0, (6, 1, 1, 1, 1, 1))), ("#56b4e9", (0, (8, 2))), ("#000000", (0, (1, 3))),
 )  # fmt: skip
 """Colour and dashes of each run, in turn."""
+_MARKS = ("D", "o", "s", "^", "v", "P", "X")
+"""What marks a run's test loss."""
 _USED, _LATE, _LOST = "#0072b2", "#e69f00", "#000000"
 _SMOOTH = 40
 """Points that a loss curve keeps its shape with: longer ones are averaged over a window of this part of them."""
@@ -46,35 +48,50 @@ def plot(paths: Sequence[Path], out: Path | None) -> list[Path]:
     UsageError : matplotlib is not installed, or a file cannot be written.
     DataError : not a run folder, or one without steps.
     """
+    files = figure_files(out, paths[0] / "plot" if len(paths) == 1 else Path("plot"))
+    runs = [read_run(path) for path in paths]
+    for run in runs:
+        if not run.steps:
+            raise DataError(f"{run.path}: no step was recorded")
+    return saved(files, lambda figure: _one(figure, runs[0]) if len(runs) == 1 else _several(figure, runs))
+
+
+def figure_files(out: Path | None, base: Path) -> list[Path]:
+    """Return the files to write: ``out``, or ``base`` as PNG and SVG.
+
+    Raises
+    ------
+    UsageError : ``out`` is neither.
+    """
+    if out is None:
+        return [base.with_suffix(".png"), base.with_suffix(".svg")]
+    if out.suffix not in (".png", ".svg"):
+        raise UsageError(f"--out {out}: must end in .png or .svg")
+    return [out]
+
+
+def saved(files: Sequence[Path], draw: Callable[[Figure], None]) -> list[Path]:
+    """Draw a figure into these files; return them.
+
+    Raises
+    ------
+    UsageError : matplotlib is not installed, or a file cannot be written.
+    """
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError:
         raise UsageError("gcdl plot needs matplotlib: pip install 'gcdl[plots]'") from None
-    runs = [read_run(path) for path in paths]
-    for run in runs:
-        if not run.steps:
-            raise DataError(f"{run.path}: no step was recorded")
-    if out is None:
-        base = paths[0] / "plot" if len(paths) == 1 else Path("plot")
-        files = [base.with_suffix(".png"), base.with_suffix(".svg")]
-    elif out.suffix in (".png", ".svg"):
-        files = [out]
-    else:
-        raise UsageError(f"--out {out}: must end in .png or .svg")
     # Text stays text in the SVG, and no date or random id goes into it: the same runs give the same file.
     with rc_context({"font.size": 9.0, "svg.fonttype": "none", "svg.hashsalt": "gcdl", "axes.grid": True, "grid.alpha": 0.25}):
         figure = Figure(figsize=(12.0, 7.5), layout="constrained")
-        if len(runs) == 1:
-            _one(figure, runs[0])
-        else:
-            _several(figure, runs)
+        draw(figure)
         for file in files:
             try:
                 figure.savefig(file, dpi=150, metadata={"Date": None} if file.suffix == ".svg" else None)
             except OSError as error:
                 raise UsageError(f"--out {file}: cannot be written: {error.strerror or error}") from None
-    return files
+    return list(files)
 
 
 def _one(figure: Figure, run: History) -> None:
@@ -145,16 +162,16 @@ def _when(axes: Axes, run: History) -> None:
         label="a reply that was used" if every == 1 else f"a reply that was used (every {every}th)",
     )  # fmt: skip
     length = np.array([line["seconds"] for line in run.steps], dtype=float)
-    axes.step(steps, length, where="mid", color=_STYLES[1][0], linewidth=1.0, label="the step ended")
+    axes.step(steps, length, where="mid", color=STYLES[1][0], linewidth=1.0, label="the step ended")
     axes.set(xlabel="step", ylabel="seconds from the step's beginning", ylim=(0.0, None))
     axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, frameon=False)
     _whole(axes)
 
 
 def _losses(panels: Sequence[Axes], runs: Sequence[History], names: Sequence[str]) -> None:
-    """Training loss against steps, seconds, and bytes in both directions; test loss as marks where it was measured."""
+    """Training loss against steps, seconds, and bytes in both directions; test loss as marks where it was evaluated."""
     drawn = positive = False
-    for run, name, (colour, dashes) in zip(runs, names, cycle(_STYLES), strict=False):
+    for run, name, (colour, dashes), mark in zip(runs, names, cycle(STYLES), cycle(_MARKS), strict=False):
         loss = _numbers(run, "train_loss")
         clock = np.cumsum(_numbers(run, "seconds"))
         sent = np.cumsum(_numbers(run, "uplink_bytes") + _numbers(run, "downlink_bytes")) / 1e6
@@ -166,10 +183,11 @@ def _losses(panels: Sequence[Axes], runs: Sequence[History], names: Sequence[str
                 positive = positive or bool((loss[np.isfinite(loss)] > 0.0).any())
             judged = np.isfinite(test)
             if judged.any():
-                axes.plot(x[judged], test[judged], "D", color=colour, markersize=4, markerfacecolor="white", label=_TEST)
+                label = _TEST if len(runs) == 1 else f"{name}, {_TEST}"
+                axes.plot(x[judged], test[judged], mark, color=colour, markersize=4, markerfacecolor="white", label=label)
     for axes, label in zip(panels, ("step", "seconds of steps", "MB sent, up and down"), strict=True):
         axes.set(xlabel=label)
-    panels[0].set(ylabel="loss")
+    panels[0].set(ylabel="loss" if len(runs) == 1 else "loss (lines: training)")
     if not drawn:
         panels[1].text(0.5, 0.5, "no losses: timing only", ha="center", transform=panels[1].transAxes)
         return
@@ -178,13 +196,10 @@ def _losses(panels: Sequence[Axes], runs: Sequence[History], names: Sequence[str
 
 
 def _legend(figure: SubFigure, axes: Axes) -> None:
-    """One legend for all panels: the runs, and what the marks are."""
+    """One legend for all panels."""
     handles, labels = axes.get_legend_handles_labels()
-    kept = {label: handle for handle, label in zip(handles, labels, strict=True) if label != _TEST}
-    if _TEST in labels:
-        kept[_TEST] = handles[labels.index(_TEST)]
-    if kept:
-        figure.legend(list(kept.values()), list(kept), loc="outside upper left", ncols=5, frameon=False)
+    if labels:
+        figure.legend(handles, labels, loc="outside upper left", ncols=6, frameon=False)
 
 
 _TEST = "test loss"
@@ -194,7 +209,7 @@ def _delays(axes: Axes, runs: Sequence[History], names: Sequence[str]) -> None:
     """The injected delay, mean over the workers, of each step; the title says whether all delays were the same."""
     met = [_drawn(run) for run in runs]
     widths = np.linspace(1.0 + 1.5 * len(runs), 1.2, len(runs))  # what lies below shows at the sides
-    for found, name, width, (colour, dashes) in zip(met, names, widths, cycle(_STYLES), strict=False):
+    for found, name, width, (colour, dashes) in zip(met, names, widths, cycle(STYLES), strict=False):
         mean = np.where(np.isfinite(found), found, 0.0).sum(axis=1) / np.maximum(np.isfinite(found).sum(axis=1), 1)
         axes.plot(np.arange(len(found)), mean, color=colour, linestyle=dashes, linewidth=width, label=name)
     common = min(len(found) for found in met)
@@ -212,7 +227,7 @@ def _drawn(run: History) -> Matrix:
 
 def _seconds(axes: Axes, runs: Sequence[History], names: Sequence[str]) -> None:
     """How long steps took: the share of steps up to a length."""
-    for run, name, (colour, dashes) in zip(runs, names, cycle(_STYLES), strict=False):
+    for run, name, (colour, dashes) in zip(runs, names, cycle(STYLES), strict=False):
         length = np.sort(_numbers(run, "seconds"))
         share = np.arange(1, len(length) + 1) / len(length)
         axes.step(length, share, where="post", color=colour, linestyle=dashes, linewidth=1.6, label=name)

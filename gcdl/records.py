@@ -28,6 +28,7 @@ import numpy as np
 
 from gcdl.errors import GcdlError, UsageError
 from gcdl.journal import Journal, lock
+from gcdl.ledger import Ledger
 from gcdl.timeline import StepTiming, Timeline
 from gcdl.types import Vector, Weights
 
@@ -58,29 +59,42 @@ class StepRecord:
     noise_gain: float
     gradient_norm: float
     """||g|| of the decoded gradient; NaN where there is none (timing only)."""
-    uplink_bytes: int
-    downlink_bytes: int
     timed_out: bool
     """The step ended at [wait] timeout, with fewer replies than the rule asks for."""
     lost: list[int]
     """Ids of all workers lost so far."""
     disagreed: list[int]
     """Ids of workers whose replies were not those of their replicas; see gcdl.replicas."""
+    clipped: int
+    """Coordinates of the replies used that lay beyond the scale agreed on (``compressor.agreed``)."""
     fresh: list[int]
     """Ids of workers whose compressor had begun afresh since the last step: a successor's, or one that a checkpoint lacked."""
     coverage: Weights
     """(k,): a B, the weight each shard entered with; 1 is right."""
     timing: StepTiming
+    ledger: Ledger = field(default_factory=Ledger)
+    """Bytes: what :meth:`Ledger.fields` says, in place of this."""
     test_loss: float | None = None
     test_accuracy: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     """The user's own figures, by name; what is added before the next step is asked for is written too."""
 
+    @property
+    def uplink_bytes(self) -> int:
+        """Bytes of the replies that came in during the step, headers included."""
+        return int(self.ledger.up.sum())
+
+    @property
+    def downlink_bytes(self) -> int:
+        """Bytes of the tasks that went out during the step, headers included."""
+        return int(self.ledger.down.sum())
+
     def line(self) -> dict[str, Any]:
         """Return the record as JSON-ready fields, evaluation only where there was one."""
-        fields = {name: getattr(self, name) for name in self.__slots__ if name not in ("coverage", "timing")}
+        fields = {name: getattr(self, name) for name in self.__slots__ if name not in ("coverage", "timing", "ledger")}
         if self.test_loss is None and self.test_accuracy is None:
             del fields["test_loss"], fields["test_accuracy"]
+        fields |= self.ledger.fields()
         if self.metrics:
             fields["metrics"] = _finite(self.metrics)
         else:
@@ -109,10 +123,21 @@ class Summary:
     """The problem's own figures of the test set, by name."""
     uplink_bytes: int
     downlink_bytes: int
+    """Delivered to workers: also what they read in the master's memory."""
+    uplink_header_bytes: int
+    """Of ``uplink_bytes``, the headers."""
+    downlink_header_bytes: int
+    """Of ``downlink_bytes``, all that is neither model nor update."""
+    shared_bytes: int
+    """Of ``downlink_bytes``, what was read in the master's memory and crossed no link."""
     float32_uplink_bytes: int
     """What the same replies would have taken uncompressed."""
     control_bytes: int
-    """Handshake, shutdown and flow control, both ways; not in the two figures above."""
+    """Start-up, shutdown and flow control, both ways; not in the figures above."""
+    clipped_coordinates: int
+    """Of the replies used, beyond the scale agreed on; see ``compressor.agreed``."""
+    resent_models: dict[str, int]
+    """How often which worker's copy of the model was found to be wrong, and was sent anew."""
     late_replies: int
     timed_out_steps: int
     foreign_messages: int
@@ -156,6 +181,11 @@ class Totals:
     timed_out: int = 0
     uplink_bytes: int = 0
     downlink_bytes: int = 0
+    uplink_header_bytes: int = 0
+    downlink_header_bytes: int = 0
+    shared_bytes: int = 0
+    clipped: int = 0
+    resent: dict[str, int] = field(default_factory=dict)
     lost: list[int] = field(default_factory=list)
     disagreed: dict[str, int] = field(default_factory=dict)
     coverage: Weights | float = 0.0
@@ -168,8 +198,14 @@ class Totals:
         self.replies += len(record.replies)
         self.late += record.late
         self.timed_out += record.timed_out
-        self.uplink_bytes += record.uplink_bytes
-        self.downlink_bytes += record.downlink_bytes
+        self.uplink_bytes += record.ledger.uplink_bytes
+        self.downlink_bytes += record.ledger.downlink_bytes
+        self.uplink_header_bytes += int(record.ledger.up[:, 1].sum())
+        self.downlink_header_bytes += int(record.ledger.down[:, 1].sum())
+        self.shared_bytes += record.ledger.shared
+        self.clipped += record.clipped
+        for place in np.flatnonzero(record.ledger.resent).tolist():
+            self.resent[str(place)] = self.resent.get(str(place), 0) + int(record.ledger.resent[place])
         self.lost = record.lost
         for worker in map(str, record.disagreed):
             self.disagreed[worker] = self.disagreed.get(worker, 0) + 1
@@ -229,26 +265,34 @@ class RunFolder:
     """
 
     def __init__(
-        self, path: Path, config_toml: str, manifest: dict[str, Any], say: Callable[[str], None] = lambda line: None
+        self,
+        path: Path,
+        config_toml: str,
+        manifest: dict[str, Any],
+        say: Callable[[str], None] = lambda line: None,
+        *,
+        workers: int = 0,
     ) -> None:
         check_unused(path)
         with _writing(path):
             path.mkdir(parents=True, exist_ok=True)
-        self._open(path, config_toml, manifest, say)
+        self._open(path, config_toml, manifest, say, workers)
 
     @classmethod
-    def reopen(cls, past: Past, config_toml: str, manifest: dict[str, Any], say: Callable[[str], None]) -> RunFolder:
+    def reopen(
+        cls, past: Past, config_toml: str, manifest: dict[str, Any], say: Callable[[str], None], *, workers: int
+    ) -> RunFolder:
         """Go on in the folder of a run that was cut (:meth:`Past.cut`) to the step it is resumed from."""
         folder = cls.__new__(cls)
-        folder._open(past.folder, config_toml, {**manifest, "resumed": past.resumed}, say)
+        folder._open(past.folder, config_toml, {**manifest, "resumed": past.resumed}, say, workers)
         return folder
 
-    def _open(self, path: Path, config_toml: str, manifest: dict[str, Any], say: Callable[[str], None]) -> None:
+    def _open(self, path: Path, config_toml: str, manifest: dict[str, Any], say: Callable[[str], None], workers: int) -> None:
         with _writing(path):
             self._steps = Journal(path / STEPS, say)
             _replace(path / CONFIG, config_toml)
             _replace(path / MANIFEST, json.dumps(manifest, indent=2) + "\n")
-            self._timeline = Timeline(Journal(path / TIMELINE, say, buffered=1 << 16))
+            self._timeline = Timeline(Journal(path / TIMELINE, say, buffered=1 << 16), workers)
         self.path = path
 
     def write_step(self, record: StepRecord) -> None:

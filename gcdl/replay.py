@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gcdl.config import Experiment
-from gcdl.crew import limit_threads, make_crew
+from gcdl.crew import limit_threads, make_crew, make_publisher
 from gcdl.errors import DataError, GcdlError, Interrupted, ReplayDiffers
 from gcdl.history import History, read_run
 from gcdl.interrupt import StopRequest
@@ -38,12 +38,15 @@ def replay(path: Path, progress: Callable[[int, int], None] = lambda done, total
     experiment = Experiment.of(history.config, history.workers).check()
     stop = StopRequest()
     crew = make_crew(experiment)
+    codec = experiment.compressor.codec(experiment.problem.layout())
+    optimizer = experiment.optimizer.build(experiment.problem.initial_parameters())
     master = Master(
         ReplayTransport(crew, [line["replies"] for line in history.steps], [line["fresh"] for line in history.steps], stop),
         code=experiment.code,
-        codec=experiment.compressor.codec(experiment.problem.layout()),
+        codec=codec,
         wait=AsRecorded(),
-        optimizer=experiment.optimizer.build(experiment.problem.initial_parameters()),
+        optimizer=optimizer,
+        downlink=make_publisher(experiment, codec, optimizer),
         seed=history.config.seed,
     )
     limit_threads(experiment)

@@ -18,23 +18,40 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from gcdl.advice import coverage_warning, limit_warning, noise_warning
 from gcdl.checkpoint import FOLDER, Checkpoint
+from gcdl.codes import DECODERS
 from gcdl.config import Config, Experiment, parse
-from gcdl.crew import Row, faults_since, limit_threads, make_crew, make_pace, make_worker, row_of
+from gcdl.crew import (
+    Row,
+    faults_since,
+    limit_threads,
+    make_crew,
+    make_ends,
+    make_pace,
+    make_publisher,
+    make_worker,
+    row_of,
+    task_format,
+)
+from gcdl.downlinks import UNKNOWN, Follower, Publisher, Steps
 from gcdl.errors import GcdlError, NonFiniteLoss, TooManyLost, UsageError, WorkerLost
 from gcdl.events import Events
 from gcdl.interrupt import StopRequest
 from gcdl.judge import Judge
 from gcdl.keeper import Keeper
+from gcdl.launched import Launch
 from gcdl.lifeline import end_soon, this_process, when_gone
-from gcdl.master import Decodes, Master, Steps
-from gcdl.messages import HEADER_BYTES, TaskFormat
+from gcdl.master import Decodes, Master
+from gcdl.messages import HEADER_BYTES
+from gcdl.placement import choose_core, leave_core
 from gcdl.problems import Evaluation, Evaluator, MadeByHand, Problem
 from gcdl.records import MODEL, StepRecord, Summary, Totals, model_sha256
 from gcdl.start import Start
 from gcdl.stragglers import delays_at
-from gcdl.timing import NoCodec, NoEvaluator, NoKeeper, NoOptimizer
+from gcdl.timing import NoCodec, NoEvaluator, NoKeeper, NoOptimizer, NoPublisher
 from gcdl.transport.base import Transport
 from gcdl.transport.simulated import SimulatedTransport
 from gcdl.types import Layout, Vector
@@ -104,7 +121,9 @@ def simulating(start: Start, watcher: Watcher) -> Run:
     if start.timing_only:
         d = config.simulate.parameters
         layout = experiment.problem.layout() if d is None else Layout(("parameters",), ((d,),))
-        learner = _Learner(NoCodec(), NoOptimizer(), NoEvaluator(), layout, learns=False)
+        codec = experiment.compressor.codec(layout)
+        publisher = NoPublisher(experiment.downlink, experiment.optimizer, layout.size, codec.payload_bytes, codec.agreed_count)
+        learner = _Learner(NoCodec(), NoOptimizer(), NoEvaluator(), publisher, layout, learns=False)
         workers = None
     else:
         layout = experiment.problem.layout()
@@ -116,6 +135,7 @@ def simulating(start: Start, watcher: Watcher) -> Run:
         stop,
         faults=faults_since(experiment, start.since),
         checksums=config.run.checksums,
+        first_version=0 if start.checkpoint is None else UNKNOWN,
     )
     with stop.listening():
         return (yield from _conduct(experiment, transport, start, watcher, began, learner, stop))
@@ -160,8 +180,12 @@ def leading(job: Job, read: Callable[[], Start], watcher: Watcher, began: float)
             "config": experiment.config.toml(),
             "rows": rows,
             "since": start.since,
+            "fresh": start.checkpoint is None,
             "n": experiment.n,
+            "shifts": experiment.code.shifts.tolist(),
+            "decoder": experiment.decoder_name,
             **_by_hand(experiment.problem),
+            "core": choose_core(Launch.read()),
         }
     except Exception:
         job.broadcast({"run": None}, _COLLECTIVE_SECONDS)
@@ -177,16 +201,18 @@ def leading(job: Job, read: Callable[[], Start], watcher: Watcher, began: float)
         say=watcher.say,
         spares=spares,
         replacements=Replacements(job, start.config.run.replace, shared),
+        shared_memory=start.config.run.shared_memory,
     )
     try:
         with stop.listening():
             layout = experiment.problem.layout()
             codec = experiment.compressor.codec(layout)
             transport.start(
-                TaskFormat(experiment.n, layout.size, checksums=experiment.config.run.checksums),
+                task_format(experiment, codec),
                 HEADER_BYTES + codec.payload_bytes,
                 experiment.config.run.start_timeout,
                 state_bytes=codec.state_bytes,
+                whole_bytes=0 if experiment.downlink.replicas else experiment.downlink.size(layout.size, 0, 0, []),
             )
             learner = _Learner.of(experiment, evaluator)
             return (yield from _conduct(experiment, transport, start, watcher, began, learner, stop, transport.hosts()))
@@ -214,6 +240,7 @@ def be_worker(job: Job, config: Config | None = None, patience: float = _COLLECT
     from gcdl.transport.serve import serve
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop_soon)
     shared = job.broadcast(None, patience)
     if shared["run"] is None:
@@ -222,6 +249,7 @@ def be_worker(job: Job, config: Config | None = None, patience: float = _COLLECT
     if master["host"] == platform.node():
         # The regular way is to find out from MPI; this is for a worker in the middle of a long pass.
         when_gone(master["pid"], master["born"], lambda: end_soon(_SECONDS_AFTER_MASTER))
+        leave_core(shared["core"])
 
     given, n = config, int(shared["n"])
     config = parse(shared["config"]) if given is None else given.for_workers(n)
@@ -232,7 +260,7 @@ def be_worker(job: Job, config: Config | None = None, patience: float = _COLLECT
     if job.rank > n:
         experiment.problem.layout()  # a spare loads what takes long before it is needed
 
-    def prepare(worker: int, since: int) -> Worker:
+    def prepare(worker: int, since: int) -> tuple[Worker, Follower]:
         if given is not None and config.toml() != shared["config"]:
             raise UsageError(
                 f"rank {job.rank}: the script asks for another run here than on rank 0; all ranks must make the same"
@@ -242,8 +270,11 @@ def be_worker(job: Job, config: Config | None = None, patience: float = _COLLECT
         row = Row.of_plain(shared["rows"][worker])
         faults = faults_since(experiment, max(since, shared["since"]))
         built = make_worker(experiment, worker, row, experiment.problem.load(row.shards), faults)
+        codec = experiment.compressor.codec(built.layout)
+        ends = make_ends(experiment, codec, np.array(shared["shifts"]), DECODERS[shared["decoder"]])
+        follower = experiment.downlink.follower(ends, fresh=shared["fresh"] and since == 0)
         limit_threads(experiment)
-        return built
+        return built, follower
 
     serve(
         job,
@@ -276,6 +307,7 @@ class _Learner:
     codec: Decodes
     optimizer: Steps
     evaluator: Evaluator
+    downlink: Publisher
     layout: Layout
     learns: bool = True
     save: Callable[[Vector, Path], None] | None = None
@@ -284,8 +316,10 @@ class _Learner:
     def of(cls, experiment: Experiment, evaluator: Evaluator) -> _Learner:
         """Return that of an experiment."""
         layout = experiment.problem.layout()
+        codec = experiment.compressor.codec(layout)
         optimizer = experiment.optimizer.build(experiment.problem.initial_parameters())
-        return cls(experiment.compressor.codec(layout), optimizer, evaluator, layout, save=experiment.problem.save)
+        publisher = make_publisher(experiment, codec, optimizer)
+        return cls(codec, optimizer, evaluator, publisher, layout, save=experiment.problem.save)
 
 
 @dataclass
@@ -342,6 +376,7 @@ def _conduct(
         codec=learner.codec,
         wait=experiment.wait,
         optimizer=optimizer,
+        downlink=learner.downlink,
         seed=config.seed,
         replicas=experiment.replicas,
         say=watcher.say if hosts is not None else lambda line: None,  # virtual seconds keep nobody waiting
@@ -427,6 +462,11 @@ def _conduct(
             final_metrics=dict(judged.metrics),
             uplink_bytes=totals.uplink_bytes,
             downlink_bytes=totals.downlink_bytes,
+            uplink_header_bytes=totals.uplink_header_bytes,
+            downlink_header_bytes=totals.downlink_header_bytes,
+            shared_bytes=totals.shared_bytes,
+            clipped_coordinates=totals.clipped,
+            resent_models=totals.resent,
             float32_uplink_bytes=(totals.replies + totals.late) * (HEADER_BYTES + 4 * learner.layout.size),
             control_bytes=so_far["control_bytes"],
             late_replies=totals.late,
@@ -483,7 +523,7 @@ def _restore(master: Master, checkpoint: Checkpoint) -> str | None:
         raise UsageError(f"the checkpoint of step {checkpoint.step} is of another model or compressor than the config's")
     master.optimizer.parameters[:] = checkpoint.parameters
     master.optimizer.load(checkpoint.optimizer)
-    fresh = master.resume(checkpoint.step, checkpoint.accepted, checkpoint.states)
+    fresh = master.resume(checkpoint.step, checkpoint.accepted, checkpoint.states, checkpoint.downlink)
     if not fresh:
         return None
     return (

@@ -65,13 +65,13 @@ class Start:
         """Open the run folder; what a resumed run had written after the checkpoint is cut off."""
         about = manifest(experiment.n + 1, hosts, timing_only=self.timing_only)
         if self.past is None:
-            return RunFolder(self.out, experiment.config.toml(), about, say)
+            return RunFolder(self.out, experiment.config.toml(), about, say, workers=experiment.n)
         past = self.past.cut(self.step)
         for path, error in self.refused:
             say(f"refused: {error}")
             path.replace(path.with_suffix(".refused"))
         say(f"resumed after {self.step} steps" + ("" if self.checkpoint else ": there is no checkpoint yet"))
-        return RunFolder.reopen(past, experiment.config.toml(), about, say)
+        return RunFolder.reopen(past, experiment.config.toml(), about, say, workers=experiment.n)
 
 
 def resume(folder: Path, overrides: Sequence[str]) -> Start:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +14,7 @@ Rows = NDArray[np.void]
 _ROW = np.dtype(
     [("worker", np.int64), ("step", np.int64), ("received", np.float64), ("loss", np.float64)]
     + [(name, np.float64) for name in ("slept", "computed", "held", "encoded")]
+    + [("clipped", np.int64)]
 )
 
 
@@ -21,7 +22,8 @@ def rows_of(m: int) -> Rows:
     """Return an empty table of m replies.
 
     ``worker``, ``step``; ``received``: when it reached the master, on the transport's clock; ``loss``: coded; and the seconds
-    its worker ``slept`` (injected, before computing), ``computed``, ``held`` it (injected, after that) and ``encoded``.
+    its worker ``slept`` (injected, before computing), ``computed``, ``held`` it (injected, after that) and ``encoded``;
+    ``clipped``: coordinates beyond the scale agreed on.
     """
     return np.zeros(m, dtype=_ROW)
 
@@ -37,11 +39,15 @@ class StepTiming:
     ended: float
     replies: Rows
     """Of the replies that were used, in worker order."""
+    late: Rows = field(default_factory=lambda: rows_of(0))
+    """Of the replies that came during the step, and were dropped."""
 
 
 _SENT_UP = 0.1
 """Share of the travel that is drawn as the way up: replies are small."""
 _WORKERS_DRAWN = 64
+_STEPS_KNOWN = 4096
+"""How many steps back a late reply may be from, and still be drawn from the beginning of its step."""
 
 
 class _Appendable(Protocol):
@@ -54,58 +60,101 @@ class _Appendable(Protocol):
 
 
 class Timeline:
-    """Trace Events: the master's send, wait, decode and step; what each worker that was used did, of the first 64."""
+    """Trace Events: the master's send, wait, decode and step; what each worker did, of the first 64.
 
-    def __init__(self, file: _Appendable) -> None:
+    A late reply's parts say so in their names. Where a worker answered nothing that was asked of it (it slept, was superseded,
+    stopped or lost), its row says "no reply".
+    """
+
+    def __init__(self, file: _Appendable, workers: int = 0) -> None:
         self._file = file
         self._file.write('{"displayTimeUnit": "ms", "traceEvents": [\n')
-        self._named: set[int] = set()
+        self._rows: dict[int, _Row] = {}
+        self._began: dict[int, float] = {}
+        self._step: int | None = None
+        """The last step, which ended at ``_ended``."""
+        self._ended = 0.0
         self._name(0, "master")
+        for worker in range(min(workers, _WORKERS_DRAWN)):
+            self._row(worker, None)
 
     def add(self, step: int, timing: StepTiming) -> None:
         """Append a step's events."""
         edges = (timing.began, timing.sent, timing.waited, timing.decoded, timing.ended)
         for name, start, end in zip(("send", "wait", "decode", "step"), edges[:-1], edges[1:], strict=True):
-            self._event(0, name, start, end, step)
-        for reply in timing.replies[timing.replies["worker"] < _WORKERS_DRAWN]:
-            row = int(reply["worker"]) + 1
-            if row not in self._named:
-                self._name(row, f"worker {row - 1}")
-            self._worker(row, step, timing.began, reply)
+            self._event(0, name, start, end, {"step": step})
+        if self._step is None:
+            for row in self._rows.values():
+                row.answered, row.until = step - 1, timing.began
+        self._began[step] = timing.began
+        if len(self._began) > _STEPS_KNOWN:
+            del self._began[next(iter(self._began))]
+        # A worker's late reply came before its reply to this step.
+        for rows, mark in ((timing.late, " (late)"), (timing.replies, "")):
+            for reply in rows[rows["worker"] < _WORKERS_DRAWN]:
+                self._worker(reply, timing.began, mark)
+        self._step, self._ended = step, timing.ended
 
-    def _worker(self, row: int, step: int, began: float, reply: np.void) -> None:
+    def _worker(self, reply: np.void, began: float, mark: str) -> None:
         """Draw what a worker did for a reply.
 
         It tells how long each part took, not when: clocks of different hosts can't be compared. What is left of the time since
-        the step began is travel, and waiting for the worker to be free; it is drawn where most of it is, before the work.
+        its step began, or since the worker's last reply, is travel, and waiting for the worker to be free; it is drawn where
+        most of it is, before the work.
         """
+        worker, step = int(reply["worker"]), int(reply["step"])
+        row = self._row(worker, step)
+        start = max(self._began.get(step, began), row.until)
+        self._silence(worker, row, step, start)
         parts = {
             "injected sleep": float(reply["slept"]),
             "compute": float(reply["computed"]),
             "injected sleep (sending)": float(reply["held"]),
             "encode": float(reply["encoded"]),
         }
-        left = max(0.0, float(reply["received"]) - began - sum(parts.values()))
+        left = max(0.0, float(reply["received"]) - start - sum(parts.values()))
         send = _SENT_UP * left
-        start = began
         for name, seconds in {"receive": left - send, **parts, "send": send}.items():
             if seconds > 0.0:
-                self._event(row, name, start, start + seconds, step)
+                self._event(worker + 1, name + mark, start, start + seconds, {"step": step})
             start += seconds
+        row.answered, row.until = max(row.answered, step), start
+
+    def _silence(self, worker: int, row: _Row, step: int, until: float) -> None:
+        """Draw the steps before ``step`` that a worker has not answered."""
+        if row.answered < step - 1 and until > row.until:
+            self._event(worker + 1, "no reply", row.until, until, {"step": row.answered + 1, "to": step - 1})
 
     def close(self) -> None:
         """Complete the JSON and close the file. Idempotent."""
         if not self._file.closed:
+            if self._step is not None:
+                for worker, row in self._rows.items():
+                    self._silence(worker, row, self._step + 1, self._ended)
             self._file.write('{"ph": "M", "pid": 0, "name": "process_name", "args": {"name": "gcdl"}}\n]}\n')
             self._file.close()
 
+    def _row(self, worker: int, step: int | None) -> _Row:
+        """Return a worker's row; ``step`` is the first that it is known to have been asked for."""
+        if worker not in self._rows:
+            self._rows[worker] = _Row(-1 if step is None else step - 1, 0.0)
+            self._name(worker + 1, f"worker {worker}")
+        return self._rows[worker]
+
     def _name(self, row: int, name: str) -> None:
-        self._named.add(row)
         self._write({"ph": "M", "pid": 0, "tid": row, "name": "thread_name", "args": {"name": name}})
 
-    def _event(self, row: int, name: str, start: float, end: float, step: int) -> None:
+    def _event(self, row: int, name: str, start: float, end: float, arguments: dict[str, int]) -> None:
         microseconds = {"ts": round(start * 1e6, 1), "dur": round((end - start) * 1e6, 1)}
-        self._write({"ph": "X", "pid": 0, "tid": row, "name": name, **microseconds, "args": {"step": step}})
+        self._write({"ph": "X", "pid": 0, "tid": row, "name": name, **microseconds, "args": arguments})
 
     def _write(self, event: dict[str, Any]) -> None:
         self._file.write(json.dumps(event) + ",\n")
+
+
+@dataclass
+class _Row:
+    """A worker's row: the last step it answered, and the time up to which it is drawn."""
+
+    answered: int
+    until: float

@@ -87,6 +87,11 @@ def _sequence(seed: int, stream: Stream, key: tuple[int, ...]) -> np.random.Seed
     return np.random.SeedSequence(seed, spawn_key=(int(stream), *key))
 
 
+def padded(nbytes: int, alignment: int = 64) -> int:
+    """Return ``nbytes``, rounded up to a multiple of ``alignment``."""
+    return -(-nbytes // alignment) * alignment
+
+
 def aligned_buffer(nbytes: int, alignment: int = 64) -> Buffer:
     """Return an uninitialised (nbytes,) uint8 array whose first byte lies on a multiple of ``alignment``.
 

@@ -125,8 +125,8 @@ class Deadline:
         return bool(arrived.all())
 
     def lacking(self, arrived: Mask) -> int:
-        """All that are left: the rule looks at the clock."""
-        return max(1, int((~arrived).sum()))
+        """All that are left, for the rule looks at the clock; but one at first: it may come after the deadline, and ends it."""
+        return max(1, int((~arrived).sum())) if arrived.any() else 1
 
     def feasible(self, alive: Mask) -> bool:
         """One is enough."""

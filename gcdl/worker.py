@@ -139,15 +139,20 @@ class Worker:
         # Only here does the state change: a task dropped in any pause leaves it as it was.
         yield Encode()
         self._check_finite(task.step)
-        draw = Draw(self.seed, task.step, self.worker, self.shift)
+        draw = Draw(self.seed, task.step, self.worker, self.shift, task.agreed)
         self._state = self._codec.compress(self._coded, self._state, draw, self._message[HEADER_BYTES:])
-        return Reply(self.worker, task.step, loss, self._message, corrupt=corrupt)
+        return Reply(self.worker, task.step, loss, self._message, clipped=self._codec.clipped, corrupt=corrupt)
 
     def _strike(self, step: int) -> Iterator[Fault]:
         """Yield the faults that strike now; one that was yielded won't again."""
         for fault in [fault for fault in self._faults if fault.step <= step]:
             self._faults.remove(fault)
             yield fault
+
+    @property
+    def agreed_count(self) -> int:
+        """How many scales the workers agree on."""
+        return self._codec.agreed_count
 
     @property
     def state_bytes(self) -> int:

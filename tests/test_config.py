@@ -324,7 +324,7 @@ FINDINGS = [
     ),
     (["problem.kind=classifier", "problem.data=7"], r"^problem\.data: 7: input should be a valid string$"),
     (["wait.timeout=inf"], r"^wait\.timeout: inf: "),
-    (["run.threads=0"], r"^run\.threads: 0: "),
+    (["run.threads=-1"], r"^run\.threads: -1: "),
     (["run.start_timeout=soon"], r"^run\.start_timeout: 'soon': "),
     # tables that are none
     (["run=3"], r"^run: 3: must be a table$"),
@@ -381,7 +381,7 @@ def test_what_no_object_can_be_built_from_is_found_by_check(overrides, message):
 
 
 def test_no_problem_is_no_config():
-    with pytest.raises(ConfigError, match=r"^problem\.kind: missing; choose one of linear_regression, classifier"):
+    with pytest.raises(ConfigError, match=r"^problem\.kind: missing; choose one of linear_regression, logistic_regression"):
         parse("")
 
 

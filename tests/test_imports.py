@@ -18,34 +18,34 @@ LAYERS: list[tuple[set[str], bool]] = [
     ({"gcdl.examples"}, True),
     ({"gcdl", "gcdl.__main__"}, True),
     ({"gcdl.cli"}, False),
-    ({"gcdl.trainer"}, False),
-    ({"gcdl.launcher"}, False),
-    ({"gcdl.report"}, False),
+    ({"gcdl.trainer", "gcdl.sweep_plots"}, False),
+    ({"gcdl.sweep"}, False),
+    ({"gcdl.cells", "gcdl.sweep_display"}, False),
+    ({"gcdl.launcher", "gcdl.results", "gcdl.report"}, False),
+    ({"gcdl.suite", "gcdl.outcome"}, False),
     ({"gcdl.run", "gcdl.replay", "gcdl.trace", "gcdl.plots", "gcdl.display", "gcdl.inspection"}, False),
-    ({"gcdl.advice", "gcdl.crew", "gcdl.timing", "gcdl.start", "gcdl.keeper", "gcdl.judge"}, False),
+    ({"gcdl.advice", "gcdl.crew", "gcdl.timing", "gcdl.start", "gcdl.keeper", "gcdl.judge", "gcdl.placement"}, False),
     ({"gcdl.history"}, False),
     ({"gcdl.config"}, False),
     ({"gcdl.schema", "gcdl.custom"}, False),
     ({"gcdl.master", "gcdl.transport.mpi", "gcdl.transport.serve", "gcdl.transport.simulated",
       "gcdl.transport.replay"}, False),
-    ({"gcdl.worker", "gcdl.transport.downlink", "gcdl.transport.network", "gcdl.transport.mishaps",
+    ({"gcdl.worker", "gcdl.transport.lanes", "gcdl.transport.network", "gcdl.transport.mishaps",
       "gcdl.transport.strike", "gcdl.transport.replacement", "gcdl.states", "gcdl.replicas"}, False),
-    ({"gcdl.transport.job"}, False),
-    ({"gcdl.wait", "gcdl.transport.base"}, False),
+    ({"gcdl.transport.job", "gcdl.transport.shared"}, False),
+    ({"gcdl.wait", "gcdl.transport.base", "gcdl.downlinks"}, False),
     (
         {"gcdl.codes", "gcdl.compressors", "gcdl.stragglers", "gcdl.problems", "gcdl.optimizers", "gcdl.messages",
          "gcdl.records", "gcdl.checkpoint", "gcdl.manifest", "gcdl.fits"},
         False,
     ),
-    ({"gcdl.journal", "gcdl.schedules", "gcdl.exits", "gcdl.events"}, False),
-    ({"gcdl.types", "gcdl.errors", "gcdl.timeline", "gcdl.interrupt", "gcdl.lifeline"}, False),
+    ({"gcdl.journal", "gcdl.ledger", "gcdl.schedules", "gcdl.exits", "gcdl.events"}, False),
+    ({"gcdl.types", "gcdl.errors", "gcdl.timeline", "gcdl.interrupt", "gcdl.lifeline", "gcdl.launched",
+      "gcdl.silence"}, False),
 ]  # fmt: skip
-PACKAGES = {"gcdl.examples", "gcdl.codes", "gcdl.compressors", "gcdl.stragglers", "gcdl.problems"}
-TORCH = {
-    "gcdl.problems.models",
-    "gcdl.problems.flat",
-    "gcdl.problems.checks",
-}  # the only modules that import torch when they are imported
+PACKAGES = {"gcdl.examples", "gcdl.codes", "gcdl.compressors", "gcdl.downlinks", "gcdl.stragglers", "gcdl.problems"}
+# The only modules that import torch when they are imported.
+TORCH = {"gcdl.problems.models", "gcdl.problems.flat", "gcdl.problems.checks"}
 
 
 def modules() -> dict[str, Path]:

@@ -14,10 +14,10 @@ from gcdl.compressors import Identity
 from gcdl.config import Experiment, parse
 from gcdl.crew import make_pace
 from gcdl.errors import TooManyLost, WorkerLost
+from gcdl.ledger import Traffic
 from gcdl.master import Master
 from gcdl.messages import HEADER_BYTES, Replies, Reply
 from gcdl.optimizers import Sgd
-from gcdl.transport.base import Traffic
 from gcdl.transport.simulated import SimulatedTransport
 from gcdl.types import Layout, aligned_buffer, aligned_vector
 from gcdl.wait import Deadline, Decodable, FirstReplies
@@ -120,7 +120,7 @@ class Script:
 
     def __init__(self, n: int, answers: dict[int, list]) -> None:
         self.n = n
-        self.traffic = Traffic()
+        self.traffic = Traffic(n)
         self.clock = 0.0
         self.answers = answers
         self.tasks: list[dict[int, object]] = []
@@ -151,7 +151,7 @@ class Script:
         worker, step, value = answer
         message = aligned_buffer(HEADER_BYTES + 4 * D)
         message[HEADER_BYTES:].view(np.float32)[:] = value
-        self.traffic.uplink += message.size
+        self.traffic.received(worker, message.size - HEADER_BYTES, HEADER_BYTES)
         return Replies.of(Reply(worker, step, float(value), message), self.clock)
 
     def close(self) -> int:
@@ -187,7 +187,7 @@ def test_stale_and_repeated_replies_are_dropped_and_counted():
     first, second = master.run(2)
     assert (first.late, second.late) == (0, 2)
     assert second.replies == [0, 1, 2]
-    assert second.uplink_bytes == 5 * (HEADER_BYTES + 4 * D)
+    assert second.ledger.uplink_bytes == 5 * (HEADER_BYTES + 4 * D)
     # each step subtracts the mean of group 0, and worker 2's own: 1 + 1
     np.testing.assert_allclose(master.optimizer.parameters, -4.0)
 
@@ -249,13 +249,15 @@ def test_the_last_record_comes_after_the_shutdown_and_counts_what_was_drained():
     master, transport = scripted({0: [(0, 0, 1.0), (1, 0, 1.0), (2, 0, 1.0)]})
 
     def close() -> int:
-        transport.traffic.uplink += 100
+        transport.traffic.received(3, 36, HEADER_BYTES)
         return 2
 
     transport.close = close
     (record,) = master.run(1)
     assert record.late == 2
-    assert record.uplink_bytes == 3 * (HEADER_BYTES + 4 * D) + 100
+    ledger = record.ledger
+    assert ledger.uplink_bytes == 3 * (HEADER_BYTES + 4 * D) + 100
+    assert ledger.up.tolist() == [[4 * D, HEADER_BYTES]] * 3 + [[36, HEADER_BYTES]]
 
 
 def sent_to(decoder, values: dict[int, float]) -> tuple[Master, Script]:
@@ -272,7 +274,7 @@ def test_a_majority_steps_by_the_sign_of_the_vote():
 
 def test_an_mmse_decoder_is_told_the_noise_of_each_message():
     master, _ = sent_to(mmse, {0: 1.0, 1: 1.0, 3: 2.0})
-    master.codec.energy = lambda payload: (4.0, 6.0 if payload.view(np.float32)[0] == 2.0 else 0.0)
+    master.codec.energy = lambda payload, agreed: (4.0, 6.0 if payload.view(np.float32)[0] == 2.0 else 0.0)
     list(master.run(1))
     # Group 0 is without noise, so it is averaged. Group 1: minimise 2 (a - 1)^2 + lambda a^2 v; lambda = 3 rows of 2 ones,
     # v = 6 of 3 * 4.

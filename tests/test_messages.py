@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gcdl.downlinks import WholeContent
 from gcdl.errors import MessageError
 from gcdl.messages import HEADER_BYTES, Header, Kind, Reply, Task, TaskFormat, bare, read_json, with_json
 from gcdl.types import aligned_buffer
@@ -27,7 +28,8 @@ headers = st.builds(
     loss=st.floats(allow_nan=False),
     slept=st.floats(width=32, allow_nan=False),
     computed=st.floats(width=32, allow_nan=False),
-    body_bytes=st.integers(0, 2**40),
+    body_bytes=st.integers(0, 2**40 - 1),
+    clipped=st.integers(0, 2**24 - 1),
     held=st.floats(width=32, allow_nan=False),
     encoded=st.floats(width=32, allow_nan=False),
 )
@@ -67,11 +69,21 @@ def test_a_header_is_64_bytes_and_touches_no_others(header):
 
 def test_the_fields_lie_where_the_documentation_says():
     header = Header(
-        Kind.REPLY, RUN, worker=7, step=-2, loss=1.5, slept=0.25, computed=0.5, body_bytes=99, held=0.75, encoded=0.125
+        Kind.REPLY,
+        RUN,
+        worker=7,
+        step=-2,
+        loss=1.5,
+        slept=0.25,
+        computed=0.5,
+        body_bytes=99,
+        held=0.75,
+        encoded=0.125,
+        clipped=258,
     )
     raw = written(header).tobytes()
     assert raw[:4] == b"GCDL"
-    assert raw[4] == 2
+    assert raw[4] == 3
     assert raw[5] == Kind.REPLY
     assert struct.unpack_from("<I", raw, 8) == (7,)
     assert struct.unpack_from("<f", raw, 12) == (0.125,)
@@ -80,7 +92,7 @@ def test_the_fields_lie_where_the_documentation_says():
     assert struct.unpack_from("<Q", raw, 24) == (RUN,)
     assert struct.unpack_from("<d", raw, 32) == (1.5,)
     assert struct.unpack_from("<ff", raw, 40) == (0.25, 0.5)
-    assert struct.unpack_from("<Q", raw, 48) == (99,)
+    assert raw[48:56] == bytes([99, 0, 0, 0, 0, 2, 1, 0])
     assert struct.unpack_from("<I", raw, 60) == (zlib.crc32(raw[:60]),)
     assert raw[6:8] == b"\0\0"
     assert raw[56:60] == b"\0\0\0\0"
@@ -147,8 +159,8 @@ def test_a_message_of_another_run_is_found():
 
 def test_a_message_of_another_version_is_found():
     head = bytearray(written(Header(Kind.REPLY, RUN)).tobytes()[:60])
-    head[4] = 3
-    with pytest.raises(MessageError, match="a message of version 3; this is version 2"):
+    head[4] = 4
+    with pytest.raises(MessageError, match="a message of version 4; this is version 3"):
         Header.read(sealed(bytes(head)), HEADER_BYTES, RUN)
 
 
@@ -172,48 +184,45 @@ def test_bytes_of_someone_else_are_never_a_message(raw):
 
 # --- tasks ----------------------------------------------------------------------------------------------------------
 
-sizes = st.tuples(st.integers(1, 40), st.integers(1, 200))
+sizes = st.tuples(st.integers(1, 40), st.integers(1, 200), st.integers(0, 20))
 
 
-@given(sizes, st.integers(0, 2**31 - 1), st.integers(0, 2**32 - 1))
+@given(sizes, st.integers(0, 2**31 - 1), st.integers(0, 2**32 - 1), st.booleans())
 @LAW
-def test_a_task_is_read_as_it_was_written(size, step, seed):
-    n, d = size
+def test_a_task_is_read_as_it_was_written(size, step, seed, first):
+    n, d, scales = size
     rng = np.random.default_rng(seed)
-    task = Task(step, rng.integers(-1, 2**40, n), rng.standard_normal(d).astype(np.float32))
-    layout = TaskFormat(n, d)
-    buffer = aligned_buffer(layout.nbytes)
-    layout.write(task, RUN, buffer)
-    header = Header.read(buffer, layout.nbytes, RUN)
-    assert header == Header(Kind.TASK, RUN, step=step, body_bytes=layout.nbytes - HEADER_BYTES)
+    agreed = None if first or not scales else rng.standard_normal(scales).astype(np.float32)
+    model = rng.standard_normal(d).astype(np.float32)
+    task = Task(step, rng.integers(-1, 2**40, n), model, agreed, WholeContent(model.view(np.uint8)))
+    layout = TaskFormat(n, scales)
+    nbytes = layout.nbytes(task, -1)
+    assert nbytes == 64 + -(-8 * n // 64) * 64 + -(-4 * scales // 64) * 64 + 4 * d
+    buffer = aligned_buffer(nbytes)
+    layout.write(task, RUN, -1, buffer)
+    header = Header.read(buffer, nbytes, RUN)
+    assert header == Header(Kind.TASK, RUN, step=step, body_bytes=nbytes - HEADER_BYTES)
     read = layout.read(header, buffer)
-    assert read.step == step
     np.testing.assert_array_equal(read.accepted, task.accepted)
-    assert read.model.tobytes() == task.model.tobytes()
+    assert read.content.tobytes() == model.tobytes()
+    assert (read.agreed is None) == (agreed is None)
+    assert agreed is None or read.agreed.tobytes() == agreed.tobytes()
+    # The model can be used where it lies.
+    assert read.content.ctypes.data % 64 == 0
+    assert np.shares_memory(read.content, buffer)
 
 
-@given(sizes)
-@LAW
-def test_the_model_of_a_task_lies_on_a_64_byte_boundary_and_is_a_view(size):
-    n, d = size
-    layout = TaskFormat(n, d)
-    assert layout.nbytes == 64 + -(-8 * n // 64) * 64 + 4 * d
-    buffer = aligned_buffer(layout.nbytes)
-    layout.write(Task(0, np.zeros(n, dtype=np.int64), np.ones(d, dtype=np.float32)), RUN, buffer)
-    task = layout.read(Header.read(buffer, layout.nbytes, RUN), buffer)
-    assert task.model.ctypes.data % 64 == 0
-    assert task.model.shape == (d,)
-    assert task.accepted.shape == (n,)
-    assert np.shares_memory(task.model, buffer)
-    assert np.shares_memory(task.accepted, buffer)
+def test_a_task_that_is_too_short_is_refused():
+    buffer = bare(Kind.TASK, RUN)
+    with pytest.raises(MessageError, match="a task of 0 bytes where 64 are the least"):
+        TaskFormat(4).read(Header.read(buffer, buffer.size, RUN), buffer)
 
 
-def test_a_task_of_another_size_is_refused():
-    theirs, ours = TaskFormat(4, 100), TaskFormat(4, 101)
-    buffer = aligned_buffer(theirs.nbytes)
-    theirs.write(Task(0, np.zeros(4, dtype=np.int64), np.zeros(100, dtype=np.float32)), RUN, buffer)
-    with pytest.raises(MessageError, match=f"a task of {theirs.nbytes - 64} bytes where {ours.nbytes - 64} were expected"):
-        ours.read(Header.read(buffer, theirs.nbytes, RUN), buffer)
+def test_clipped_coordinates_share_a_field_with_the_size_and_stop_at_its_end():
+    for clipped, read in ((0, 0), (77, 77), (1 << 24, (1 << 24) - 1), (1 << 40, (1 << 24) - 1)):
+        buffer = aligned_buffer(HEADER_BYTES + 10)
+        Header(Kind.REPLY, RUN, body_bytes=10, clipped=clipped).write(buffer)
+        assert Header.read(buffer, buffer.size, RUN) == Header(Kind.REPLY, RUN, body_bytes=10, clipped=read)
 
 
 def test_the_payload_of_a_reply_is_what_follows_the_header():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gcdl.errors import UsageError
+from gcdl.ledger import Ledger
 from gcdl.records import (
     CONFIG,
     MANIFEST,
@@ -33,14 +34,23 @@ SUMMARY_FIELDS = {
 }  # fmt: skip
 
 
-def reply(worker, received, slept, computed, held=0.0):
+def reply(worker, received, slept, computed, held=0.0, step=0):
     row = rows_of(1)
     row["worker"], row["received"], row["slept"], row["computed"], row["held"] = worker, received, slept, computed, held
+    row["step"] = step
     return row
 
 
-def timing(*replies, began=10.0, waited=12.0):
-    return StepTiming(began, began + 0.5, waited, waited + 0.25, waited + 0.5, np.concatenate([rows_of(0), *replies]))
+def timing(*replies, began=10.0, waited=None, late=()):
+    waited = began + 2.0 if waited is None else waited
+    rows = np.concatenate([rows_of(0), *replies])
+    return StepTiming(began, began + 0.5, waited, waited + 0.25, waited + 0.5, rows, np.concatenate([rows_of(0), *late]))
+
+
+def ledger(up, down, resent=0):
+    """Three workers, the second of which got nothing and sent nothing."""
+    by_worker = np.array([[1, 0], [0, 0], [0, 1]])
+    return Ledger(by_worker * (up // 2), by_worker * (down // 2), shared=7, resent=np.array([0, resent, 0]))
 
 
 def record(step=0, **changes):
@@ -53,14 +63,14 @@ def record(step=0, **changes):
         decoding_error=0.0,
         noise_gain=1.5,
         gradient_norm=3.0,
-        uplink_bytes=1000,
-        downlink_bytes=3000,
         timed_out=False,
         lost=[],
         disagreed=[],
+        clipped=5,
         fresh=[],
         coverage=np.ones(3),
         timing=timing(reply(0, 11.0, 0.0, 0.4), reply(2, 12.0, 0.5, 0.6)),
+        ledger=ledger(1000, 3000),
     )
     return dataclasses.replace(first, **changes)
 
@@ -77,8 +87,13 @@ def summary(**changes):
         final_metrics={},
         uplink_bytes=1,
         downlink_bytes=2,
+        uplink_header_bytes=1,
+        downlink_header_bytes=1,
+        shared_bytes=0,
         float32_uplink_bytes=32,
         control_bytes=4,
+        clipped_coordinates=0,
+        resent_models={},
         late_replies=5,
         timed_out_steps=0,
         foreign_messages=0,
@@ -201,7 +216,7 @@ def test_the_timeline_is_valid_json(folder, steps):
 
 
 def test_the_timeline_shows_what_the_master_and_each_used_worker_did(folder):
-    replies = reply(0, 11.0, 0.0, 0.4), reply(2, 12.0, 0.5, 0.6, held=0.2)
+    replies = reply(0, 11.0, 0.0, 0.4, step=3), reply(2, 12.0, 0.5, 0.6, held=0.2, step=3)
     folder.write_step(record(3, timing=timing(*replies)))
     folder.close()
     spans = {
@@ -232,6 +247,32 @@ def test_the_timeline_names_each_row_once(folder):
     folder.close()
     names = [(e["tid"], e["args"]["name"]) for e in events(folder.path) if e["name"] == "thread_name"]
     assert sorted(names) == [(0, "master"), (1, "worker 0"), (3, "worker 2")]
+
+
+def test_the_timeline_shows_late_replies_and_who_did_not_reply(tmp_path):
+    folder = RunFolder(tmp_path / "run", "", {}, workers=3)
+    folder.write_step(record(0, timing=timing(reply(0, 11.0, 0.0, 0.5))))
+    late = reply(1, 20.6, 8.0, 1.0)
+    folder.write_step(record(1, timing=timing(reply(0, 21.0, 0.0, 0.5, step=1), began=20.0, late=[late])))
+    both = reply(0, 31.0, 0.0, 0.5, step=2), reply(1, 31.5, 0.0, 1.0, step=2)
+    folder.write_step(record(2, timing=timing(*both, began=30.0)))
+    folder.close()
+    spans = [
+        (e["tid"], e["name"], round(e["ts"] / 1e6, 3), round((e["ts"] + e["dur"]) / 1e6, 3), e["args"])
+        for e in events(folder.path)
+        if e["ph"] == "X" and e["tid"] > 1
+    ]
+    assert spans == [
+        (2, "receive (late)", 10.0, 11.44, {"step": 0}),
+        (2, "injected sleep (late)", 11.44, 19.44, {"step": 0}),
+        (2, "compute (late)", 19.44, 20.44, {"step": 0}),
+        (2, "send (late)", 20.44, 20.6, {"step": 0}),
+        (2, "no reply", 20.6, 30.0, {"step": 1, "to": 1}),
+        (2, "receive", 30.0, 30.45, {"step": 2}),
+        (2, "compute", 30.45, 31.45, {"step": 2}),
+        (2, "send", 31.45, 31.5, {"step": 2}),
+        (3, "no reply", 10.0, 32.5, {"step": 0, "to": 2}),
+    ]
 
 
 # --- the folder -----------------------------------------------------------------------------------------------------
@@ -298,9 +339,11 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
 def test_totals_are_sums_over_the_records():
     totals = Totals()
     totals.add(record(0), np.zeros(4))
-    totals.add(record(1, replies=[1], late=4, timed_out=True, lost=[3], uplink_bytes=1, downlink_bytes=2), np.zeros(4))
+    totals.add(record(1, replies=[1], late=4, timed_out=True, lost=[3], ledger=ledger(2, 4, 1)), np.zeros(4))
     assert (totals.steps, totals.seconds, totals.replies, totals.late, totals.timed_out) == (2, 5.0, 3, 5, 1)
-    assert (totals.uplink_bytes, totals.downlink_bytes, totals.lost) == (1001, 3002, [3])
+    assert (totals.uplink_bytes, totals.downlink_bytes, totals.lost) == (1002, 3004, [3])
+    assert (totals.uplink_header_bytes, totals.downlink_header_bytes, totals.shared_bytes) == (501, 1502, 14)
+    assert (totals.clipped, totals.resent) == (10, {"1": 1})
 
 
 def extra(made, delays):

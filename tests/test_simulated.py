@@ -21,7 +21,7 @@ from gcdl.timing import NoCodec, NoOptimizer
 from gcdl.transport.network import Network
 from gcdl.transport.simulated import Pace, SimulatedTransport
 from gcdl.types import Layout
-from gcdl.wait import FirstReplies
+from gcdl.wait import Deadline, FirstReplies
 
 TASK, REPLY = 6400, 320
 
@@ -31,17 +31,21 @@ def pace(n, network=None, *, delays=None, loads=None, unit=0.01, d=0):
         loads=np.ones(n, dtype=np.int64) if loads is None else np.array(loads),
         delays=(lambda step: Delays.of(n)) if delays is None else delays,
         seconds_per_shard=lambda step: np.full(n, unit),
-        d=d, task_bytes=TASK, reply_bytes=REPLY, network=Network() if network is None else network,
-    )  # fmt: skip
+        d=d,
+        task_bytes=lambda task, base: TASK,
+        task_overhead=HEADER_BYTES,
+        reply_bytes=REPLY,
+        network=Network() if network is None else network,
+    )
 
 
-def run(pace, steps, count=None, code="uncoded", timeout=1e6):
+def run(pace, steps, count=None, code="uncoded", timeout=1e6, wait=None):
     """The records of a run in which only the clock runs, and its transport."""
     n = len(pace.loads)
     code = Experiment.of(parse(f'[problem]\nkind = "linear_regression"\n[code]\nkind = "{code}"'), n).code
     transport = SimulatedTransport(pace, None)
     master = Master(
-        transport, code=code, codec=NoCodec(), wait=FirstReplies(code, count=count, timeout=timeout),
+        transport, code=code, codec=NoCodec(), wait=wait or FirstReplies(code, count=count, timeout=timeout),
         optimizer=NoOptimizer(), seed=0,
     )  # fmt: skip
     return list(master.run(steps)), transport
@@ -267,7 +271,7 @@ def test_bytes_are_those_of_the_messages(tmp_path):
     summary = simulate(Start(parse(RUN, ["simulate.parameters=1000003"]), tmp_path / "a", timing_only=True), Quiet())
     replies = sum(len(line["replies"]) + line["late"] for line in steps(tmp_path / "a"))
     assert summary.uplink_bytes == replies * (HEADER_BYTES + 125001 + 4)
-    assert summary.downlink_bytes % TaskFormat(6, 1000003).nbytes == 0
+    assert summary.downlink_bytes % (TaskFormat(6).overhead_bytes + 4 * 1000003) == 0
     assert summary.parameters == 1000003
 
 
@@ -281,8 +285,9 @@ def test_compute_times_of_a_measured_run_are_drawn_anew(tmp_path):
     assert records.seconds == pytest.approx(12 * 0.375 + 12 * 6 * 1e-4)
 
 
-def test_batches_of_replies_are_the_replies_one_by_one():
-    experiment = Experiment.of(parse(RUN), 6).check()
+@pytest.mark.parametrize("wait", [[], ["wait.kind=deadline", "wait.seconds=0.1"], ["wait.kind=decodable"]], ids=str)
+def test_batches_of_replies_are_the_replies_one_by_one(wait):
+    experiment = Experiment.of(parse(RUN, wait), 6).check()
     models = []
     for one_by_one in (False, True):
         transport = SimulatedTransport(make_pace(experiment, experiment.problem.layout()), make_crew(experiment))
@@ -293,6 +298,13 @@ def test_batches_of_replies_are_the_replies_one_by_one():
         master = Master(transport, code=experiment.code, codec=codec, wait=experiment.wait, optimizer=optimizer, seed=0)
         models.append(([record.line() for record in master.run(12)], optimizer.parameters.tobytes()))
     assert models[0] == models[1]
+
+
+def test_a_step_ends_at_its_deadline_whatever_would_come_later():
+    delays = Delays.of(4, compute=np.array([0.0, 1.0, 0.0, 2.0]))
+    records, _ = run(pace(4, delays=lambda step: delays), 5, wait=Deadline(seconds=0.1))
+    assert [record.replies for record in records] == [[0, 2]] * 5
+    assert [record.seconds for record in records] == pytest.approx([0.1] * 5)
 
 
 def test_thousands_of_workers_with_hundreds_of_millions_of_parameters_are_quick_and_small(tmp_path):

@@ -18,7 +18,10 @@ def masks(n=N):
     return [np.array(bits) for bits in itertools.product([False, True], repeat=n)]
 
 
-@pytest.fixture(params=[FirstReplies(FR), FirstReplies(FR, count=2), Decodable(FR), Deadline(seconds=0.5)], ids=str)
+@pytest.fixture(
+    params=[FirstReplies(FR), FirstReplies(FR, count=2), Decodable(FR), Deadline(seconds=0.5)],
+    ids=lambda rule: type(rule).__name__,
+)
 def rule(request):
     return request.param
 

@@ -14,6 +14,7 @@ from gcdl.compressors.scaled_sign import ScaledSign
 from gcdl.compressors.sign import Sign
 from gcdl.compressors.stochastic_sign import StochasticSign
 from gcdl.compressors.two_mean import TwoMean
+from gcdl.compressors.votes import Votes
 
 COMPRESSORS: dict[str, Callable[..., Compressor]] = {
     "identity": Identity,
@@ -38,4 +39,5 @@ __all__ = [
     "State",
     "StochasticSign",
     "TwoMean",
+    "Votes",
 ]

@@ -10,9 +10,10 @@ No codec looks for NaN or infinities, which have no sign to send: the worker doe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from gcdl.compressors.votes import Votes
 from gcdl.types import Buffer, Layout, Vector
 
 State = Any
@@ -21,15 +22,17 @@ State = Any
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """The key of a message's random numbers: the master can recreate them from it.
+    """What has to be known of a message beside its bytes: the key of its random numbers, and the scales agreed on, if any.
 
-    ``shift``, 0 .. 2^16 - 1, is the worker's place under correlated dither, in 2^-16 of the range.
+    ``shift``, 0 .. 2^16 - 1, is the worker's place under correlated dither, in 2^-16 of the range. ``agreed``, (G,): one
+    scale for all workers, in place of each one's own; see :meth:`Codec.agree`.
     """
 
     seed: int
     step: int
     worker: int
     shift: int
+    agreed: Vector | None = field(default=None, compare=False)
 
 
 class Message(NamedTuple):
@@ -46,6 +49,13 @@ class Codec(Protocol):
     payload_bytes: int
     state_bytes: int
     """The size of a dumped state; 0: there is none."""
+    agreed_count: int
+    """G, how many scales the workers agree on; 0: each has its own, or there are none."""
+
+    @property
+    def clipped(self) -> int:
+        """How many coordinates of the last vector compressed lay beyond the scale agreed on."""
+        ...
 
     def init(self) -> State:
         """Return the state before the first step."""
@@ -67,6 +77,21 @@ class Codec(Protocol):
         """Overwrite ``into``, (d,), with the weighted sum of the messages, added up in the order given."""
         ...
 
+    def agree(self, payloads: Sequence[Buffer]) -> Vector | None:
+        """Return the scales, (G,), that all workers should use in the next step, by those these messages would have had.
+
+        None: nothing to agree on.
+        """
+        ...
+
+    def votes(self, messages: Sequence[Message]) -> Votes | None:
+        """Return the weighted sum of the messages' bits, where their scales and weights make it a sum of votes; else None."""
+        ...
+
+    def decode_votes(self, votes: Votes, senders: Sequence[tuple[float, Draw]], into: Vector) -> None:
+        """As :meth:`decode`, to the bit, from the votes and each message's weight and draw."""
+        ...
+
     def dump(self, state: State, out: Buffer) -> None:
         """Write a settled state to ``out``, (state_bytes,), for a checkpoint."""
         ...
@@ -75,7 +100,7 @@ class Codec(Protocol):
         """Return the state that was dumped to ``saved``, (state_bytes,), as a copy."""
         ...
 
-    def energy(self, payload: Buffer) -> tuple[float, float]:
+    def energy(self, payload: Buffer, agreed: Vector | None = None) -> tuple[float, float]:
         """Return estimates of ||x||^2 and of E||Q(x) - x||^2 for the x behind a message: what an MMSE decoder goes by."""
         ...
 
@@ -86,6 +111,25 @@ class Compressor(Protocol):
     def codec(self, layout: Layout) -> Codec:
         """Allocate what compressing and decoding vectors of this layout needs."""
         ...
+
+
+class Voteless:
+    """The part of a codec whose messages are no votes, and whose workers agree on nothing."""
+
+    agreed_count = 0
+    clipped = 0
+
+    def agree(self, payloads: Sequence[Buffer]) -> Vector | None:
+        """Return None: there is nothing to agree on."""
+        return None
+
+    def votes(self, messages: Sequence[Message]) -> Votes | None:
+        """Return None."""
+        return None
+
+    def decode_votes(self, votes: Votes, senders: Sequence[tuple[float, Draw]], into: Vector) -> None:
+        """Never called: there are no votes."""
+        raise NotImplementedError
 
 
 class Stateless:

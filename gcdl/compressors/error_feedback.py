@@ -6,6 +6,10 @@ Source: Seide et al. 2014; Karimireddy et al., ICML 2019; with gradient codes CO
 2603.16353). A straggler's reply may be dropped; then nothing of y was applied, and the residual must stay what it was.
 So r is only a candidate until the next task says that this reply was used (:meth:`settle`). Kept in gradient units: the
 learning rate is the master's.
+
+Bias: that of the inner compressor in each step, but the sum of what is sent is within one residual of the sum of x. Variance:
+the inner one's, at y. A coordinate that is exactly zero gets back what its bit gave it too much: no drift. A NaN or an
+infinity never gets here: the worker raises before x is added to e.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gcdl.compressors.base import Codec, Compressor, Draw, Message, State
+from gcdl.compressors.votes import Votes
 from gcdl.types import Buffer, Layout, Vector
 
 
@@ -47,6 +52,7 @@ class ErrorFeedbackCodec:
         self.inner = inner
         self.payload_bytes = inner.payload_bytes
         self.state_bytes = 4 * layout.size + inner.state_bytes
+        self.agreed_count = inner.agreed_count
         self._d = layout.size
 
     def init(self) -> Residual:
@@ -88,6 +94,23 @@ class ErrorFeedbackCodec:
         """Overwrite ``into`` with the weighted sum of the messages, as the inner compressor decodes them."""
         self.inner.decode(messages, into)
 
-    def energy(self, payload: Buffer) -> tuple[float, float]:
+    @property
+    def clipped(self) -> int:
+        """What the inner compressor says."""
+        return self.inner.clipped
+
+    def agree(self, payloads: Sequence[Buffer]) -> Vector | None:
+        """Return the inner compressor's scales."""
+        return self.inner.agree(payloads)
+
+    def votes(self, messages: Sequence[Message]) -> Votes | None:
+        """Return the inner compressor's votes."""
+        return self.inner.votes(messages)
+
+    def decode_votes(self, votes: Votes, senders: Sequence[tuple[float, Draw]], into: Vector) -> None:
+        """Decode as the inner compressor does."""
+        self.inner.decode_votes(votes, senders, into)
+
+    def energy(self, payload: Buffer, agreed: Vector | None = None) -> tuple[float, float]:
         """Return what the inner compressor says: of x + e, not of x."""
-        return self.inner.energy(payload)
+        return self.inner.energy(payload, agreed)

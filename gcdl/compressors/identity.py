@@ -1,11 +1,12 @@
 """Identity: the coded gradient itself, in float32, bfloat16 or float16: the baseline, and what exactness is tested with.
 
-- ``float32``: bias 0, variance 0, 4 d bytes. Zeros, infinities and NaN travel as they are.
+- ``float32``: bias 0, variance 0, 4 d bytes.
 - ``bfloat16``: rounded to nearest, ties to even: 8 bits of precision (a relative error of 2^-9 at most), the range of float32.
 - ``float16``: 11 bits of precision (2^-12), but only between 6e-5 and 65504: smaller values lose precision and vanish below
   3e-8, larger ones are sent as +-65504.
 
-Both halves take 2 d bytes and are biased by their rounding alone; zero stays zero.
+Both halves take 2 d bytes and are biased by their rounding alone. Zero stays zero in all three.
+A NaN or an infinity never gets here: the worker raises first.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gcdl.compressors.base import Draw, Message, State, Stateless
+from gcdl.compressors.base import Draw, Message, State, Stateless, Voteless
+from gcdl.compressors.halves import from_bfloat16, to_bfloat16
 from gcdl.types import Buffer, Layout, Vector
 
 _BLOCK = 1 << 16
@@ -32,23 +34,13 @@ class Number(NamedTuple):
     decode: Callable[[NDArray[Any], Vector], None]
 
 
-def _to_bfloat16(x: Vector, out: NDArray[np.uint16]) -> None:
-    bits = x.view(np.uint32)
-    rounded = (bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(16)
-    np.copyto(out, rounded, casting="unsafe")
-
-
-def _from_bfloat16(stored: NDArray[np.uint16], into: Vector) -> None:
-    np.left_shift(stored, np.uint32(16), out=into.view(np.uint32), dtype=np.uint32)
-
-
 def _to_float16(x: Vector, out: NDArray[np.float16]) -> None:
     np.copyto(out, np.clip(x, -_LARGEST_HALF, _LARGEST_HALF), casting="same_kind")
 
 
 _NUMBERS = {
     "float32": Number(np.dtype(np.float32), lambda x, out: np.copyto(out, x), lambda stored, into: np.copyto(into, stored)),
-    "bfloat16": Number(np.dtype(np.uint16), _to_bfloat16, _from_bfloat16),
+    "bfloat16": Number(np.dtype(np.uint16), to_bfloat16, from_bfloat16),
     "float16": Number(np.dtype(np.float16), _to_float16, lambda stored, into: np.copyto(into, stored)),
 }
 
@@ -69,7 +61,7 @@ class Identity:
         return IdentityCodec(layout, _NUMBERS[self.dtype])
 
 
-class IdentityCodec(Stateless):
+class IdentityCodec(Stateless, Voteless):
     """Copies, block by block."""
 
     def __init__(self, layout: Layout, number: Number) -> None:
@@ -101,7 +93,7 @@ class IdentityCodec(Stateless):
                 value *= weight
                 into[block] += value
 
-    def energy(self, payload: Buffer) -> tuple[float, float]:
+    def energy(self, payload: Buffer, agreed: Vector | None = None) -> tuple[float, float]:
         """Return ||x||^2 and 0: what rounding loses is nothing beside a bit's noise."""
         return sum(float(np.square(value, dtype=np.float64).sum()) for _, value in self._values(payload)), 0.0
 

@@ -240,6 +240,11 @@ class Kernels:
             return np.diff(np.concatenate([[0], np.cumsum(signs, dtype=np.int64)])[edges])
         return np.array([np.count_nonzero(signs[start:stop]) for start, stop in pairwise(edges)], dtype=np.int64)
 
+    def count_beyond(self, x: Vector, values: Vector, edges: IntVector) -> int:
+        """Return how many coordinates are larger in magnitude than the value of their run."""
+        magnitudes = np.abs(x, out=self._values[: x.size])
+        return int(np.count_nonzero(np.greater(magnitudes, spread(values, edges), out=self._signs[: x.size])))
+
     # --- decoding
 
     def fold(self, bits: Buffer, values: Vector, edges: IntVector, source: Vector, into: Vector) -> None:
@@ -338,29 +343,31 @@ class Kernels:
 
     # --- votes
 
-    def count_votes(self, rows: Sequence[Buffer]) -> list[Buffer]:
-        """Return the number of +1 among m rows at each coordinate as bit planes, the lowest first: ceil(log2(m+1)) of them.
+    def count_votes(self, columns: Sequence[Sequence[Buffer]]) -> list[Buffer]:
+        """Return the weighted number of +1 at each coordinate as bit planes, the lowest first.
 
-        Carry-save addition: three planes of one weight become one of it and one of twice it.
+        ``columns[b]`` holds the rows of bits that weigh 2^b. Carry-save addition: three planes of one weight become one of it
+        and one of twice it.
         """
-        columns: list[list[Buffer]] = [list(rows)]
-        weight = 0
-        while weight < len(columns):
-            waiting = columns[weight]
-            while len(waiting) > 1:
-                if weight + 1 == len(columns):
-                    columns.append([])
-                a, b = waiting.pop(), waiting.pop()
+        total = sum(len(column) << bit for bit, column in enumerate(columns))
+        waiting = [list(column) for column in columns]
+        planes: list[Buffer] = []
+        for bit in range(total.bit_length()):
+            if bit + 1 >= len(waiting):
+                waiting.append([])
+            here = waiting[bit]
+            while len(here) > 1:
+                a, b = here.pop(), here.pop()
                 half = a ^ b
                 carry = a & b
-                if waiting:
-                    c = waiting.pop()
+                if here:
+                    c = here.pop()
                     carry |= half & c
                     half ^= c
-                waiting.append(half)
-                columns[weight + 1].append(carry)
-            weight += 1
-        return [column[0] for column in columns if column][: len(rows).bit_length()]
+                here.append(half)
+                waiting[bit + 1].append(carry)
+            planes.append(here[0] if here else np.zeros_like(columns[-1][0]))
+        return planes
 
 
 def _sums(x: Vector, edges: IntVector) -> Wide:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gcdl.compressors.kernels import Kernels, Wide
 from gcdl.types import IntVector, Vector
 
-_LARGEST = float(np.finfo(np.float32).max)
+LARGEST = float(np.finfo(np.float32).max)
 _SMALLEST = 1e-34  # below this 2^15 / M overflows float32: such a group is sent as zeros
 
 Levels = NDArray[np.float32]
@@ -72,4 +72,4 @@ def _sums_square(kernels: Kernels, x: Vector, edges: IntVector) -> Wide:
 
 
 def _safe(magnitude: Wide) -> Wide:
-    return np.where(magnitude > _SMALLEST, np.minimum(magnitude, _LARGEST), 0.0)
+    return np.where(magnitude > _SMALLEST, np.minimum(magnitude, LARGEST), 0.0)

@@ -1,5 +1,12 @@
 """The engine of every one-bit compressor: one loop over blocks each way. What differs is the scale and the noise.
 
+*Agreed scales.* With a ``margin`` the workers use one scale in a step, ``margin`` times the largest that any of them would
+have used in the step before (:meth:`SignCodec.agree`). A message then carries the scale it would have used, and coordinates
+beyond the one agreed on are clipped, and counted. In the first step each still uses its own.
+
+*Votes.* Where the scales of all messages are equal and the weights small multiples of a unit, the sum is decoded as unit
+times scale times an integer: by way of the votes (:mod:`gcdl.compressors.votes`) or of the messages the same, to the bit.
+
 A message tells its energy, size * M^2 for a group of scale M, but not how much of it is signal: ``signal_share``,
 ||x||^2 / (size M^2) for a group of that size, and ``noise_share``, E||Q(x) - x||^2 / (size M^2), come from the recipe.
 """
@@ -16,10 +23,11 @@ from gcdl.compressors.base import Draw, Message, State, Stateless
 from gcdl.compressors.groups import Groups
 from gcdl.compressors.kernels import kernels_for, packed_bytes, spread
 from gcdl.compressors.noise import Adder, Noise
-from gcdl.compressors.scales import Levels, Scale
+from gcdl.compressors.scales import LARGEST, Levels, Scale
+from gcdl.compressors.votes import Votes, multiples, rows_by_bit
 from gcdl.types import Buffer, Layout, Vector
 
-_MANY = 8  # equal messages from which on counting votes first is faster
+_MANY = 8  # messages from which on counting votes first is faster
 
 
 def normal_share(size: int) -> float:
@@ -44,6 +52,7 @@ class SignCodec(Stateless):
     scale : how the levels are found; None for values of +-1.
     block : coordinates that share a scale; 0 for a whole tensor.
     noise : what x is compared with; None for zero.
+    margin : of the scales that workers agree on; 0: each uses its own.
     signal_share, noise_share : see the module.
     """
 
@@ -54,18 +63,23 @@ class SignCodec(Stateless):
         scale: Scale | None = None,
         block: int = 0,
         noise: Noise | None = None,
+        margin: float = 0.0,
         signal_share: Callable[[int], float] = normal_share,
         noise_share: Callable[[float], float] = lost_share,
     ) -> None:
         self.layout = layout
         self.scale = scale
         self.noise = noise
+        self.margin = margin
+        self.clipped = 0
         groups = Groups.of(layout, block) if scale else Groups(np.array([0, layout.size]))
         self._sizes = groups.sizes
         self._blocks = groups.blocks()
         self._levels_bytes = 4 * scale.rows * groups.count if scale else 0
         self._bits_bytes = packed_bytes(layout.size)
+        self.agreed_count = groups.count if margin else 0
         self.payload_bytes = self._bits_bytes + self._levels_bytes
+        self._planes = np.empty((0, self._bits_bytes), dtype=np.uint8)
         self._ones = np.ones((1, groups.count), dtype=np.float32)
         self._kernels = kernels_for(layout.size)
         shares = {int(size): signal_share(int(size)) for size in np.unique(self._sizes) if size}
@@ -76,11 +90,15 @@ class SignCodec(Stateless):
         """Write the bits, then the levels; see :class:`gcdl.compressors.base.Codec`."""
         levels = self._measure(x, plus, out[: self._bits_bytes])
         out[self._bits_bytes :] = levels.reshape(-1).view(np.uint8)[: self._levels_bytes]
+        self.clipped = 0
         if self.noise is not None:
             source = self.noise.dither.source(draw)
+            used = levels[0] if draw.agreed is None else draw.agreed
             for block in self._blocks:
-                scales = levels[0, block.groups]
-                self.noise.quantise(block, x[block.where], scales, source, out[block.packed], self._kernels)
+                part, scales = x[block.where], used[block.groups]
+                if draw.agreed is not None and (levels[0, block.groups] > scales).any():
+                    self.clipped += self._kernels.count_beyond(part, scales, block.edges)
+                self.noise.quantise(block, part, scales, source, out[block.packed], self._kernels)
         return state
 
     def _measure(self, x: Vector, plus: Vector | None, bits: Buffer) -> Levels:
@@ -107,11 +125,17 @@ class SignCodec(Stateless):
             into.fill(0.0)
             return
         rows = [message.payload[: self._bits_bytes] for message in messages]
-        weights = np.array([message.weight for message in messages], dtype=np.float32)
-        if self.scale is None and len(rows) > _MANY and (weights == weights[0]).all():
-            self._decode_votes(rows, weights[0], into)
+        senders = [(message.weight, message.draw) for message in messages]
+        counted = self._counted(messages)
+        if counted is not None:
+            levels, unit, counts = counted
+            if len(rows) > _MANY:
+                self._decode_votes(self._count(rows, unit, counts), levels, senders, into)
+            else:
+                self._decode_integers(rows, counts, 0, unit, levels, senders, into)
             return
-        levels = weights[:, np.newaxis, np.newaxis] * np.stack([self._levels(message.payload) for message in messages])
+        weights = np.array([message.weight for message in messages], dtype=np.float32)
+        levels = weights[:, np.newaxis, np.newaxis] * np.stack([self._levels(m.payload, m.draw) for m in messages])
         halves, centre = _halves(levels)
         adder = self._adder([message.draw for message in messages], halves)
         for block in self._blocks:
@@ -122,18 +146,86 @@ class SignCodec(Stateless):
             if adder is not None:
                 adder(block, part, self._kernels)
 
-    def _decode_votes(self, rows: Sequence[Buffer], weight: np.float32, into: Vector) -> None:
-        """Decode m messages of one weight: weight (2 votes - m), as a sum of signs of ceil(log2(m+1)) bit planes."""
+    def agree(self, payloads: Sequence[Buffer]) -> Vector | None:
+        """Return ``margin`` times the largest scale of each group, (G,)."""
+        if not self.agreed_count:
+            return None
+        largest = np.max([self._levels(payload)[0] for payload in payloads], axis=0)
+        agreed: Vector = np.minimum(np.float64(self.margin) * largest, LARGEST).astype(np.float32)
+        return agreed
+
+    def votes(self, messages: Sequence[Message]) -> Votes | None:
+        """Return the votes, if the messages are some, and the scales are known without them."""
+        known = self.scale is None or (self.agreed_count and messages and messages[0].draw.agreed is not None)
+        counted = self._counted(messages) if known else None
+        if counted is None:
+            return None
+        return self._count([message.payload[: self._bits_bytes] for message in messages], *counted[1:])
+
+    def decode_votes(self, votes: Votes, senders: Sequence[tuple[float, Draw]], into: Vector) -> None:
+        """Overwrite ``into`` with what :meth:`decode` makes of the messages that were counted."""
+        agreed = senders[0][1].agreed
+        self._decode_votes(votes, self._ones if agreed is None else agreed[np.newaxis], senders, into)
+
+    def _counted(self, messages: Sequence[Message]) -> tuple[Levels, float, list[int]] | None:
+        """Return the levels that all messages have in common, the unit of their weights, and what each counts; None: not so."""
+        if self.scale is not None and self.scale.rows > 1:
+            return None
+        counted = multiples([message.weight for message in messages])
+        if counted is None:
+            return None
+        levels, *others = (self._levels(message.payload, message.draw) for message in messages)
+        if any(not np.array_equal(other, levels) for other in others):
+            return None
+        return levels, *counted
+
+    def _count(self, rows: Sequence[Buffer], unit: float, counts: Sequence[int]) -> Votes:
+        """Count the votes; the planes are valid until the next call."""
+        total = sum(counts)
+        if len(self._planes) < total.bit_length():
+            self._planes = np.empty((total.bit_length(), self._bits_bytes), dtype=np.uint8)
+        planes = self._planes[: total.bit_length()]
+        columns = rows_by_bit(rows, counts)
         for block in self._blocks:
-            planes = self._kernels.count_votes([row[block.packed] for row in rows])
-            weights = (weight * 2.0 ** np.arange(len(planes))).astype(np.float32)
+            found = self._kernels.count_votes([[row[block.packed] for row in column] for column in columns])
+            for plane, bits in zip(planes, found, strict=True):
+                plane[block.packed] = bits
+        return Votes(planes, total, unit)
+
+    def _decode_votes(self, votes: Votes, levels: Levels, senders: Sequence[tuple[float, Draw]], into: Vector) -> None:
+        self._decode_integers(list(votes.planes), votes.weights, votes.offset, votes.unit, levels, senders, into)
+
+    def _decode_integers(
+        self,
+        rows: Sequence[Buffer],
+        counts: Sequence[int],
+        offset: int,
+        unit: float,
+        levels: Levels,
+        senders: Sequence[tuple[float, Draw]],
+        into: Vector,
+    ) -> None:
+        """Overwrite ``into`` with unit times level times (sum_i counts_i (+-1)_i + offset), the noise of the senders added.
+
+        Integers are exact in float32, in whatever order they are added: so one product is all that is rounded.
+        """
+        integers = np.array(counts, dtype=np.float32)[:, np.newaxis]
+        units = np.float32(unit) * levels[0]
+        weights = np.array([weight for weight, _ in senders], dtype=np.float32)
+        adder = self._adder([draw for _, draw in senders], weights[:, np.newaxis] * levels[0])
+        for block in self._blocks:
             part = into[block.where]
-            self._kernels.decode(planes, weights[:, np.newaxis], block.edges, part)
-            part += weight * np.float32(2 ** len(planes) - 1 - len(rows))
+            whole = np.array([0, part.size])
+            self._kernels.decode([row[block.packed] for row in rows], integers, whole, part)
+            if offset:
+                part += np.float32(offset)
+            self._kernels.times(part, units[block.groups], block.edges, part)
+            if adder is not None:
+                adder(block, part, self._kernels)
 
     def remainder(self, x: Vector, payload: Buffer, draw: Draw, into: Vector) -> None:
         """Overwrite ``into`` with x - Q(x)."""
-        halves, centre = _halves(-self._levels(payload)[np.newaxis])
+        halves, centre = _halves(-self._levels(payload, draw)[np.newaxis])
         adder = self._adder([draw], halves)
         for block in self._blocks:
             part = into[block.where]
@@ -143,14 +235,22 @@ class SignCodec(Stateless):
             if adder is not None:
                 adder(block, part, self._kernels)
 
-    def energy(self, payload: Buffer) -> tuple[float, float]:
+    def energy(self, payload: Buffer, agreed: Vector | None = None) -> tuple[float, float]:
         """Return ||x||^2 and E||Q(x) - x||^2 as the levels tell, by the recipe's shares."""
         square = (self._levels(payload).astype(np.float64) ** 2).mean(axis=0)
-        return float(square @ self._signal), float(square @ self._noise)
+        signal = square * self._signal
+        if agreed is None:
+            return float(signal.sum()), float(square @ self._noise)
+        # What the larger scale adds is noise: size (M'^2 - M^2).
+        wider = np.maximum(agreed.astype(np.float64) ** 2 - square, 0.0) * self._sizes
+        return float(signal.sum()), float(square @ self._noise + wider.sum())
 
-    def _levels(self, payload: Buffer) -> Levels:
+    def _levels(self, payload: Buffer, draw: Draw | None = None) -> Levels:
+        """Return the levels of a message; those that it carries where there is no ``draw``, which may say others."""
         if self.scale is None:
             return self._ones
+        if draw is not None and draw.agreed is not None:
+            return draw.agreed[np.newaxis]
         return np.frombuffer(payload[self._bits_bytes :].tobytes(), dtype=np.float32).reshape(self.scale.rows, -1)
 
     def _adder(self, draws: Sequence[Draw], halves: NDArray[np.float32]) -> Adder | None:
@@ -161,5 +261,6 @@ def _halves(levels: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[n
     """Split (m, rows, G) levels into centre +- half, (m, G) each; no centre for values of +-M."""
     if levels.shape[1] == 1:
         return levels[:, 0], None
-    upper, lower = levels[:, 0], levels[:, 1]
-    return np.float32(0.5) * (upper - lower), np.float32(0.5) * (upper + lower)
+    # Halved first: the sum of two levels may be more than a float32 holds.
+    upper, lower = np.float32(0.5) * levels[:, 0], np.float32(0.5) * levels[:, 1]
+    return upper - lower, upper + lower

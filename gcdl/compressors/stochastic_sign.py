@@ -8,7 +8,7 @@ al. 2020. Unbiased for M >= max|x|; variance M^2 - x_j^2, and M^2 / 3 with subtr
 - ``rms``: M = clip * rms(x). Coordinates beyond M are clipped to +-M: a little biased, far less variance.
 
 A coordinate that is exactly zero is +M or -M with probability 1/2 each: mean zero, no drift. A tensor of zeros has M = 0
-and decodes to zeros. ceil(d/8) bytes + 4 per scale.
+and decodes to zeros. A NaN or an infinity never gets here: the worker raises first. ceil(d/8) bytes + 4 per scale.
 
 How: the bit is x_j > M U_j, U uniform on [-1, 1); see :mod:`gcdl.compressors.dither`. With subtractive dither the value is
 M (+-1 + U_j).
@@ -38,12 +38,18 @@ class StochasticSign:
     dither : how the workers' random numbers relate, and whether the master takes the noise out again.
     clip : M = clip * rms(x) for ``scale = "rms"``; larger is less biased and noisier.
     block : consecutive coordinates of a tensor that share an M; 0 for a whole tensor.
+    agreed : all workers use one M in a step, ``margin`` times the largest that any had in the step before; what lies beyond
+        it is clipped, and counted. Then replies are votes, which a downlink can send back in few bits. None: no; in a config,
+        if the downlink counts votes.
+    margin : larger clips less and is noisier.
     """
 
     scale: Literal["max", "l2", "rms"] = "max"
     dither: DitherName = "independent"
     clip: Positive = 2.0
     block: Natural = 0
+    agreed: bool | None = None
+    margin: Positive = 1.2
 
     def codec(self, layout: Layout) -> SignCodec:
         """Return a codec of ceil(d/8) + 4 G bytes a message, G the number of scales."""
@@ -53,6 +59,7 @@ class StochasticSign:
             scale=self._scale(),
             block=self.block,
             noise=noise,
+            margin=self.margin if self.agreed else 0.0,
             signal_share=self.signal_share,
             noise_share=(lambda share: 1.0 / 3.0) if noise.dither.subtractive else lost_share,
         )

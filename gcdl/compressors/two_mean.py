@@ -4,6 +4,7 @@ Source: Seide et al., *1-Bit Stochastic Gradient Descent and its Application to 
 DNNs*, Interspeech 2014, whose threshold is zero too. Of all two values at that threshold these leave the least squared error,
 ||x||^2 - (sum over the two kinds of count * mean^2). Biased, variance 0: meant for error feedback. ceil(d/8) bytes + 8 per
 pair of values. At exact zero it sends the upper mean; a tensor of zeros decodes to zeros, and one of equal values to itself.
+A NaN or an infinity never gets here: the worker raises first.
 """
 
 from __future__ import annotations

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from gcdl.problems.base import CodedGradient, Evaluation, Evaluator, MadeByHand, Problem, Samples
 from gcdl.problems.classifier import Classifier
 from gcdl.problems.linear_regression import LinearRegression
+from gcdl.problems.logistic_regression import LogisticRegression
 from gcdl.problems.torch_problem import TorchProblem
 
 PROBLEMS: dict[str, Callable[..., Problem]] = {
     "linear_regression": LinearRegression,
+    "logistic_regression": LogisticRegression,
     "classifier": Classifier,
 }
 
@@ -23,6 +25,7 @@ __all__ = [
     "Evaluation",
     "Evaluator",
     "LinearRegression",
+    "LogisticRegression",
     "MadeByHand",
     "Problem",
     "Samples",

@@ -9,6 +9,7 @@ stop      the process is stopped (SIGSTOP); after ``seconds`` it continues
 raise     the worker raises
 slow      the worker sleeps ``seconds`` more in this step (inf: no reply)
 corrupt   bits of the reply are flipped on its way, after any checksum was taken
+damage    a bit of the worker's own copy of the model flips (a simulation has one copy for all: there it does nothing)
 ========  =====================================================================================
 """
 
@@ -19,7 +20,7 @@ from typing import Literal
 
 from gcdl.types import Buffer, Natural, Seconds
 
-FaultName = Literal["kill", "stop", "raise", "slow", "corrupt"]
+FaultName = Literal["kill", "stop", "raise", "slow", "corrupt", "damage"]
 
 
 @dataclass(frozen=True, slots=True)

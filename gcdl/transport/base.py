@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
+from gcdl.ledger import Traffic
 from gcdl.messages import Joined, Replies, Task, WorkerState
-
-
-@dataclass(slots=True)
-class Traffic:
-    """Bytes counted where they are handed over, headers included."""
-
-    uplink: int = 0
-    """Replies."""
-    downlink: int = 0
-    """Tasks."""
-    control: int = 0
-    """Everything else, both ways."""
-    foreign: int = 0
-    """Messages (not bytes) dropped because they were not of this run, or damaged."""
 
 
 class Transport(Protocol):

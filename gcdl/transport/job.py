@@ -1,4 +1,7 @@
-"""All MPI ranks of a job: how they begin together, wait, and end. Importing this module starts MPI."""
+"""All MPI ranks of a job: how they begin together, wait, and end.
+
+Importing this module loads the MPI library; :func:`world` starts it, if library and launcher go together.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -18,45 +22,26 @@ import mpi4py
 import numpy as np
 from numpy.typing import NDArray
 
-from gcdl.errors import MasterGone
-from gcdl.lifeline import end_soon, when_gone
-from gcdl.messages import Kind, bare
-from gcdl.types import aligned_vector
+mpi4py.rc.initialize = False  # world() does that
+mpi4py.rc.finalize = False  # and sees to this
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", RuntimeWarning)  # of another MPI's launcher: world() says so
+    from mpi4py import MPI
+
+from gcdl.errors import MasterGone, UsageError  # noqa: E402
+from gcdl.launched import Launch, conflict  # noqa: E402
+from gcdl.lifeline import end_soon, when_gone  # noqa: E402
+from gcdl.messages import Kind, bare  # noqa: E402
+from gcdl.types import aligned_vector  # noqa: E402
 
 REPLACEMENT = "GCDL_REPLACEMENT"
 """The environment variable of a process started in a lost worker's place: its rank; the master's process, and its birth."""
-
-
-def _prepare_mpi() -> None:
-    """Set what has to be set before MPI starts.
-
-    Over TCP Open MPI deadlocks when a rank dies in the middle of a large message, unless it uses these flags or this thread
-    level. The master needs the higher one, to start processes in a thread (:mod:`gcdl.transport.replacement`).
-    """
-    if _survives():
-        os.environ.setdefault("OMPI_MCA_btl_tcp_flags", "send,inplace")
-    safe = os.environ.get("OMPI_MCA_btl_tcp_flags") == "send,inplace"  # noqa: SIM112
-    master = os.environ.get("OMPI_COMM_WORLD_RANK") == "0" and REPLACEMENT not in os.environ
-    mpi4py.rc.thread_level = "multiple" if _survives() and safe and master else "serialized"
-    mpi4py.rc.finalize = False  # see world()
-    if REPLACEMENT in os.environ:
-        _, pid, born = map(int, os.environ[REPLACEMENT].split())
-        when_gone(pid, born, lambda: end_soon(SHUTDOWN_SECONDS))
-
-
-def _survives() -> bool:
-    return os.environ.get("OMPI_MCA_mpi_ft_enable", "0").lower() in ("1", "true", "yes")  # noqa: SIM112
-
-
 TAG = 7
 """Of all gcdl's messages: the order of messages between two ranks is the order they were sent in."""
 CONTROL_BYTES = 1 << 16
 """The largest message that is no task and no reply: room for a traceback."""
 SHUTDOWN_SECONDS = 5.0
 """How long one side waits for the other when the job ends."""
-
-_prepare_mpi()
-from mpi4py import MPI  # noqa: E402
 
 
 def remove_segments() -> None:
@@ -129,6 +114,14 @@ class Job:
     def spawns(self) -> bool:
         """Whether this process can start others, in a thread, after some were lost."""
         return self.survives and bool(MPI.Query_thread() == MPI.THREAD_MULTIPLE)
+
+    def failed(self) -> set[int]:
+        """Return the ranks that MPI knows to be gone, as of the last time it was asked for anything."""
+        failed, everyone = self.comm.Get_failed(), self.comm.Get_group()
+        ranks = failed.Translate_ranks(None, everyone)
+        failed.Free()
+        everyone.Free()
+        return set(ranks)
 
     @property
     def workers(self) -> int:
@@ -275,9 +268,39 @@ class LateJob(Job):
         os._exit(code)
 
 
+def _start_mpi() -> None:
+    """Start MPI, at the thread level this process needs.
+
+    Over TCP Open MPI deadlocks when a rank dies in the middle of a large message, unless it uses these flags or the lower
+    thread level. The master needs the higher one, to start processes in a thread (:mod:`gcdl.transport.replacement`).
+    """
+    if _survives():
+        os.environ.setdefault("OMPI_MCA_btl_tcp_flags", "send,inplace")
+    safe = os.environ.get("OMPI_MCA_btl_tcp_flags") == "send,inplace"  # noqa: SIM112
+    master = os.environ.get("OMPI_COMM_WORLD_RANK") == "0" and REPLACEMENT not in os.environ
+    if REPLACEMENT in os.environ:
+        _, pid, born = map(int, os.environ[REPLACEMENT].split())
+        when_gone(pid, born, lambda: end_soon(SHUTDOWN_SECONDS))
+    MPI.Init_thread(MPI.THREAD_MULTIPLE if _survives() and safe and master else MPI.THREAD_SERIALIZED)
+
+
+def _survives() -> bool:
+    return os.environ.get("OMPI_MCA_mpi_ft_enable", "0").lower() in ("1", "true", "yes")  # noqa: SIM112
+
+
 @cache
 def world() -> Job:
-    """Return the job this process was started in. However the process ends, MPI is finalized, unless the job is damaged."""
+    """Start MPI; return the job this process was started in. However it ends, MPI is finalized, unless the job is damaged.
+
+    Raises
+    ------
+    UsageError : launcher and library do not go together. MPI has not started then.
+    """
+    if not MPI.Is_initialized():
+        vendor, version = MPI.get_vendor()
+        if reason := conflict(Launch.read(), vendor, version[0]):
+            raise UsageError(reason)
+        _start_mpi()
     parent = MPI.Comm.Get_parent() if REPLACEMENT in os.environ else MPI.COMM_NULL
     job = Job(MPI.COMM_WORLD) if parent == MPI.COMM_NULL else LateJob(parent)
 

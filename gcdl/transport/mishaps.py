@@ -57,7 +57,7 @@ class Mishaps:
                 silent += fault.seconds
             elif fault.fault == "slow":
                 slept += fault.seconds
-            else:
+            elif fault.fault == "corrupt":
                 corrupt = True
         return Blow(due, silent, slept, corrupt, None, math.inf)
 

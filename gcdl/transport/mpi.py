@@ -9,7 +9,7 @@ So there is never more than one task on its way to a worker, however long the wo
 master, always in its newest version, and a 64-byte SUPERSEDED note follows the one on its way. A worker that comes back
 finds the old task, the note behind it, and receives the newest task next, without starting on the old one.
 
-How buffers live. A model version is written once, to a buffer that all sends of that version share; it returns to the
+How buffers live. What goes to several workers is written once, to a buffer that all these sends share; it returns to the
 pool when the last of them is complete. Each worker has its own receive buffer at the master. A worker has two: the model
 it computes at lies in one while the next one lands in the other.
 """
@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from mpi4py import MPI
 
 from gcdl.errors import Interrupted, MessageError, TooManyLost, WorkerError, WorkerLost
+from gcdl.ledger import Traffic
 from gcdl.lifeline import birth
 from gcdl.messages import (
     HEADER_BYTES,
@@ -40,15 +41,17 @@ from gcdl.messages import (
     WorkerState,
     bare,
     read_json,
+    with_json,
     with_state,
 )
-from gcdl.transport.base import Traffic
-from gcdl.transport.downlink import Downlink, Lane
 from gcdl.transport.job import CONTROL_BYTES, SHUTDOWN_SECONDS, TAG, Backoff, Job
+from gcdl.transport.lanes import Lane, Lanes
 from gcdl.transport.replacement import Replacements
+from gcdl.transport.shared import Board
 from gcdl.types import Buffer, aligned_buffer
 
 _NEWS_SECONDS = 10.0
+_LOOK_SECONDS = 0.2
 
 
 @dataclass(eq=False)
@@ -68,12 +71,14 @@ class _Peer:
     """The step of the newest task."""
     replied: int = -1
     """The step of the newest reply."""
+    asked: int = -1
+    """The newest step when the worker was last asked for its state: nobody reads a reply to that any more."""
     ready: bool = False
     gone: bool = False
     host: str = "?"
     pid: int = 0
     born: int = 0
-    """When its process started; see gcdl.lifeline."""
+    """When its process started; see gcdl.lifeline. 0: it is of another machine, or can't be seen from here."""
 
     @property
     def name(self) -> str:
@@ -92,6 +97,7 @@ class MpiTransport:
     say : takes a line for the user.
     spares : ranks beyond the workers', each to take the place of a lost one.
     replacements : starts new processes in the place of lost ones, when there is no spare.
+    shared_memory : workers of this host may read whole models in the master's memory.
     """
 
     def __init__(
@@ -103,13 +109,14 @@ class MpiTransport:
         say: Callable[[str], None],
         spares: int = 0,
         replacements: Replacements | None = None,
+        shared_memory: bool = False,
     ) -> None:
         self.n = job.workers - spares
-        self.traffic = Traffic()
+        self.traffic = Traffic(self.n)
         self.abandoned: list[int] = []
         """Workers that had not stopped when :meth:`close` gave up waiting."""
         self._job = job
-        self._downlink = Downlink(run, TaskFormat(self.n, 0), self.traffic)
+        self._lanes = Lanes(run, TaskFormat(self.n), self.traffic)
         self._reply_bytes = HEADER_BYTES
         self._state_bytes = 0
         self._run = run
@@ -122,11 +129,13 @@ class MpiTransport:
         """To be raised by the next :meth:`receive`."""
         self._next = 0
         self._closed = False
-        everyone = [_Peer(i, i + 1, aligned_buffer(CONTROL_BYTES), Lane(job.comm, i + 1)) for i in range(job.workers)]
+        everyone = [_Peer(i, i + 1, aligned_buffer(CONTROL_BYTES), Lane(job.comm, i + 1, i)) for i in range(job.workers)]
+        self._look_at = 0.0
         self._peers, self._spares = everyone[: self.n], everyone[self.n :]
         self._dead: list[_Peer] = []
         """Those replaced: MPI may still hold their buffers."""
         self._replacements = replacements
+        self._shared_memory = shared_memory
         self._kept: list[object] = []
         """What MPI may still send of the first messages to new processes."""
         for peer in everyone:
@@ -143,7 +152,7 @@ class MpiTransport:
         peer = self._peers[worker]
         if peer.gone:
             return
-        self._downlink.offer(peer.lane, task)
+        self._lanes.offer(peer.lane, task)
         peer.newest = task.step
         if not peer.posted:
             self._post(peer)
@@ -155,6 +164,7 @@ class MpiTransport:
 
     def save(self, worker: int, accepted: int) -> None:
         """Ask a worker for its state; see :class:`gcdl.transport.base.Transport`."""
+        self._peers[worker].asked = self._peers[worker].newest
         self._note(self._peers[worker], bare(Kind.SAVE, self._run, worker=worker, step=accepted))
 
     def receive(self, until: float, at_most: int = 1) -> Replies | WorkerState | Joined | None:
@@ -166,6 +176,7 @@ class MpiTransport:
             if self._losses:
                 raise self._losses.pop(0)
             self._look_for_newcomers()
+            self._look_for_dead()
             for spare in list(self._spares):
                 self._poll(spare)
             for offset in range(self.n):
@@ -195,7 +206,7 @@ class MpiTransport:
         for peer in everyone:
             if not peer.gone:
                 try:
-                    self._downlink.stop(peer.lane)
+                    self._lanes.stop(peer.lane)
                 except MPI.Exception as error:
                     self._lost(peer, error)
                     continue
@@ -214,6 +225,7 @@ class MpiTransport:
                     dropped += isinstance(received, Reply)
                     self._post(peer)
                     backoff.reset()
+            self._look_for_dead()
             backoff.sleep()
         self._job.say_farewell_to(
             [(peer.lane.comm, peer.lane.rank) for peer in everyone if peer.worker in self._reported_bytes], self._run
@@ -233,13 +245,15 @@ class MpiTransport:
 
     def _end(self, peer: _Peer) -> None:
         """Kill a worker of this machine that does not stop; elsewhere, or where that would look like a failure, let it be."""
-        if self._job.survives and peer.host == platform.node() and peer.born and birth(peer.pid) == peer.born:
+        if self._job.survives and peer.born and birth(peer.pid) == peer.born:
             with suppress(OSError):
                 os.kill(peer.pid, signal.SIGKILL)
 
     # -- start-up
 
-    def start(self, task_format: TaskFormat, reply_bytes: int, seconds: float, state_bytes: int = 0) -> None:
+    def start(
+        self, task_format: TaskFormat, reply_bytes: int, seconds: float, state_bytes: int = 0, whole_bytes: int = 0
+    ) -> None:
         """Wait until every worker has loaded its data.
 
         Parameters
@@ -248,15 +262,21 @@ class MpiTransport:
         reply_bytes : the size of a reply, header included.
         seconds : how long the workers may take.
         state_bytes : the size of a compressor's state.
+        whole_bytes : the size of a model, where tasks carry the whole of it; else 0.
 
         Raises
         ------
         TooManyLost : some have not within ``seconds``; says which.
         WorkerError, WorkerLost, Interrupted : as :meth:`receive`.
         """
-        self._downlink.task_format = task_format
+        self._lanes.task_format = task_format
         self._reply_bytes = reply_bytes
         self._state_bytes = state_bytes
+        if whole_bytes and self._shared_memory:
+            try:
+                self._lanes.board = Board(whole_bytes)
+            except OSError as error:
+                self._say(f"no shared memory for the model ({error}): it is sent to each worker")
         began = time.monotonic()
         next_news = began + _NEWS_SECONDS
         while not all(peer.ready for peer in self._peers):
@@ -295,7 +315,7 @@ class MpiTransport:
         if peer.gone:
             return None
         if not peer.posted:
-            if peer.held == peer.newest:
+            if peer.held == peer.newest != peer.asked:
                 return None  # the master still reads it
             self._post(peer)
         try:
@@ -324,13 +344,14 @@ class MpiTransport:
             if not peer.replied < header.step <= peer.newest:
                 raise MessageError(f"a reply to step {header.step}, which was answered before, or not asked for")
             peer.replied = header.step
-            self.traffic.uplink += received
+            self.traffic.received(peer.worker, received - HEADER_BYTES, HEADER_BYTES)
             self._received_bytes[peer.worker] += received
             peer.held = header.step
             message = peer.inbox[:received]
             return Reply(
-                peer.worker, header.step, header.loss, message, header.slept, header.computed, header.held, header.encoded
-            )
+                peer.worker, header.step, header.loss, message, header.slept, header.computed, header.held, header.encoded,
+                header.clipped,
+            )  # fmt: skip
         self.traffic.control += received
         if header.kind is Kind.STATE:
             if header.body_bytes != self._state_bytes:
@@ -339,14 +360,28 @@ class MpiTransport:
             return WorkerState(peer.worker, header.step, peer.inbox[HEADER_BYTES:received])
         body = read_json(header, peer.inbox)
         if header.kind is Kind.HELLO:
-            peer.host, peer.pid, peer.born = str(body["host"]), int(body["pid"]), int(body["born"])
+            peer.host, peer.pid, born = str(body["host"]), int(body["pid"]), int(body["born"])
+            peer.born = born if peer.host == platform.node() and birth(peer.pid) == born else 0
             self._post(peer)
             return None
         if header.kind is Kind.READY:
             peer.ready = True
+            peer.lane.held = int(body["version"])
             peer.inbox = aligned_buffer(max(self._reply_bytes, HEADER_BYTES + self._state_bytes, CONTROL_BYTES))
             self._post(peer)
+            if self._lanes.board is not None and peer.host == platform.node():
+                self._note(peer, with_json(Kind.BOARD, self._run, peer.worker, self._lanes.board.address))
             return Joined(peer.worker, peer.name)
+        if header.kind is Kind.BOARD:
+            peer.lane.shares = bool(body["reads"])
+            self._post(peer)
+            return None
+        if header.kind is Kind.LACKING:
+            self.traffic.resent[peer.worker] += 1
+            self._say(f"{peer.name}, step {header.step}: {body['why']}; it is sent the whole model")
+            self._lanes.again(peer.lane)
+            self._post(peer)
+            return None
         if header.kind is Kind.BYE:
             self._reported_bytes[peer.worker] = int(body["uplink_bytes"])
             if body["foreign"]:
@@ -372,7 +407,7 @@ class MpiTransport:
         if peer.gone:
             return
         try:
-            self._downlink.send(peer.lane, message)
+            self._lanes.send(peer.lane, message)
         except MPI.Exception as error:
             self._lost(peer, error)
             return
@@ -381,28 +416,45 @@ class MpiTransport:
 
     def _flush(self, peer: _Peer) -> None:
         try:
-            self._downlink.flush(peer.lane)
+            self._lanes.flush(peer.lane)
         except MPI.Exception as error:
             self._lost(peer, error)
 
-    def _lost(self, peer: _Peer, error: MPI.Exception) -> None:
+    def _look_for_dead(self) -> None:
+        """Write off whose death no message tells: nothing is expected from one who has answered, and MPI overlooks an exit.
+
+        Of processes on this machine the system is asked, of others MPI.
+        """
+        now = time.monotonic()
+        if not self._job.survives or now < self._look_at:
+            return
+        self._look_at = now + _LOOK_SECONDS
+        failed = self._job.failed()
+        for peer in [*self._peers, *self._spares]:
+            if not peer.gone and (
+                birth(peer.pid) != peer.born if peer.born else peer.lane.comm == self._job.comm and peer.rank in failed
+            ):
+                self._lost(peer)
+
+    def _lost(self, peer: _Peer, error: MPI.Exception | None = None) -> None:
         """Write a worker off."""
         peer.gone = True
-        self._downlink.abandon(peer.lane)
+        self._lanes.abandon(peer.lane)
         self._job.damaged = True
         if peer in self._spares:
             self._spares.remove(peer)
-            self._say(f"a spare (rank {peer.rank}) is lost ({error})")
+            self._say(f"a spare (rank {peer.rank}, host {peer.host}) is lost")
             return
         step = "before the first step" if peer.newest < 0 else f"at step {peer.newest}"
-        why = f"its process (pid {peer.pid} on {peer.host}) ended {step} ({error})"
+        last = f"it last answered step {peer.replied}" if peer.replied >= 0 else "it has not answered any"
+        why = f"its process (pid {peer.pid} on {peer.host}) ended {step}; {last}" + (f" ({error})" if error else "")
         replaced = ""
         if not self._closed and self._spares:
             replaced = "a spare"
         elif not self._closed and self._replacements is not None:
             replaced = "a new process" if self._replacements.begin(peer.worker, peer.host) else ""
             refusal = self._replacements.refusal(peer.host)
-            why += f"; it can't be replaced: {refusal}" if refusal else ""
+            why += f"; it is not replaced: {refusal}" if refusal else ""
         self._losses.append(WorkerLost(peer.worker, why, rank=peer.rank, replaced=replaced))
         if replaced == "a spare":
             self._adopt(self._spares.pop(0), peer.worker)
@@ -418,7 +470,7 @@ class MpiTransport:
             return
         assert self._replacements is not None
         newcomer.comm.Set_errhandler(MPI.ERRORS_RETURN)
-        peer = _Peer(newcomer.worker, newcomer.rank, aligned_buffer(CONTROL_BYTES), Lane(newcomer.comm, 0))
+        peer = _Peer(newcomer.worker, newcomer.rank, aligned_buffer(CONTROL_BYTES), Lane(newcomer.comm, 0, newcomer.worker))
         self._post(peer)
         if peer.gone:
             return
@@ -439,7 +491,8 @@ class MpiTransport:
     def _adopt(self, successor: _Peer, worker: int) -> None:
         """Tell a process to take a lost worker's place; it says READY when it has loaded the data."""
         lost = self._peers[worker]
-        successor.worker, successor.newest = worker, lost.newest
+        successor.worker = successor.lane.worker = worker
+        successor.newest = lost.newest
         self._dead.append(lost)
         self._peers[worker] = successor
         self._received_bytes[worker] = 0

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gcdl.types import Weights
+from gcdl.types import IntVector, Weights
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Network:
     decode_seconds_per_coordinate: float = 0.0
     step_seconds: float = 0.0
 
-    def transfer(self, nbytes: int) -> float:
-        """Return the seconds from a message's first byte leaving to its last one arriving."""
+    def transfer(self, nbytes: IntVector) -> Weights:
+        """Return the seconds from each message's first byte leaving to its last one arriving, (m,) for (m,) bytes."""
         return nbytes / min(self.bandwidth, self.master_bandwidth) + self.latency
 
-    def occupation(self, nbytes: int) -> float:
-        """Return the seconds a message occupies the master's link."""
+    def occupation(self, nbytes: IntVector) -> Weights:
+        """Return the seconds each message occupies the master's link, (m,) for (m,) bytes."""
         return nbytes / self.master_bandwidth
 
     def arrivals(self, sent: Weights, nbytes: int, free: float) -> tuple[Weights, Weights]:
@@ -47,7 +47,7 @@ class Network:
         occupation, solved for all k at once.
         """
         reached = sent + self.latency
-        occupation = self.occupation(nbytes)
+        occupation = nbytes / self.master_bandwidth
         places = occupation * np.arange(len(sent))
         ends = np.maximum(np.maximum.accumulate(reached - places), free) + places + occupation
         return np.maximum(ends, reached + nbytes / self.bandwidth), ends

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from gcdl.errors import Interrupted
+from gcdl.ledger import Traffic
 from gcdl.messages import Joined, Replies, Task, WorkerState
 from gcdl.timeline import rows_of
-from gcdl.transport.base import Traffic
 from gcdl.types import Mask
 from gcdl.worker import Worker
 
@@ -73,7 +73,8 @@ class ReplayTransport:
             if self._interrupted():
                 raise Interrupted("interrupted")
             reply = self._workers[worker].finish(self._task)
-            row["worker"], row["step"], row["loss"], row["received"] = worker, step, reply.loss, self.now()
+            row["worker"], row["step"], row["received"] = worker, step, self.now()
+            row["loss"], row["clipped"] = reply.loss, reply.clipped
             messages.append(reply.message)
         return Replies(rows, messages)
 

@@ -7,14 +7,18 @@ import platform
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
 from mpi4py import MPI
 
-from gcdl.errors import GcdlError, MasterGone, MessageError, WorkerError
+from gcdl.downlinks import Follower
+from gcdl.errors import GcdlError, MasterGone, MessageError, NonFiniteGradient, WorkerError
 from gcdl.lifeline import this_process
-from gcdl.messages import HEADER_BYTES, Header, Kind, Reply, Task, TaskFormat, with_json
+from gcdl.messages import HEADER_BYTES, Header, Kind, Reply, Task, TaskFormat, read_json, with_json
 from gcdl.stragglers import flip_bits
 from gcdl.transport.job import CONTROL_BYTES, TAG, Backoff, Job
+from gcdl.transport.shared import Posted, Reader
 from gcdl.transport.strike import strike
 from gcdl.types import Buffer, aligned_buffer
 from gcdl.worker import Encode, Pause, Sleep, Slowdown, Struck, Worker
@@ -84,20 +88,60 @@ class _Outbox:
         return not self._pending
 
 
+class _Model:
+    """What a worker computes at: kept up to date by its follower, from tasks and from the master's board."""
+
+    def __init__(self, follower: Follower, task_format: TaskFormat) -> None:
+        self.damage = follower.damage
+        self.most_bytes = task_format.overhead_bytes + follower.body_bytes
+        self.complaint = ""
+        """Why the last task could not be taken in, if that is to be told."""
+        self._follower = follower
+        self._format = task_format
+        self._reader: Reader | None = None
+        self._posted: Posted | None = None
+        self._lacking = False
+
+    def open_board(self, address: dict[str, Any]) -> bool:
+        """Try to read the master's board from now on."""
+        with suppress(OSError, LookupError, TypeError, ValueError):
+            self._reader = Reader(address)
+        return self._reader is not None
+
+    def take_in(self, header: Header, buffer: Buffer) -> Task | None:
+        """Take in what a task brings, and return the task; None: it can't be worked on."""
+        brought = self._format.read(header, buffer)
+        self._posted = self._reader.posted(brought.content) if self._reader is not None else None
+        had = self._follower.version
+        model = self._follower.follow(brought.content if self._posted is None else self._posted.model)
+        if model is None:
+            # Asked for once: tasks that were on their way by then lead on from what is lacking, too.
+            self.complaint = "" if self._lacking else f"its copy of the model (version {had}) is not the master's"
+            self._lacking = True
+            return None
+        self._lacking = False
+        self.complaint = ""
+        return Task(header.step, brought.accepted, model, brought.agreed)
+
+    def intact(self) -> bool:
+        """Say whether the model is still what it was when it was taken in: the board is written anew some steps later."""
+        return self._posted is None or self._posted.intact()
+
+
 def serve(
     job: Job,
     *,
     run: int,
     master_timeout: float,
-    prepare: Callable[[int, int], Worker],
+    prepare: Callable[[int, int], tuple[Worker, Follower]],
     n: int | None = None,
     checksums: bool = False,
 ) -> None:
     """Be a worker until the master says STOP, and then END; the caller then ends the job.
 
-    ``prepare`` loads the data of a worker, who begins at a step: this rank's own at step 0, or, on a rank beyond the ``n``
-    workers, a spare, that of the lost worker whose place it is told to take. An exception of it or of the work itself is
-    sent home, and ends the whole run from there. With ``checksums`` replies carry one.
+    ``prepare`` loads the data of a worker, who begins at a step, and makes its end of the downlink: of this rank itself at
+    step 0, or, on a rank beyond the ``n`` workers, a spare, of the lost worker whose place it is told to take. An exception of
+    it or of the work itself is sent home, and ends the whole run from there. With ``checksums`` replies carry one.
 
     Raises
     ------
@@ -120,10 +164,10 @@ def serve(
                 if not stopped:
                     me, since, inbox = header.worker, header.step, _Inbox(job.comm, run)
             if not stopped:
-                worker = prepare(me, since)
-                task_format = TaskFormat(n, worker.layout.size)
-                inbox.open(max(task_format.nbytes, HEADER_BYTES + worker.state_bytes))
-                outbox.send(with_json(Kind.READY, run, me, {}))
+                worker, follower = prepare(me, since)
+                model = _Model(follower, TaskFormat(n, worker.agreed_count))
+                inbox.open(max(model.most_bytes, HEADER_BYTES + worker.state_bytes, CONTROL_BYTES))
+                outbox.send(with_json(Kind.READY, run, me, {"version": follower.version}))
             while not stopped:
                 header, buffer = _next(inbox, outbox, master_timeout)
                 if header.kind is Kind.STOP:
@@ -133,12 +177,19 @@ def serve(
                 elif header.kind is Kind.SAVE:
                     _flush(inbox, outbox, master_timeout)  # the last state must be out before it is overwritten
                     outbox.send(_state(worker, header.step, run, me))
-                elif header.kind is Kind.TASK and not inbox.poll():  # else something newer lies right behind it
+                elif header.kind is Kind.BOARD:
+                    reads = model.open_board(read_json(header, buffer))
+                    outbox.send(with_json(Kind.BOARD, run, me, {"reads": reads}))
+                elif header.kind is Kind.TASK:
                     step = header.step
-                    _work(worker, task_format.read(header, buffer), inbox, outbox, run, checksums)
+                    task = model.take_in(header, buffer)
+                    if task is None and model.complaint:
+                        outbox.send(with_json(Kind.LACKING, run, me, {"why": model.complaint}, step=step))
+                    elif task is not None and not inbox.poll():  # else something newer lies right behind it
+                        _work(worker, task, model, inbox, outbox, run, checksums)
         except (MPI.Exception, MasterGone):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             outbox.send(_confession(error, run, me, step))
             inbox.open(HEADER_BYTES)
             while _next(inbox, outbox, master_timeout)[0].kind is not Kind.STOP:
@@ -174,7 +225,7 @@ def _flush(inbox: _Inbox, outbox: _Outbox, seconds: float) -> None:
         backoff.sleep()
 
 
-def _work(worker: Worker, task: Task, inbox: _Inbox, outbox: _Outbox, run: int, checksums: bool) -> None:
+def _work(worker: Worker, task: Task, model: _Model, inbox: _Inbox, outbox: _Outbox, run: int, checksums: bool) -> None:
     """Do one task and send the reply, unless something newer comes."""
     job = worker.handle(task)
     slept = computed = held = encoded = 0.0
@@ -189,7 +240,7 @@ def _work(worker: Worker, task: Task, inbox: _Inbox, outbox: _Outbox, run: int, 
                 break
             computed += time.perf_counter() - began
             if isinstance(pause, Struck):
-                strike(pause.fault)
+                model.damage() if pause.fault.fault == "damage" else strike(pause.fault)
             sleep = _sleep(pause, computed)
             if isinstance(pause, Sleep) and not pause.computed:
                 slept = sleep
@@ -197,10 +248,18 @@ def _work(worker: Worker, task: Task, inbox: _Inbox, outbox: _Outbox, run: int, 
                 held += sleep
             if _superseded(pause, sleep, inbox, outbox):
                 return
+    except NonFiniteGradient:
+        if model.intact():
+            raise
+        return  # it was computed at what is no model any more
     finally:
         job.close()
+    if not model.intact():
+        return
     body_bytes = reply.message.size - HEADER_BYTES
-    header = Header(Kind.REPLY, run, reply.worker, reply.step, reply.loss, slept, computed, body_bytes, held, encoded)
+    header = Header(
+        Kind.REPLY, run, reply.worker, reply.step, reply.loss, slept, computed, body_bytes, held, encoded, reply.clipped
+    )
     header.write(reply.message, checksum=checksums)
     if reply.corrupt:
         flip_bits(reply.payload)
@@ -236,7 +295,7 @@ def _state(worker: Worker, accepted: int, run: int, me: int) -> Buffer:
     return message
 
 
-def _confession(error: Exception, run: int, worker: int, step: int) -> Buffer:
+def _confession(error: BaseException, run: int, worker: int, step: int) -> Buffer:
     """Return the ERROR message for an exception: gcdl's own errors speak for themselves, others bring their traceback."""
     expected = isinstance(error, GcdlError)
     text = "" if expected else "".join(traceback.format_exception(error))

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from gcdl.errors import GcdlError, Interrupted, WorkerError, WorkerLost
+from gcdl.ledger import Traffic
 from gcdl.messages import HEADER_BYTES, Joined, Replies, Task, WorkerState
 from gcdl.stragglers import Delays, Fault, flip_bits
 from gcdl.timeline import Rows, rows_of
-from gcdl.transport.base import Traffic
 from gcdl.transport.mishaps import Blow, Mishaps, worker_error
 from gcdl.transport.network import Network
 from gcdl.types import Buffer, IntVector, Mask, Weights, aligned_buffer
@@ -36,14 +36,16 @@ class Pace:
     """How long everything takes.
 
     ``loads``, (n,): shards of each worker. ``delays``: step -> what is injected. ``seconds_per_shard``: step -> (n,) seconds
-    that one shard's gradient takes each worker. ``d``: parameters. ``task_bytes``, ``reply_bytes``: whole messages.
+    that one shard's gradient takes each worker. ``d``: parameters. ``task_bytes``: of the message that brings a task to a
+    worker with this version of the model, ``task_overhead`` of them not its content; ``reply_bytes``: of a reply's.
     """
 
     loads: IntVector
     delays: Callable[[int], Delays]
     seconds_per_shard: Callable[[int], Weights]
     d: int
-    task_bytes: int
+    task_bytes: Callable[[Task, int], int]
+    task_overhead: int
     reply_bytes: int
     network: Network
 
@@ -58,6 +60,7 @@ class SimulatedTransport:
     interrupted : asked while replies are gathered; true raises Interrupted.
     faults : strike the workers here, so that the workers themselves have none.
     checksums : replies corrupted on their way are found out.
+    first_version : of the model that the workers start with; see gcdl.downlinks.
     """
 
     def __init__(
@@ -68,9 +71,10 @@ class SimulatedTransport:
         *,
         faults: Sequence[Fault] = (),
         checksums: bool = False,
+        first_version: int = 0,
     ) -> None:
         n = self.n = len(pace.loads)
-        self.traffic = Traffic()
+        self.traffic = Traffic(n)
         self.link_seconds = 0.0
         """How long the master's link was occupied, in either direction, while the master waited."""
         self.master_seconds = 0.0
@@ -94,6 +98,11 @@ class SimulatedTransport:
         """To whom the newest task goes; its events are not found yet."""
         self._leaves = np.full(n, -np.inf)
         """When the newest task to each worker leaves the master."""
+        self._sizes = np.zeros(n, dtype=np.int64)
+        """Bytes of the newest task to each worker."""
+        self._held = np.full(n, first_version, dtype=np.int64)
+        """The version of the model that each worker has, or is being sent; and the one that its newest task leads to."""
+        self._leads_to = self._held.copy()
         self._busy = np.full(n, -np.inf)
         """Until when a worker is at a shard that it will not answer for, or stopped."""
         self._jobs = rows_of(n)
@@ -169,8 +178,8 @@ class SimulatedTransport:
         """Drop all work; return the number of replies that were on their way."""
         self._account()
         flying = int((self._sent < self._now).sum())
-        self.traffic.uplink += flying * self._pace.reply_bytes
-        self.traffic.downlink -= int((self._leaves > self._now).sum()) * self._pace.task_bytes
+        self._count_up(self._coming["worker"][self._sent < self._now])
+        self._count_down(np.flatnonzero(self._leaves > self._now), -1)
         self._leaves[:] = -np.inf
         self._coming, self._sent, self._ends = self._coming[:0], self._sent[:0], self._ends[:0]
         self._trouble.clear()
@@ -183,13 +192,22 @@ class SimulatedTransport:
         self._sent = self._sent[count:]
         self._now = max(self._now, float(rows["received"][-1]))
         self._free = float(ends[-1])
-        occupation = self._network.occupation(self._pace.reply_bytes)
+        occupation = self._pace.reply_bytes / self._network.master_bandwidth
         self.link_seconds += float(np.maximum(ends - np.maximum(ends - occupation, self._out_until), 0.0).sum())
         if self._checksums and self._corrupt:
             rows = rows[[(int(row["worker"]), int(row["step"])) not in self._corrupt for row in rows]]
             self.traffic.foreign += count - len(rows)
-        self.traffic.uplink += len(rows) * self._pace.reply_bytes
+        self._count_up(rows["worker"])
         return rows
+
+    def _count_up(self, workers: IntVector) -> None:
+        """Count a reply of each of these workers."""
+        np.add.at(self.traffic.up, workers, (self._pace.reply_bytes - HEADER_BYTES, HEADER_BYTES))
+
+    def _count_down(self, workers: IntVector, sign: int) -> None:
+        """Count the newest task to each of these workers, or take it back."""
+        self.traffic.down[workers, 0] += sign * (self._sizes[workers] - self._pace.task_overhead)
+        self.traffic.down[workers, 1] += sign * self._pace.task_overhead
 
     def _work(self, seconds: float) -> None:
         self._now += seconds
@@ -212,7 +230,7 @@ class SimulatedTransport:
             raise worker_error(worker, error) from error
         if (worker, self._task.step) in self._corrupt:
             flip_bits(reply.payload)
-        row["loss"] = reply.loss
+        row["loss"], row["clipped"] = reply.loss, reply.clipped
         return reply.message
 
     def _dispatch(self, to: IntVector) -> None:
@@ -285,17 +303,26 @@ class SimulatedTransport:
 
     def _queue(self, to: IntVector) -> tuple[IntVector, Weights]:
         """Queue the newest task on the master's link; return the workers in that order, and when it reaches each."""
-        occupation = self._network.occupation(self._pace.task_bytes)
-        waiting: Mask = self._leaves[to] > self._now
-        self.traffic.downlink += int((~waiting).sum()) * self._pace.task_bytes
-        order = np.argsort(np.where(waiting, self._leaves[to], np.inf), kind="stable")
-        begun = self._leaves[self._leaves <= self._now]
-        free = max(self._now, float(begun.max(initial=-np.inf)) + occupation)
-        to = to[order]
-        self._leaves[to] = free + occupation * np.arange(len(to))
+        assert self._task is not None
+        leaves = self._leaves[to]
+        waiting: Mask = leaves > self._now
+        begun = to[~waiting]
+        self._held[begun] = self._leads_to[begun]
+        self._count_down(to[waiting], -1)
+        last = int(np.argmax(np.where(self._leaves <= self._now, self._leaves, -np.inf)))
+        free = self._now
+        if self._leaves[last] <= self._now:
+            free = max(free, float(self._leaves[last] + self._network.occupation(self._sizes[[last]])[0]))
+        to = to[np.argsort(np.where(waiting, leaves, np.inf), kind="stable")]
+        for base in np.unique(self._held[to]).tolist():
+            self._sizes[to[self._held[to] == base]] = self._pace.task_bytes(self._task, base)
+        self._leads_to[to] = self._task.step
+        self._count_down(to, 1)
+        ends = free + np.cumsum(self._network.occupation(self._sizes[to]))
+        self._leaves[to] = np.concatenate([[free], ends[:-1]])
         self._since = self._now
-        self._out_until = float(self._leaves[to[-1]]) + occupation
-        return to, self._leaves[to] + self._network.transfer(self._pace.task_bytes)
+        self._out_until = float(ends[-1])
+        return to, self._leaves[to] + self._network.transfer(self._sizes[to])
 
     def _account(self) -> None:
         """Count how long the link carried tasks since they were sent."""

@@ -112,7 +112,7 @@ def test_a_fold_adds_one_message(sizes, seed):
 def test_votes_are_counted_in_as_many_planes_as_it_takes(m, seed):
     rows = list(np.random.default_rng(seed).integers(0, 256, (m, 5), dtype=np.uint8))
     before = [row.copy() for row in rows]
-    planes = Kernels(40).count_votes(rows)
+    planes = Kernels(40).count_votes([rows])
     assert len(planes) == int(np.ceil(np.log2(m + 1)))
     counted = sum((2**i * np.unpackbits(plane).astype(int) for i, plane in enumerate(planes)), np.zeros(40, dtype=int))
     np.testing.assert_array_equal(counted, sum((np.unpackbits(row).astype(int) for row in before), np.zeros(40, dtype=int)))

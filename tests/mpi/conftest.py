@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,10 @@ from typing import Any
 import pytest
 
 import gcdl
+from gcdl.config import parse
 from gcdl.launcher import mpirun
+from gcdl.run import simulate
+from gcdl.start import Start as Beginning
 
 LINEAR = """
 seed = 3
@@ -187,11 +190,34 @@ class Start:
 
     def _start(self, verb: str, words: list[str], folder: Path, ranks: int, script: str | None, survive: bool) -> Job:
         program = [sys.executable, *(["-m", "gcdl"] if script is None else ["-c", script])]
-        ours = mpirun(ranks)  # as gcdl run would
-        by_hand = [ours[0], "--map-by", ":OVERSUBSCRIBE", "-n", str(ranks)]
-        launcher = (ours if survive else by_hand) if verb == "train" else []
+        launcher: list[str] = []
+        if verb == "train":
+            ours = mpirun(ranks)  # as gcdl run would
+            launcher = ours if survive else [ours[0], "--map-by", ":OVERSUBSCRIBE", "-n", str(ranks)]
         self.jobs.append(Job([*launcher, *program, verb, *words], folder, len(self.jobs)))
         return self.jobs[-1]
+
+
+class Quiet:
+    """Watches a run and says nothing."""
+
+    def begin(self, config, folder, done): ...
+
+    def step(self, record): ...
+
+    def say(self, line): ...
+
+
+@pytest.fixture
+def simulated(tmp_path: Path) -> Callable[..., Ended]:
+    """Do what ``gcdl simulate`` does, in this process: it need not import torch for each run."""
+
+    def run(*overrides: str, config: str = LINEAR) -> Ended:
+        folder = tmp_path / f"simulated{len(list(tmp_path.glob('simulated*')))}"
+        simulate(Beginning(parse(config, overrides), folder), Quiet())
+        return Ended(0, "", folder)
+
+    return run
 
 
 @pytest.fixture

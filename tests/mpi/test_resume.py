@@ -16,18 +16,18 @@ EARLY = (
 """Who answers is drawn, not raced for, and differs from step to step: residuals are those of different steps."""
 
 
-def same(job, simulated):
-    assert job.summary["model_sha256"] == simulated.summary["model_sha256"], job.output
+def same(job, whole):
+    assert job.summary["model_sha256"] == whole.summary["model_sha256"], job.output
     assert [line["step"] for line in job.steps] == list(range(24))
-    assert [line["replies"] for line in job.steps] == [line["replies"] for line in simulated.steps]
+    assert [line["replies"] for line in job.steps] == [line["replies"] for line in whole.steps]
     for total in ("steps", "uplink_bytes", "final_test_loss"):
-        assert job.summary[total] == simulated.summary[total]
-    assert job.summary["shard_coverage"] == pytest.approx(simulated.summary["shard_coverage"])
+        assert job.summary[total] == whole.summary[total]
+    assert job.summary["shard_coverage"] == pytest.approx(whole.summary["shard_coverage"])
 
 
-def test_resumed_after_a_kill_of_the_master(start):
+def test_resumed_after_a_kill_of_the_master(start, simulated):
     overrides = (*EARLY, "optimizer.kind=adam", "optimizer.lr=0.02", "run.checkpoint_every=5")
-    simulated = start("simulate", *overrides).end()
+    whole = simulated(*overrides)
     # Killed in the middle, by itself: rank 0 ends before step 16 begins.
     job = start("train", *overrides, script=KILLED, survive=True)
     job.end()
@@ -36,7 +36,7 @@ def test_resumed_after_a_kill_of_the_master(start):
     assert kept == ["step-00000010.npz", "step-00000015.npz"]
     resumed = start.resume("resume", job).end()
     assert resumed.code == 0, resumed.output
-    same(resumed, simulated)
+    same(resumed, whole)
     assert resumed.summary["resumed"] == 1
     refused = start.resume("train", job, "steps=30", "optimizer.lr=1.0").end()
     assert refused.code == 2
@@ -58,9 +58,9 @@ main()
 """
 
 
-def test_a_run_interrupted_by_ctrl_c_resumes_under_mpirun(start):
+def test_a_run_interrupted_by_ctrl_c_resumes_under_mpirun(start, simulated):
     overrides = (*EARLY, "compressor.kind=stochastic_sign", "optimizer.momentum=0.9", "run.checkpoint_every=0")
-    simulated = start("simulate", *overrides).end()
+    whole = simulated(*overrides)
     job = start("run", *overrides, script=SLOW)
     job.until_step(5)
     os.kill(job.process.pid, signal.SIGINT)
@@ -69,7 +69,7 @@ def test_a_run_interrupted_by_ctrl_c_resumes_under_mpirun(start):
     assert f"gcdl resume {job.folder}" in interrupted.output
     resumed = start.resume("train", job).end()
     assert resumed.code == 0, resumed.output
-    same(resumed, simulated)
+    same(resumed, whole)
 
 
 SLOW = """

@@ -16,7 +16,9 @@ ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
 PRELUDE = """
 import sys, time
+from types import SimpleNamespace
 import numpy as np
+from gcdl.downlinks import WholeContent, WholeModel
 from gcdl.errors import *
 from gcdl.messages import *
 from gcdl.transport.job import MPI, TAG, world
@@ -33,7 +35,7 @@ class Echo:
     # it sleeps for ever. A model that changes while it is worked on is an error.
     layout = Layout(("w",), ((D,),))
     worker = job.rank - 1
-    state_bytes = 0
+    state_bytes = agreed_count = 0
     asleep = {asleep}
     begun = 0
     def __init__(self, worker, since):
@@ -56,18 +58,19 @@ def values(reply):
 def begun(reply):
     return reply.payload.view(np.float32).tolist()[2]
 
+follower = WholeModel().follower(SimpleNamespace(layout=Echo.layout), fresh=True)
 if job.rank > 0:
     {before}
-    serve(job, run=RUN, master_timeout=30.0, prepare=Echo)
+    serve(job, run=RUN, master_timeout=30.0, prepare=lambda worker, since: (Echo(worker, since), follower))
     job.end(0)
 
 said = []
-transport = MpiTransport(job, run=RUN, interrupted=lambda: False, say=said.append)
-transport.start(TaskFormat(job.workers, D), HEADER_BYTES + 12, 30.0)
+transport = MpiTransport(job, run=RUN, interrupted=lambda: False, say=said.append, shared_memory={shared})
+transport.start(TaskFormat(job.workers), HEADER_BYTES + 12, 30.0, whole_bytes=4 * D)
 model = np.zeros(D, dtype=np.float32)
 def send(step, worker=None):
     model[:] = step
-    task = Task(step, np.full(job.workers, -1), model)
+    task = Task(step, np.full(job.workers, -1), model, None, WholeContent(model.view(np.uint8)))
     for w in range(job.workers) if worker is None else [worker]:
         transport.send(w, task)
 def receive(seconds=10.0):
@@ -80,10 +83,18 @@ def receive(seconds=10.0):
 
 
 def check(
-    body: str, *, d: int = 10, seconds: float = 0.0, looks: int = 1, asleep: str = "()", before: str = "pass", tcp: bool = False
+    body: str,
+    *,
+    d: int = 10,
+    seconds: float = 0.0,
+    looks: int = 1,
+    asleep: str = "()",
+    before: str = "pass",
+    tcp: bool = False,
+    shared: bool = False,
 ) -> None:
     """Run PRELUDE on three ranks and, on rank 0, ``body``; prints OK after its last assertion. ``tcp``: no shared memory."""
-    script = PRELUDE.format(d=d, seconds=seconds, looks=looks, asleep=asleep, before=before) + body
+    script = PRELUDE.format(d=d, seconds=seconds, looks=looks, asleep=asleep, before=before, shared=shared) + body
     script += "\ntransport.close()\nprint('OK', flush=True)\njob.end(0)\n"
     launcher = [word.replace("self,sm,tcp", "self,tcp") if tcp else word for word in mpirun(3)]
     done = subprocess.run(
@@ -103,7 +114,7 @@ for step in range(20):
     assert [(r.worker, r.step, values(r)) for r in replies] == [(w, step, [step, step]) for w in range(2)], replies
 assert receive(0.05) is None
 assert transport.close() == 0
-assert transport.traffic.downlink == 40 * TaskFormat(2, D).nbytes
+assert transport.traffic.downlink == 40 * (TaskFormat(2).overhead_bytes + 4 * D)
 assert transport.traffic.uplink == 40 * (HEADER_BYTES + 12)
 """,
         d=d,
@@ -144,11 +155,11 @@ while not replies or replies[-1].step != 40 or len([s for w, s, v in seen if s =
 assert [begun(reply) for reply in replies if reply.step == 40] == [2, 2], seen
 # A version's buffer goes back to the pool once, when nobody reads it any more.
 receive(0.1)
-pool, newest = transport._downlink.spare, transport._downlink.newest
-assert newest.users == 1 and all(version.users == 0 for version in pool)
-assert len({id(version) for version in [*pool, newest]}) == len(pool) + 1 <= 4
+pool, (newest,) = transport._lanes.spare, transport._lanes._parcels.values()
+assert newest.users == 1
+assert len({id(buffer) for buffer in [*pool, newest.buffer]}) == len(pool) + 1 <= 4
 # Far fewer models were handed to MPI than were made.
-assert transport.traffic.downlink <= 8 * TaskFormat(2, D).nbytes
+assert transport.traffic.downlink <= 8 * (TaskFormat(2).overhead_bytes + 4 * D)
 """.replace("replies = []", "replies, seen = [], []"),
         d=d,
         seconds=0.8,
@@ -170,6 +181,20 @@ for _ in range(2):
         seconds=0.002,
         looks=20,
         tcp=True,
+    )
+
+
+def test_a_state_comes_although_a_reply_that_nobody_waits_for_any_more_came_first():
+    check(
+        """
+send(0)
+time.sleep(0.3)
+for worker in range(2):
+    transport.save(worker, -1)
+received = [transport.receive(transport.now() + 5.0) for _ in range(4)]
+assert sorted(type(r).__name__ for r in received) == ["Replies", "Replies", "WorkerState", "WorkerState"], received
+""",
+        before="Echo.save = lambda self, accepted: aligned_buffer(HEADER_BYTES)",
     )
 
 

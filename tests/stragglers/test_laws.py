@@ -54,7 +54,7 @@ def seconds(model, n, seed, step):
     return delays_at(model, n, seed, step).seconds
 
 
-@pytest.fixture(params=TABLE, ids=str)
+@pytest.fixture(params=TABLE, ids=lambda case: f"{case[0]} {list(case[1])}")
 def model(request):
     kind, params = request.param
     plugin = STRAGGLERS[kind]

@@ -1,0 +1,163 @@
+"""What a downlink is: a recipe that makes the master's end (a publisher) and a worker's end (a follower).
+
+Models are counted in versions: version t is the model of step t, before its gradient is applied. The publisher steps the
+optimizer, and so makes version t + 1 of version t; a task brings its worker from the version that it has to the newest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from gcdl.compressors import Codec, Draw, Message
+from gcdl.messages import Content
+from gcdl.optimizers import OptimizerRecipe
+from gcdl.types import Buffer, IntVector, Layout, Vector, Weights
+
+UNKNOWN = -1
+"""The version of a worker that has no model yet, or a wrong one."""
+HASH_BYTES = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Ends:
+    """What both ends of a downlink know.
+
+    Attributes
+    ----------
+    layout : of the model.
+    optimizer : steps the (d,) parameters at the master; makes the same of them elsewhere.
+    initial : makes the (d,) parameters that training starts from.
+    codec : decodes the workers' messages.
+    seed : the run's.
+    shifts : (n,) places of the workers under correlated dither.
+    finish : what a decoder does to the sum of the messages.
+    """
+
+    layout: Layout
+    optimizer: OptimizerRecipe
+    initial: Callable[[], Vector]
+    codec: Codec
+    seed: int
+    shifts: IntVector
+    finish: Callable[[Vector], None] = field(default=lambda gradient: None)
+
+    def draw(self, step: int, worker: int, agreed: Vector | None) -> Draw:
+        """Return what has to be known of a worker's message beside its bytes."""
+        return Draw(self.seed, step, worker, int(self.shifts[worker]), agreed)
+
+
+class Steps(Protocol):
+    """What a publisher needs of an optimizer."""
+
+    parameters: Vector
+
+    def step(self, gradient: Vector) -> None:
+        """Update ``parameters`` in place."""
+        ...
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return copies of its own arrays, by name."""
+        ...
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """Begin with arrays that :meth:`state` returned."""
+        ...
+
+
+class Publisher(Protocol):
+    """The master's end."""
+
+    model: Vector
+    """(d,): what workers compute at."""
+
+    @property
+    def version(self) -> int:
+        """That of :attr:`model`."""
+        ...
+
+    @property
+    def content(self) -> Content:
+        """What a task carries now."""
+        ...
+
+    def step(self, gradient: Vector, messages: Sequence[Message], a: Weights) -> None:
+        """Step the optimizer with the decoded gradient, (d,), which the ``messages`` were decoded to, with weights a, (n,).
+
+        ``messages`` is empty where no data move.
+        """
+        ...
+
+    def restart(self, version: int) -> None:
+        """Go on with the optimizer's parameters as version ``version``."""
+        ...
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return copies of its own arrays, by name, for a checkpoint."""
+        ...
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """Begin with arrays that :meth:`state` returned."""
+        ...
+
+
+class Follower(Protocol):
+    """A worker's end."""
+
+    version: int
+    """That of the model it has; UNKNOWN: none, or a wrong one."""
+    body_bytes: int
+    """The largest content that a task can have."""
+
+    def follow(self, content: Buffer) -> Vector | None:
+        """Take in a task's content; return the model, (d,), valid until the next call. None: it does not have the model."""
+        ...
+
+    def damage(self) -> None:
+        """Flip a bit of the model: an injected fault."""
+        ...
+
+
+class Downlink(Protocol):
+    """The recipe."""
+
+    @property
+    def votes(self) -> bool:
+        """Whether it is at its best when the workers agree on their scales."""
+        ...
+
+    @property
+    def replicas(self) -> bool:
+        """Whether workers hold the model, and tasks bring them updates."""
+        ...
+
+    @property
+    def steps_replicas(self) -> bool:
+        """Whether replicas step an optimizer of their own."""
+        ...
+
+    def publisher(self, ends: Ends, optimizer: Steps) -> Publisher:
+        """Return the master's end: it steps ``optimizer``."""
+        ...
+
+    def follower(self, ends: Ends, *, fresh: bool) -> Follower:
+        """Return a worker's end; ``fresh``: the run starts at its first step, so that the worker can make version 0 itself."""
+        ...
+
+    def size(self, d: int, payload_bytes: int, scales: int, weights: Sequence[float]) -> int:
+        """Return the bytes of the model, or of an update, for d parameters and replies of these weights, without data."""
+        ...
+
+
+def fingerprint(parameters: Vector) -> bytes:
+    """Return HASH_BYTES bytes that differ where two (d,) vectors do."""
+    return hashlib.blake2b(parameters.data, digest_size=HASH_BYTES).digest()
+
+
+def flip_a_bit(parameters: Vector) -> None:
+    """Flip a bit of a coordinate's mantissa, in the middle of the vector: a change of a tenth, that no rounding undoes."""
+    parameters.view(np.uint32)[parameters.size // 2] ^= 1 << 20

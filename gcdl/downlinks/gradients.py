@@ -1,0 +1,107 @@
+"""What was decoded, instead of the model: workers hold replicas, decode the same gradient, and take the same step.
+
+*replies*: the replies that the master used, and their weights: m d/8 bytes for m one-bit replies. Lossless for any weights.
+
+*votes*: where scales are equal and weights are multiples of a unit, the sum of the replies is an integer, W of them at most:
+ceil(log2(W+1)) d/8 bytes. Lossless too. Compressors with a scale have to agree on one (``compressor.agreed``).
+
+A step whose replies are no votes is sent as replies, and where those are larger than the gradient itself, as that: 4 d bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from gcdl.compressors import Message
+from gcdl.compressors.votes import multiples, planes_of
+from gcdl.downlinks.base import Ends, Steps
+from gcdl.downlinks.log import UpdateLog
+from gcdl.downlinks.replica import Replica, snapshot_bytes
+from gcdl.downlinks.updates import Form, update_bytes, write_update
+from gcdl.types import Buffer, Natural, Vector, Weights
+
+
+@dataclass(frozen=True)
+class Replies:
+    """The raw replies.
+
+    Parameters
+    ----------
+    check_every : steps between hashes of the model; 0: none.
+    """
+
+    check_every: Natural = 50
+
+    votes: ClassVar[bool] = False
+    replicas: ClassVar[bool] = True
+    steps_replicas: ClassVar[bool] = True
+
+    def publisher(self, ends: Ends, optimizer: Steps) -> _Publisher:
+        """Return the master's end."""
+        return _Publisher(ends, optimizer, self.check_every, count=self.votes)
+
+    def follower(self, ends: Ends, *, fresh: bool) -> Replica:
+        """Return a replica that steps an optimizer of its own."""
+        return Replica(ends, fresh=fresh)
+
+    def size(self, d: int, payload_bytes: int, scales: int, weights: Sequence[float]) -> int:
+        """Return the bytes of the smallest form."""
+        m = len(weights)
+        replies = update_bytes(m, scales, m * payload_bytes)
+        gradient = update_bytes(0, 0, 4 * d)
+        counted = multiples(weights) if self.votes else None
+        votes = replies if counted is None else update_bytes(m, scales, planes_of(sum(counted[1])) * -(-d // 8))
+        return min(replies, gradient, votes)
+
+
+@dataclass(frozen=True)
+class Votes(Replies):
+    """The sum of the replies, as votes."""
+
+    votes: ClassVar[bool] = True
+
+
+class _Publisher:
+    def __init__(self, ends: Ends, optimizer: Steps, check_every: int, *, count: bool) -> None:
+        self.optimizer = optimizer
+        self.model = optimizer.parameters
+        self.content = UpdateLog(
+            self.model, optimizer.state, limit=snapshot_bytes(ends, stepping=True), check_every=check_every
+        )
+        self._codec = ends.codec
+        self._count = count
+
+    @property
+    def version(self) -> int:
+        """That of the log."""
+        return self.content.version
+
+    def step(self, gradient: Vector, messages: Sequence[Message], a: Weights) -> None:
+        """Step the optimizer, and note what led there."""
+        self.content.append(self._update(gradient, messages))
+        self.optimizer.step(gradient)
+
+    def restart(self, version: int) -> None:
+        """Begin the log at a version."""
+        self.content.restart(version)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return no arrays: replicas are restored from snapshots."""
+        return {}
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """Do nothing."""
+
+    def _update(self, gradient: Vector, messages: Sequence[Message]) -> Buffer:
+        step, take = self.version, self.content.take
+        votes = self._codec.votes(messages) if self._count else None
+        if votes is not None:
+            bits = [votes.planes.reshape(-1)]
+            return write_update(Form.VOTES, step, messages, bits, take, total=votes.total, unit=votes.unit)
+        if sum(message.payload.size for message in messages) < gradient.nbytes:
+            return write_update(Form.REPLIES, step, messages, [message.payload for message in messages], take)
+        return write_update(Form.GRADIENT, step, [], [gradient.view(np.uint8)], take)
