@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -133,3 +134,8 @@ def test_its_links_lead_somewhere():
             assert target[1:] in anchors, target
         elif not target.startswith("http"):
             assert (ROOT / target).exists(), target
+
+
+def test_the_citation_is_of_this_version():
+    cited = (ROOT / "gcdl" / "CITATION.cff").read_text()
+    assert f"\nversion: {version('gcdl')}\n" in cited
