@@ -125,7 +125,8 @@ def test_an_error_is_said_once_and_ends_all_ranks_with_its_code(tmp_path, body, 
 
 
 KILLED = """
-t = trainer("out", downlink="replies", compressor="stochastic_sign", stragglers={"events": [{"fault": "kill", "worker": 1, "step": 3}]})
+events = [{"fault": "kill", "worker": 1, "step": 3}]
+t = trainer("out", downlink="replies", compressor="stochastic_sign", stragglers={"events": events})
 steps = [record.step for record in t.fit(8)]
 if t.is_master:
     print("lost", t.summary.lost_workers, len(steps), digest(), flush=True)
