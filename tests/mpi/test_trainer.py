@@ -1,6 +1,6 @@
 """One script on all ranks: rank 0 iterates, the others serve; what follows, follows everywhere; errors leave nobody waiting.
 
-Three jobs of three or four ranks that import torch: about 25 s of one core together.
+Three jobs of two or three ranks that import torch, two of ranks that don't: about 25 s of one core together.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -32,7 +31,7 @@ loss = lambda o, t: torch.nn.functional.mse_loss(o.squeeze(1), t)
 problem = gcdl.TorchProblem(model, loss, (x, y), test=(x, y), batch_size=0, metrics={"bias": lambda o, t: model.bias.item()})
 code = {"kind": "fractional_repetition", "stragglers": 1}
 def trainer(out, **more):
-    return gcdl.Trainer(problem, code=code, run={"eval_every": 2}, out=out, **more)
+    return gcdl.Trainer(problem, **{"code": code, "run": {"eval_every": 2}, "out": out, **more})
 def digest():
     return sum(float(p.double().abs().sum()) for p in model.parameters())
 """
@@ -40,7 +39,7 @@ def digest():
 
 def run(tmp_path, text, ranks, *, survive=False, seconds=120.0):
     script = tmp_path / "script.py"
-    script.write_text(PROBLEM + text)
+    script.write_text(text)
     ours = mpirun(ranks)
     launcher = ours if survive else [ours[0], "--map-by", ":OVERSUBSCRIBE", "--bind-to", "none", "-n", str(ranks)]
     return subprocess.run(
@@ -72,7 +71,7 @@ for record in trainer("last").fit(6):
 
 
 def test_a_script_with_several_runs_a_break_and_bugs(tmp_path):
-    done = run(tmp_path, LIFE, 3)
+    done = run(tmp_path, PROBLEM + LIFE, 3)
     assert done.returncode == 1, done.stdout + done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
     one = sorted(line[1:] for line in lines if line[:1] == ["one"])
@@ -99,33 +98,32 @@ def test_a_script_with_several_runs_a_break_and_bugs(tmp_path):
     assert (tmp_path / "third" / "checkpoint" / "step-00000003.npz").exists()
 
 
+PLAIN = """
+import gcdl
+def trainer(**more):
+    return gcdl.Trainer({"kind": "linear_regression", "features": 5}, out="out", **more)
+"""
+
+
 @pytest.mark.parametrize(
-    ("body", "code", "says"),
+    ("script", "ranks", "says"),
     [
-        ("gcdl.Trainer(problem, wait={'kind': 'deadline', 'second': 1})", 2, "wait.second: unknown key"),
-        ("list(trainer('out', workers=5).fit(3))", 2, "workers: the config says 5, but there are 2"),
-        (
-            "problem = gcdl.TorchProblem(model, lambda o, t: loss(o, t) / float(o.sum() != o.sum()), (x, y), batch_size=0)\n"
-            "list(trainer('out').fit(3))",
-            4,
-            "step 0",
-        ),
-        ("x[:] = rng.standard_normal((60, 4)) + rank\nlist(trainer('out').fit(3))", 2, "the samples of rank"),
+        (PLAIN + "trainer(wait={'kind': 'deadline', 'second': 1})", 3, "wait.second: unknown key"),
+        (PLAIN + "list(trainer(workers=5).fit(3))", 3, "workers: the config says 5, but there are 2"),
+        (PROBLEM + "x[:] += rank\nlist(trainer('out', workers=1, code='uncoded').fit(3))", 2, "the samples of rank 1"),
     ],
-    ids=["config", "workers", "infinite loss", "other data"],
+    ids=["config", "workers", "other data"],
 )
-def test_an_error_is_said_once_and_ends_all_ranks_with_its_code(tmp_path, body, code, says):
-    began = time.monotonic()
-    done = run(tmp_path, body, 3)
-    assert done.returncode == code, done.stdout + done.stderr
+def test_an_error_is_said_once_and_ends_all_ranks_with_its_code(tmp_path, script, ranks, says):
+    done = run(tmp_path, script, ranks)
+    assert done.returncode == 2, done.stdout + done.stderr
     assert done.stderr.count("gcdl: ") == 1, done.stderr
     assert says in done.stderr
     assert "Traceback" not in done.stderr
-    assert time.monotonic() - began < 60.0
 
 
 KILLED = """
-events = [{"fault": "kill", "worker": 1, "step": 3}]
+events = [{"fault": "kill", "worker": 0, "step": 3}]
 t = trainer("out", downlink="replies", compressor="stochastic_sign", stragglers={"events": events})
 steps = [record.step for record in t.fit(8)]
 if t.is_master:
@@ -136,11 +134,11 @@ else:
 
 
 def test_a_killed_worker_does_not_keep_a_script_from_its_end(tmp_path):
-    done = run(tmp_path, KILLED, 5, survive=True)
+    done = run(tmp_path, PROBLEM + KILLED, 3, survive=True)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
     (lost,) = [line for line in lines if line[:1] == ["lost"]]
-    assert lost[1:3] == ["[1]", "8"]
+    assert lost[1:3] == ["[0]", "8"]
     others = [line for line in lines if line[:1] == ["other"]]
-    assert sorted(line[1] for line in others) == ["1", "3", "4"]
+    assert sorted(line[1] for line in others) == ["2"]
     assert {line[2] for line in others} == {lost[3]}
