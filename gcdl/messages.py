@@ -80,10 +80,10 @@ class Kind(IntEnum):
     """Master, to a spare rank or a replacement: be ``worker`` from now on; ``step`` is the next to come."""
     HELLO = 13
     """Any other rank, its first message: its host and process."""
-    BOARD = 15
-    """Master: read whole models in this memory; see gcdl.transport.shared. Worker: whether it does."""
     LACKING = 14
-    """Worker: it does not have the model that the task of ``step`` leads on from, or a wrong one: send it whole."""
+    """Worker: it could not take in what the task of ``step`` brings, and says which version of the model it has."""
+    POST = 15
+    """Master: put the content of the next task on your board, under the number ``step``; see gcdl.transport.shared."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ LAYERS: list[tuple[set[str], bool]] = [
     ({"gcdl.schema", "gcdl.custom"}, False),
     ({"gcdl.master", "gcdl.transport.mpi", "gcdl.transport.serve", "gcdl.transport.simulated",
       "gcdl.transport.replay"}, False),
-    ({"gcdl.worker", "gcdl.transport.lanes", "gcdl.transport.network", "gcdl.transport.mishaps",
+    ({"gcdl.worker", "gcdl.transport.lanes", "gcdl.transport.model", "gcdl.transport.network", "gcdl.transport.mishaps",
       "gcdl.transport.strike", "gcdl.transport.replacement", "gcdl.states", "gcdl.replicas"}, False),
     ({"gcdl.transport.job", "gcdl.transport.shared"}, False),
     ({"gcdl.wait", "gcdl.transport.base", "gcdl.downlinks"}, False),

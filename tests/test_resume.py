@@ -97,6 +97,19 @@ def assert_same(resumed, whole):
     assert mine["warnings"] == other["warnings"]
 
 
+@pytest.mark.parametrize("downlink", ["kind=votes", "kind=sign", "dtype=bfloat16"])
+def test_what_the_downlink_knows_is_resumed_too(tmp_path, downlink):
+    overrides = (f"downlink.{downlink}", "compressor.agreed=true", "optimizer.momentum=0.9", "run.checkpoint_every=5")
+    whole = run(tmp_path / "whole", *overrides)
+    cut(tmp_path / "cut", 10, *overrides)
+    resumed, _ = go_on(tmp_path / "cut")
+    # All workers are sent the whole model then.
+    more = {"downlink_bytes", "downlink_header_bytes"}
+    mine, other = ({k: v for k, v in one.fields().items() if k not in (*MINE, *more)} for one in (resumed, whole))
+    assert mine == other
+    assert replay(tmp_path / "cut").startswith("identical")
+
+
 @pytest.mark.parametrize("optimizer", [("optimizer.momentum=0.9",), ("optimizer.kind=adam",)], ids=["momentum", "adam"])
 @pytest.mark.parametrize("compressor", ["stochastic_sign", "scaled_sign"])
 def test_a_run_resumed_from_a_checkpoint_is_the_run_that_went_through(tmp_path, optimizer, compressor):
@@ -278,7 +291,7 @@ def test_a_run_that_is_still_going_is_not_resumed(tmp_path):
 
 def simulate_while_locked(start, folder):
     past = resume(folder, ()).past
-    other = RunFolder.reopen(past, "", {}, lambda line: None)
+    other = RunFolder.reopen(past, "", {}, lambda line: None, workers=6)
     (folder / "config.toml").write_text(past.config_toml)
     try:
         simulate(start, Watcher())

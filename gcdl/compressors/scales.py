@@ -21,7 +21,8 @@ Levels = NDArray[np.float32]
 class Scale(NamedTuple):
     """How levels are found: ``collect`` from each run of a block, ``combine`` over blocks, ``finish`` with the groups' sizes.
 
-    The collected numbers are (c, q) for the q runs of a block, then (c, G). ``rows`` is that of :data:`Levels`.
+    The collected numbers are (c, q) for the q runs of a block, then (c, G). ``rows`` is that of :data:`Levels`; ``bounds``: no
+    coordinate is larger than its group's level.
     """
 
     collect: Callable[[Kernels, Vector, IntVector], NDArray[Any]]
@@ -29,6 +30,7 @@ class Scale(NamedTuple):
     combine: np.ufunc = np.add
     columns: int = 1
     rows: int = 1
+    bounds: bool = False
 
 
 def mean_abs() -> Scale:
@@ -38,12 +40,12 @@ def mean_abs() -> Scale:
 
 def maximum() -> Scale:
     """M = max |x_j|."""
-    return Scale(lambda kernels, x, edges: kernels.maxima(x, edges), lambda found, sizes: _safe(found), np.maximum)
+    return Scale(lambda kernels, x, edges: kernels.maxima(x, edges), lambda found, sizes: _safe(found), np.maximum, bounds=True)
 
 
 def norm() -> Scale:
     """M = ||x||_2."""
-    return Scale(_sums_square, lambda sums, sizes: _safe(np.sqrt(sums)))
+    return Scale(_sums_square, lambda sums, sizes: _safe(np.sqrt(sums)), bounds=True)
 
 
 def rms(factor: float) -> Scale:

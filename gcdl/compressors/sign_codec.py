@@ -96,10 +96,15 @@ class SignCodec(Stateless):
             used = levels[0] if draw.agreed is None else draw.agreed
             for block in self._blocks:
                 part, scales = x[block.where], used[block.groups]
-                if draw.agreed is not None and (levels[0, block.groups] > scales).any():
+                if draw.agreed is not None and self._may_exceed(levels[0, block.groups], scales):
                     self.clipped += self._kernels.count_beyond(part, scales, block.edges)
                 self.noise.quantise(block, part, scales, source, out[block.packed], self._kernels)
         return state
+
+    def _may_exceed(self, own: Vector, used: Vector) -> bool:
+        """Say whether coordinates of groups with these levels may lie beyond the scales used."""
+        assert self.scale is not None
+        return not self.scale.bounds or bool((own > used).any())
 
     def _measure(self, x: Vector, plus: Vector | None, bits: Buffer) -> Levels:
         """Add ``plus`` to x, and return x's levels. Without noise, write the bits too: that saves a pass over x."""

@@ -112,6 +112,8 @@ class Follower(Protocol):
     """That of the model it has; UNKNOWN: none, or a wrong one."""
     body_bytes: int
     """The largest content that a task can have."""
+    in_place: bool
+    """Whether the model is the content itself, and every content brings all of it."""
 
     def follow(self, content: Buffer) -> Vector | None:
         """Take in a task's content; return the model, (d,), valid until the next call. None: it does not have the model."""

@@ -30,6 +30,8 @@ class Replica:
     steps : decodes an update that is a step to (d,); None: updates are gradients, for an optimizer of the replica's own.
     """
 
+    in_place = False
+
     def __init__(self, ends: Ends, *, fresh: bool, steps: Callable[[Update, Vector], None] | None = None) -> None:
         d = ends.layout.size
         self.version = 0 if fresh else UNKNOWN

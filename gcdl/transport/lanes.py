@@ -3,19 +3,23 @@
 See :mod:`gcdl.transport.mpi` for why. What a task has to bring depends on the version of the model that its worker has. That
 is known here: messages to a worker arrive in order, and it takes in every one. So a message is made when it is about to be
 sent, for the version that the one before it led to, and workers that are equally far share it.
+
+On other hosts than the master's it crosses the network once for all of them: to the first that is idle, and so will see it at
+once, preceded by a note to put it on its board; the rest is sent a reference (:mod:`gcdl.transport.shared`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 from mpi4py import MPI
 
 from gcdl.downlinks import UNKNOWN
 from gcdl.ledger import Traffic
-from gcdl.messages import Kind, Task, TaskFormat, bare
+from gcdl.messages import Content, Kind, Task, TaskFormat, bare
 from gcdl.transport.job import TAG
-from gcdl.transport.shared import REFERENCE_BYTES, Board
+from gcdl.transport.shared import REFERENCE_BYTES, Address, Board
 from gcdl.types import Buffer, aligned_buffer
 
 _SPARE = 8
@@ -23,15 +27,32 @@ _ROOMY = 4  # times as large as need be
 
 
 @dataclass(eq=False)
-class Parcel:
-    """A task's message, the version that it leads to, how many bytes of it are the content, and how many sends use it."""
+class Letter:
+    """A message in a buffer of the pool, and how many still read it."""
 
     buffer: Buffer
     message: Buffer
+    users: int = 1
+
+
+@dataclass(eq=False)
+class Parcel:
+    """What the newest task brings those workers that have one version of the model.
+
+    ``number``: of the content, wherever it is posted. ``leads_to``: the version it leads to. ``whole``: the message itself, if
+    it was made. ``references``, ``carriers``: by host, the message that refers to a board, and where that board is.
+    """
+
+    number: int
     leads_to: int
     content_bytes: int
-    shared_bytes: int
-    users: int = 1
+    whole: Letter | None = None
+    references: dict[str, Letter] = field(default_factory=dict)
+    carriers: dict[str, Address] = field(default_factory=dict)
+
+    def letters(self) -> list[Letter]:
+        """Return all messages."""
+        return [*([] if self.whole is None else [self.whole]), *self.references.values()]
 
 
 @dataclass(eq=False)
@@ -43,11 +64,15 @@ class Lane:
     worker: int
     held: int = UNKNOWN
     """The version of the model that the worker has when it has taken in all that was sent."""
-    shares: bool = False
-    """It reads the master's board."""
+    host: str = ""
+    """Where it reads boards; "": nowhere."""
+    board: Address | None = None
+    """The worker's own."""
+    idle: bool = False
+    """It has answered all that it was sent."""
     sending: MPI.Request | None = None
     """The task on its way; ``sent`` is its message."""
-    sent: Parcel | None = None
+    sent: Letter | None = None
     queued: bool = False
     """The newest task goes next, when the one on its way has been received."""
     noted: bool = False
@@ -55,32 +80,46 @@ class Lane:
 
 
 class Lanes:
-    """Everything the master sends. Methods that start or test sends raise MPI.Exception if the worker is gone."""
+    """Everything the master sends. Methods that start or test sends raise MPI.Exception if the worker is gone.
 
-    def __init__(self, run: int, task_format: TaskFormat, traffic: Traffic) -> None:
+    Parameters
+    ----------
+    run : the run's id.
+    task_format : how tasks lie in memory.
+    traffic : counts what is sent.
+    host : this one.
+    """
+
+    def __init__(self, run: int, task_format: TaskFormat, traffic: Traffic, host: str) -> None:
         self.task_format = task_format
         self.board: Board | None = None
+        """For the workers of this host."""
+        self.readers: Counter[str] = Counter()
+        """By host, how many workers read boards there."""
         self.spare: list[Buffer] = []
         """The pool: buffers that nobody reads any more."""
         self._run = run
         self._traffic = traffic
+        self._host = host
         self._task: Task | None = None
-        self._parcels: dict[tuple[int, bool], Parcel] = {}
-        """Of the newest task: by the version that a worker has, and whether it reads the board."""
+        self._parcels: dict[int, Parcel] = {}
+        """Of the newest task: by the version that a worker has."""
+        self._numbers = 0
         self._notes: list[tuple[MPI.Request, Buffer]] = []
 
     def offer(self, lane: Lane, task: Task) -> None:
         """Queue a task, in place of one that is queued already."""
         if task is not self._task:
             for parcel in self._parcels.values():
-                self._release(parcel)
+                for letter in parcel.letters():
+                    self._release(letter)
             self._parcels.clear()
             self._task = task
         lane.queued = True
 
-    def again(self, lane: Lane) -> None:
-        """Queue the newest task once more, with the whole model."""
-        lane.held = UNKNOWN
+    def again(self, lane: Lane, held: int) -> None:
+        """Queue the newest task once more, for a worker that has version ``held`` and no other."""
+        lane.held = held
         lane.queued = self._task is not None
 
     def flush(self, lane: Lane) -> None:
@@ -95,10 +134,13 @@ class Lanes:
             self._note(lane)
             return
         parcel = self._parcel(lane)
-        lane.sending = lane.comm.Issend([parcel.message, MPI.BYTE], dest=lane.rank, tag=TAG)
-        parcel.users += 1
-        self._traffic.sent(lane.worker, parcel.content_bytes, self.task_format.overhead_bytes, shared=parcel.shared_bytes)
-        lane.sent, lane.held, lane.queued, lane.noted = parcel, parcel.leads_to, False, False
+        letter = self._letter(lane, parcel)
+        lane.sending = lane.comm.Issend([letter.message, MPI.BYTE], dest=lane.rank, tag=TAG)
+        letter.users += 1
+        shared = 0 if letter is parcel.whole else parcel.content_bytes
+        header = letter.message.size - (parcel.content_bytes - shared)
+        self._traffic.sent(lane.worker, parcel.content_bytes, header, shared=shared)
+        lane.sent, lane.held, lane.queued, lane.noted = letter, parcel.leads_to, False, False
 
     def stop(self, lane: Lane) -> None:
         """Say STOP, after the task on its way, which need not be begun."""
@@ -116,52 +158,73 @@ class Lanes:
     def abandon(self, lane: Lane) -> None:
         """Forget a worker that is gone. What was on its way to it is not reused: MPI may still hold it."""
         lane.queued, lane.sent = False, None
+        self.reads(lane, "")
+
+    def reads(self, lane: Lane, host: str) -> None:
+        """Note where a worker reads boards; "": nowhere."""
+        self.readers[lane.host] -= 1
+        lane.host = host
+        self.readers[host] += 1
 
     def _parcel(self, lane: Lane) -> Parcel:
-        """Return the newest task's message for a worker."""
-        task = self._task
-        assert task is not None
-        assert task.content is not None
-        whole = task.content.whole
-        shares = lane.shares and whole is not None and self.board is not None
-        key = (UNKNOWN if whole is not None else lane.held, shares)
-        parcel = self._parcels.get(key)
+        """Return what the newest task brings a worker."""
+        content = self._content()
+        base = UNKNOWN if content.whole is not None else lane.held
+        parcel = self._parcels.get(base)
         if parcel is None:
-            parcel = self._parcels[key] = self._shared(task) if shares else self._written(task, key[0])
+            self._numbers += 1
+            parcel = self._parcels[base] = Parcel(self._numbers, content.version, content.nbytes(base))
         return parcel
 
-    def _written(self, task: Task, base: int) -> Parcel:
-        assert task.content is not None
-        nbytes = self.task_format.nbytes(task, base)
-        buffer = self._buffer(nbytes)
-        message = buffer[:nbytes]
-        leads_to = task.content.version
-        self.task_format.write(task, self._run, base, message)
-        return Parcel(buffer, message, leads_to, nbytes - self.task_format.overhead_bytes, 0)
+    def _letter(self, lane: Lane, parcel: Parcel) -> Letter:
+        """Return the message by which a worker gets a parcel: itself, or a reference to a board of its host."""
+        if lane.host and parcel.content_bytes > REFERENCE_BYTES and lane.host not in parcel.carriers:
+            whole = self._content().whole
+            if lane.host == self._host:
+                if self.board is not None and whole is not None:
+                    self.board.put(parcel.number, whole)
+                    parcel.carriers[lane.host] = self.board.address
+            elif lane.idle and lane.board is not None and self.readers[lane.host] > 1:
+                self.send(lane, bare(Kind.POST, self._run, step=parcel.number))
+                parcel.carriers[lane.host] = lane.board
+                return self._whole(lane, parcel)
+        carrier = parcel.carriers.get(lane.host) if lane.host else None
+        return self._whole(lane, parcel) if carrier is None else self._reference(lane.host, carrier, parcel)
 
-    def _shared(self, task: Task) -> Parcel:
-        """Put the model on the board, and return a message that refers to it."""
-        assert task.content is not None
-        assert task.content.whole is not None
-        assert self.board is not None
-        nbytes = self.task_format.overhead_bytes + REFERENCE_BYTES
-        buffer = self._buffer(nbytes)
-        message = buffer[:nbytes]
-        self.board.put(task.content.whole, message[self.task_format.overhead_bytes :])
-        self.task_format.write_overhead(task, self._run, message)
-        size = task.content.whole.size
-        return Parcel(buffer, message, task.content.version, size, size)
+    def _whole(self, lane: Lane, parcel: Parcel) -> Letter:
+        if parcel.whole is None:
+            base = UNKNOWN if self._content().whole is not None else lane.held
+            parcel.whole = self._new(parcel.content_bytes)
+            assert self._task is not None
+            self.task_format.write(self._task, self._run, base, parcel.whole.message)
+        return parcel.whole
 
-    def _buffer(self, nbytes: int) -> Buffer:
-        for i, buffer in enumerate(self.spare):
-            if nbytes <= buffer.size <= _ROOMY * nbytes:
-                return self.spare.pop(i)
-        return aligned_buffer(nbytes)
+    def _reference(self, host: str, carrier: Address, parcel: Parcel) -> Letter:
+        letter = parcel.references.get(host)
+        if letter is None:
+            letter = parcel.references[host] = self._new(REFERENCE_BYTES)
+            assert self._task is not None
+            carrier.refer(parcel.number, parcel.content_bytes, letter.message[self.task_format.overhead_bytes :])
+            self.task_format.write_overhead(self._task, self._run, letter.message)
+        return letter
 
-    def _release(self, parcel: Parcel) -> None:
-        parcel.users -= 1
-        if parcel.users == 0:
-            self.spare.append(parcel.buffer)
+    def _content(self) -> Content:
+        assert self._task is not None
+        assert self._task.content is not None
+        return self._task.content
+
+    def _new(self, content_bytes: int) -> Letter:
+        """Return a message with room for a content, in a buffer of the pool if one fits."""
+        nbytes = self.task_format.overhead_bytes + content_bytes
+        fits = (i for i, buffer in enumerate(self.spare) if nbytes <= buffer.size <= _ROOMY * nbytes)
+        found = next(fits, None)
+        buffer = aligned_buffer(nbytes) if found is None else self.spare.pop(found)
+        return Letter(buffer, buffer[:nbytes])
+
+    def _release(self, letter: Letter) -> None:
+        letter.users -= 1
+        if letter.users == 0:
+            self.spare.append(letter.buffer)
             if len(self.spare) > _SPARE:
                 self.spare.pop(0)
 

@@ -41,13 +41,12 @@ from gcdl.messages import (
     WorkerState,
     bare,
     read_json,
-    with_json,
     with_state,
 )
 from gcdl.transport.job import CONTROL_BYTES, SHUTDOWN_SECONDS, TAG, Backoff, Job
 from gcdl.transport.lanes import Lane, Lanes
 from gcdl.transport.replacement import Replacements
-from gcdl.transport.shared import Board
+from gcdl.transport.shared import Address, Board
 from gcdl.types import Buffer, aligned_buffer
 
 _NEWS_SECONDS = 10.0
@@ -97,7 +96,7 @@ class MpiTransport:
     say : takes a line for the user.
     spares : ranks beyond the workers', each to take the place of a lost one.
     replacements : starts new processes in the place of lost ones, when there is no spare.
-    shared_memory : workers of this host may read whole models in the master's memory.
+    shared_memory : workers of one host may read what they are sent in each other's memory, and whole models in the master's.
     """
 
     def __init__(
@@ -116,7 +115,7 @@ class MpiTransport:
         self.abandoned: list[int] = []
         """Workers that had not stopped when :meth:`close` gave up waiting."""
         self._job = job
-        self._lanes = Lanes(run, TaskFormat(self.n), self.traffic)
+        self._lanes = Lanes(run, TaskFormat(self.n), self.traffic, platform.node())
         self._reply_bytes = HEADER_BYTES
         self._state_bytes = 0
         self._run = run
@@ -153,6 +152,7 @@ class MpiTransport:
         if peer.gone:
             return
         self._lanes.offer(peer.lane, task)
+        peer.lane.idle = peer.replied == peer.newest
         peer.newest = task.step
         if not peer.posted:
             self._post(peer)
@@ -367,19 +367,20 @@ class MpiTransport:
         if header.kind is Kind.READY:
             peer.ready = True
             peer.lane.held = int(body["version"])
+            if self._shared_memory:
+                self._lanes.reads(peer.lane, peer.host)
+                peer.lane.board = Address(*body["board"]) if body["board"] else None
             peer.inbox = aligned_buffer(max(self._reply_bytes, HEADER_BYTES + self._state_bytes, CONTROL_BYTES))
             self._post(peer)
-            if self._lanes.board is not None and peer.host == platform.node():
-                self._note(peer, with_json(Kind.BOARD, self._run, peer.worker, self._lanes.board.address))
             return Joined(peer.worker, peer.name)
-        if header.kind is Kind.BOARD:
-            peer.lane.shares = bool(body["reads"])
-            self._post(peer)
-            return None
         if header.kind is Kind.LACKING:
-            self.traffic.resent[peer.worker] += 1
-            self._say(f"{peer.name}, step {header.step}: {body['why']}; it is sent the whole model")
-            self._lanes.again(peer.lane)
+            if body["wrong"]:
+                self.traffic.resent[peer.worker] += 1
+                self._say(f"{peer.name}, step {header.step}: its copy of the model is not the master's; it is sent a new one")
+            if not body["reads"]:
+                self._say(f"{peer.name} can't read the memory of others on its host; it is sent all itself")
+                self._lanes.reads(peer.lane, "")
+            self._lanes.again(peer.lane, int(body["version"]))
             self._post(peer)
             return None
         if header.kind is Kind.BYE:

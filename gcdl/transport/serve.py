@@ -7,18 +7,16 @@ import platform
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Any
 
 from mpi4py import MPI
 
 from gcdl.downlinks import Follower
 from gcdl.errors import GcdlError, MasterGone, MessageError, NonFiniteGradient, WorkerError
 from gcdl.lifeline import this_process
-from gcdl.messages import HEADER_BYTES, Header, Kind, Reply, Task, TaskFormat, read_json, with_json
+from gcdl.messages import HEADER_BYTES, Header, Kind, Reply, Task, TaskFormat, with_json
 from gcdl.stragglers import flip_bits
 from gcdl.transport.job import CONTROL_BYTES, TAG, Backoff, Job
-from gcdl.transport.shared import Posted, Reader
+from gcdl.transport.model import Model
 from gcdl.transport.strike import strike
 from gcdl.types import Buffer, aligned_buffer
 from gcdl.worker import Encode, Pause, Sleep, Slowdown, Struck, Worker
@@ -88,46 +86,6 @@ class _Outbox:
         return not self._pending
 
 
-class _Model:
-    """What a worker computes at: kept up to date by its follower, from tasks and from the master's board."""
-
-    def __init__(self, follower: Follower, task_format: TaskFormat) -> None:
-        self.damage = follower.damage
-        self.most_bytes = task_format.overhead_bytes + follower.body_bytes
-        self.complaint = ""
-        """Why the last task could not be taken in, if that is to be told."""
-        self._follower = follower
-        self._format = task_format
-        self._reader: Reader | None = None
-        self._posted: Posted | None = None
-        self._lacking = False
-
-    def open_board(self, address: dict[str, Any]) -> bool:
-        """Try to read the master's board from now on."""
-        with suppress(OSError, LookupError, TypeError, ValueError):
-            self._reader = Reader(address)
-        return self._reader is not None
-
-    def take_in(self, header: Header, buffer: Buffer) -> Task | None:
-        """Take in what a task brings, and return the task; None: it can't be worked on."""
-        brought = self._format.read(header, buffer)
-        self._posted = self._reader.posted(brought.content) if self._reader is not None else None
-        had = self._follower.version
-        model = self._follower.follow(brought.content if self._posted is None else self._posted.model)
-        if model is None:
-            # Asked for once: tasks that were on their way by then lead on from what is lacking, too.
-            self.complaint = "" if self._lacking else f"its copy of the model (version {had}) is not the master's"
-            self._lacking = True
-            return None
-        self._lacking = False
-        self.complaint = ""
-        return Task(header.step, brought.accepted, model, brought.agreed)
-
-    def intact(self) -> bool:
-        """Say whether the model is still what it was when it was taken in: the board is written anew some steps later."""
-        return self._posted is None or self._posted.intact()
-
-
 def serve(
     job: Job,
     *,
@@ -165,9 +123,9 @@ def serve(
                     me, since, inbox = header.worker, header.step, _Inbox(job.comm, run)
             if not stopped:
                 worker, follower = prepare(me, since)
-                model = _Model(follower, TaskFormat(n, worker.agreed_count))
+                model = Model(follower, TaskFormat(n, worker.agreed_count))
                 inbox.open(max(model.most_bytes, HEADER_BYTES + worker.state_bytes, CONTROL_BYTES))
-                outbox.send(with_json(Kind.READY, run, me, {"version": follower.version}))
+                outbox.send(with_json(Kind.READY, run, me, {"version": follower.version, "board": model.address}))
             while not stopped:
                 header, buffer = _next(inbox, outbox, master_timeout)
                 if header.kind is Kind.STOP:
@@ -177,14 +135,13 @@ def serve(
                 elif header.kind is Kind.SAVE:
                     _flush(inbox, outbox, master_timeout)  # the last state must be out before it is overwritten
                     outbox.send(_state(worker, header.step, run, me))
-                elif header.kind is Kind.BOARD:
-                    reads = model.open_board(read_json(header, buffer))
-                    outbox.send(with_json(Kind.BOARD, run, me, {"reads": reads}))
+                elif header.kind is Kind.POST:
+                    model.post_under = header.step
                 elif header.kind is Kind.TASK:
                     step = header.step
-                    task = model.take_in(header, buffer)
-                    if task is None and model.complaint:
-                        outbox.send(with_json(Kind.LACKING, run, me, {"why": model.complaint}, step=step))
+                    task = model.take_in(header, buffer, inbox)
+                    if task is None and model.complaint is not None:
+                        outbox.send(with_json(Kind.LACKING, run, me, model.complaint, step=step))
                     elif task is not None and not inbox.poll():  # else something newer lies right behind it
                         _work(worker, task, model, inbox, outbox, run, checksums)
         except (MPI.Exception, MasterGone):
@@ -225,7 +182,7 @@ def _flush(inbox: _Inbox, outbox: _Outbox, seconds: float) -> None:
         backoff.sleep()
 
 
-def _work(worker: Worker, task: Task, model: _Model, inbox: _Inbox, outbox: _Outbox, run: int, checksums: bool) -> None:
+def _work(worker: Worker, task: Task, model: Model, inbox: _Inbox, outbox: _Outbox, run: int, checksums: bool) -> None:
     """Do one task and send the reply, unless something newer comes."""
     job = worker.handle(task)
     slept = computed = held = encoded = 0.0

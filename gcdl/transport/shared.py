@@ -1,12 +1,22 @@
-"""The master's board: memory in which the workers of its host read the whole model, so that one copy serves them all.
+"""Boards: memory in which processes of one host read what one of them was sent, so that one copy serves them all.
 
-An anonymous file in memory (``memfd_create``), which the others open by way of the master's entry in /proc: it has no name
-that could be left behind, takes nothing of /dev/shm, and is gone with the last process that maps it. A process that can't
-open it, or finds another run's there, is sent its models as messages.
+A board is an anonymous file in memory (``memfd_create``), which others open by way of its owner's entry in /proc: it has no
+name that could be left behind, takes nothing of /dev/shm, and is gone with the last process that maps it. The master has one
+for the workers of its host; on another host a worker that is idle is sent a task's content, and puts it on its own board for
+the rest. A task's content is then a reference:
 
-The model of a task is put into the next of a few slots; the task refers to it. A slot is written again only when the step it
-was made for is over for long: a worker that still computes at it is too late, whatever it reads there. It sees that by the
-slot's number, and keeps silent.
+::
+
+    offset  size
+    0       8     -2: a reference (no content begins so)
+    8       8     number of the content
+    16      8     bytes of the content
+    24      8     process id of the owner
+    32      8     its file descriptor
+    40      8     token of the board
+    48      8     bytes of a slot
+
+and a board has a head and a few slots, each for every so-manieth number:
 
 ::
 
@@ -14,6 +24,10 @@ slot's number, and keeps silent.
     0       8     token
     64 i    8     number of what slot i - 1 holds, -1 while it is written (i = 1, 2, ...)
     4096          the slots
+
+A slot is written again for a later step only: a worker that still computes at it is too late, whatever it reads there. It
+sees that by the slot's number, and keeps silent. Whoever can't read a board, or finds nothing on it in time, says so, and is
+sent the content itself.
 """
 
 from __future__ import annotations
@@ -21,114 +35,130 @@ from __future__ import annotations
 import mmap
 import os
 import secrets
-from contextlib import suppress
+import stat
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gcdl.types import Buffer, padded
 
 REFERENCE_BYTES = 64
-"""The content of a task that refers to the board: slot, number, bytes; int64."""
-_MARK = -2  # no content begins with it: see gcdl.downlinks.log
+_MARK = -2
 _SLOTS = 3
 _HEAD = 4096
 
 
+class Address(NamedTuple):
+    """Where another process of the same host finds a board."""
+
+    pid: int
+    fd: int
+    token: int
+    slot_bytes: int
+
+    def refer(self, number: int, nbytes: int, into: Buffer) -> None:
+        """Write a reference to what will be, or is, on the board, (REFERENCE_BYTES,)."""
+        into[:] = 0
+        into.view(np.int64)[:7] = _MARK, number, nbytes, *self
+
+
+class Reference(NamedTuple):
+    """What a task's content refers to."""
+
+    number: int
+    nbytes: int
+    address: Address
+
+    @classmethod
+    def read(cls, content: Buffer) -> Reference | None:
+        """Return the reference; None: it is none, but the content itself."""
+        if content.size != REFERENCE_BYTES:
+            return None
+        mark, number, nbytes, *address = content.view(np.int64)[:7].tolist()
+        return cls(number, nbytes, Address(*address)) if mark == _MARK else None
+
+
 class Board:
-    """The master's end.
+    """A process's own board.
 
     Parameters
     ----------
-    nbytes : of a model.
+    slot_bytes : the most that a content takes. Memory is taken only by what is written.
 
     Raises
     ------
-    OSError : there is no memory for it.
+    OSError : there is no memory for it, or no such files on this system.
     """
 
-    def __init__(self, nbytes: int) -> None:
-        self._nbytes = nbytes
-        self._file = os.memfd_create("gcdl-model", os.MFD_CLOEXEC)
-        size = _HEAD + _SLOTS * padded(nbytes)
-        os.ftruncate(self._file, size)
-        self._memory = np.frombuffer(mmap.mmap(self._file, size), dtype=np.uint8)
-        self._token = secrets.randbits(62)
-        self._memory[:8].view(np.int64)[0] = self._token
-        self._puts = 0
+    def __init__(self, slot_bytes: int) -> None:
+        file = os.memfd_create("gcdl-board", os.MFD_CLOEXEC)
+        size = _HEAD + _SLOTS * padded(slot_bytes)
+        os.ftruncate(file, size)
+        self._memory = np.frombuffer(mmap.mmap(file, size), dtype=np.uint8)
+        self.address = Address(os.getpid(), file, secrets.randbits(62), slot_bytes)
+        self._memory[:8].view(np.int64)[0] = self.address.token
 
-    @property
-    def address(self) -> dict[str, Any]:
-        """Where another process of this host finds it, JSON-ready."""
-        return {"pid": os.getpid(), "fd": self._file, "token": self._token, "nbytes": self._nbytes}
-
-    def put(self, model: Buffer, reference: Buffer) -> None:
-        """Write a model, (nbytes,), and a reference to it, (REFERENCE_BYTES,)."""
-        slot = self._puts % _SLOTS
-        number = _number(self._memory, slot)
-        number[0] = -1
-        start = _HEAD + slot * padded(self._nbytes)
-        self._memory[start : start + self._nbytes] = model
-        number[0] = self._puts
-        reference[:] = 0
-        reference.view(np.int64)[:3] = _MARK, slot, self._puts
-        self._puts += 1
-
-    def close(self) -> None:
-        """Let go of the file; those who map it keep it."""
-        with suppress(OSError):
-            os.close(self._file)
+    def put(self, number: int, content: Buffer) -> None:
+        """Write a content, (at most slot_bytes,), under a number: larger than any before."""
+        now, slot = _slot(self._memory, number, self.address.slot_bytes)
+        now[0] = -1
+        slot[: content.size] = content
+        now[0] = number
 
 
 @dataclass(frozen=True, eq=False)
 class Posted:
-    """A model on the board: ``model``, (nbytes,), is what is there now; see :meth:`intact`."""
+    """A content on a board: what is there now; see :meth:`intact`."""
 
-    model: Buffer
-    _number_now: np.ndarray
+    content: Buffer
+    _now: np.ndarray[Any, np.dtype[np.int64]]
     _number: int
 
     def intact(self) -> bool:
-        """Say whether it is still the model that was put there."""
-        return int(self._number_now[0]) == self._number
+        """Say whether it is still there."""
+        return int(self._now[0]) == self._number
 
 
-class Reader:
-    """A worker's end.
+class Boards:
+    """The boards of others that this process reads."""
 
-    Parameters
-    ----------
-    address : what :attr:`Board.address` was.
+    def __init__(self) -> None:
+        self._open: dict[Address, Buffer] = {}
 
-    Raises
-    ------
-    OSError : this process can't open it, or it is another one.
-    """
+    def find(self, reference: Reference) -> Posted | None:
+        """Return what is referred to; None: it is not there yet.
 
-    def __init__(self, address: dict[str, Any]) -> None:
-        self._nbytes = int(address["nbytes"])
-        size = _HEAD + _SLOTS * padded(self._nbytes)
-        file = os.open(f"/proc/{int(address['pid'])}/fd/{int(address['fd'])}", os.O_RDONLY)
-        try:
-            if os.fstat(file).st_size != size:
-                raise OSError("the file is not the master's board")
-            self._memory = np.frombuffer(mmap.mmap(file, size, prot=mmap.PROT_READ), dtype=np.uint8)
-        finally:
-            os.close(file)
-        if int(self._memory[:8].view(np.int64)[0]) != int(address["token"]):
-            raise OSError("the board is another run's")
-
-    def posted(self, content: Buffer) -> Posted | None:
-        """Return the model that a task's content refers to; None if it is no reference."""
-        if content.size != REFERENCE_BYTES:
-            return None
-        mark, slot, number = content.view(np.int64)[:3].tolist()
-        if mark != _MARK:
-            return None
-        start = _HEAD + slot * padded(self._nbytes)
-        return Posted(self._memory[start : start + self._nbytes], _number(self._memory, slot), number)
+        Raises
+        ------
+        OSError : this process can't open the board, or it is another one.
+        """
+        memory = self._open.get(reference.address)
+        if memory is None:
+            memory = self._open[reference.address] = _map(reference.address)
+        now, slot = _slot(memory, reference.number, reference.address.slot_bytes)
+        posted = Posted(slot[: reference.nbytes], now, reference.number)
+        return posted if posted.intact() else None
 
 
-def _number(memory: Buffer, slot: int) -> np.ndarray:
-    return memory[64 * (slot + 1) : 64 * (slot + 1) + 8].view(np.int64)
+def _map(address: Address) -> Buffer:
+    size = _HEAD + _SLOTS * padded(address.slot_bytes)
+    file = os.open(f"/proc/{address.pid}/fd/{address.fd}", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        found = os.fstat(file)
+        if not stat.S_ISREG(found.st_mode) or found.st_size != size:
+            raise OSError("it is no board")
+        # Private, so that nobody can spoil what others read; what its owner writes is seen all the same.
+        memory = np.frombuffer(mmap.mmap(file, size, access=mmap.ACCESS_COPY), dtype=np.uint8)
+    finally:
+        os.close(file)
+    if int(memory[:8].view(np.int64)[0]) != address.token:
+        raise OSError("it is another one")
+    return memory
+
+
+def _slot(memory: Buffer, number: int, slot_bytes: int) -> tuple[np.ndarray[Any, np.dtype[np.int64]], Buffer]:
+    """Return the number that the slot of a number holds, (1,), and the slot."""
+    slot = number % _SLOTS
+    start = _HEAD + slot * padded(slot_bytes)
+    return memory[64 * (slot + 1) : 64 * (slot + 1) + 8].view(np.int64), memory[start : start + slot_bytes]
