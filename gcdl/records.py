@@ -79,6 +79,16 @@ class StepRecord:
     metrics: dict[str, float] = field(default_factory=dict)
     """The user's own figures, by name; what is added before the next step is asked for is written too."""
 
+    @property
+    def uplink_bytes(self) -> int:
+        """Bytes of the replies that came in during the step, headers included."""
+        return int(self.ledger.up.sum())
+
+    @property
+    def downlink_bytes(self) -> int:
+        """Bytes of the tasks that went out during the step, headers included."""
+        return int(self.ledger.down.sum())
+
     def line(self) -> dict[str, Any]:
         """Return the record as JSON-ready fields, evaluation only where there was one."""
         fields = {name: getattr(self, name) for name in self.__slots__ if name not in ("coverage", "timing", "ledger")}
