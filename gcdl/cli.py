@@ -131,14 +131,14 @@ def sweep(
 ) -> None:
     """Run a grid of methods, delays, learning rates and seeds, and tune the rates. Interrupted, the same command goes on."""
     from gcdl.suite import load_suite
-    from gcdl.sweep import cells_at_most, plan
+    from gcdl.sweep import cells_expected, plan
     from gcdl.sweep import sweep as run_sweep
     from gcdl.sweep_display import SweepDisplay
 
     folder = out if out is not None else Path("runs") / suite.stem
     checked = load_suite(suite, overrides or [])
     combinations = plan(checked, only or [])
-    with SweepDisplay(Console(), cells_at_most(checked, combinations)) as display:
+    with SweepDisplay(Console(), cells_expected(checked, combinations)) as display:
         results = run_sweep(checked, folder, combinations, display.cell, jobs=jobs, retry=retry)
     display.report(results, combinations, folder)
 
