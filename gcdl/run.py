@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from gcdl.advice import coverage_warning, limit_warning, noise_warning
+from gcdl.advice import coverage_warning, limit_warning, noise_warning, votes_warning
 from gcdl.checkpoint import FOLDER, Checkpoint
 from gcdl.codes import DECODERS
 from gcdl.config import Config, Experiment, parse
@@ -427,6 +427,7 @@ def _conduct(
             warn(_restore(master, start.checkpoint))
         watcher.begin(config, start.out, start.step)
         warn(noise_warning(experiment) if learner.learns else None)
+        warn(votes_warning(experiment))
         judged: Evaluation | None = None
         for record in master.run(config.steps):
             due = record.step + 1
