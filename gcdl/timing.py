@@ -108,6 +108,8 @@ class NoEvaluator:
 class NoKeeper:
     """Keeps no checkpoints."""
 
+    written = 0
+
     def begin(self, *, hold: bool = False) -> None:
         """Do nothing."""
 

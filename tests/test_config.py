@@ -499,3 +499,8 @@ def test_an_override_that_names_the_files_own_kind_does_not_hide_a_misspelt_key(
 def test_an_override_is_one_value_and_not_a_line_more():
     with pytest.raises(ConfigError, match="one line of text"):
         parse(PROBLEM, ["steps=1\nseed=2"])
+
+
+def test_spares_are_ranks_that_are_no_workers():
+    with pytest.raises(ConfigError, match=r"says 4, but there are 2 \(ranks - 1 - spares\); start 7 ranks"):
+        parse("workers = 4\n[problem]\nkind = 'linear_regression'", ["run.spares=2"]).for_workers(2)

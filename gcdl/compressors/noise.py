@@ -6,7 +6,7 @@ The bit is x_j > N_j: so it is sign(x - N), and subtractive dither adds N to wha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from statistics import NormalDist
 from typing import Protocol
 
@@ -77,7 +77,7 @@ def _steps(sources: Sequence[Source], units: NDArray[np.float64]) -> Adder:
     order = sorted(range(len(sources)), key=lambda i: -sources[i].shift)
     shifts = np.array([sources[i].shift for i in order], dtype=np.int64)
     units = units[order]
-    wraps = Wraps((_RANGE // 2 - shifts).astype(np.int32))
+    wraps = _wraps(*shifts.tolist())
     slope = units.sum(axis=0)
     levels = np.empty((units.shape[1], len(sources) + 1))
     levels[:, 0] = shifts @ units
@@ -91,6 +91,12 @@ def _steps(sources: Sequence[Source], units: NDArray[np.float64]) -> Adder:
         kernels.add_steps(common.stream(block.number), wraps, slopes[block.groups], level, block.edges, into)
 
     return add
+
+
+@lru_cache(maxsize=64)
+def _wraps(*shifts: int) -> Wraps:
+    """Return the thresholds of these shifts. Kept, for the sets of workers that answer come again, and its table is large."""
+    return Wraps((_RANGE // 2 - np.array(shifts, dtype=np.int64)).astype(np.int32))
 
 
 class NormalNoise:

@@ -104,7 +104,8 @@ class SignCodec(Stateless):
         if self.noise is not None:
             source = self.noise.dither.source(draw)
             used = levels[0] if draw.agreed is None else draw.agreed
-            for block in self._blocks:
+            # Backwards: what was looked at last is still in the cache.
+            for block in reversed(self._blocks):
                 part, scales = x[block.where], used[block.groups]
                 if draw.agreed is not None and self._may_exceed(levels[0, block.groups], scales):
                     self.clipped += self._kernels.count_beyond(part, scales, block.edges)
@@ -242,7 +243,7 @@ class SignCodec(Stateless):
         """Overwrite ``into`` with x - Q(x)."""
         halves, centre = _halves(-self._levels(payload, draw)[np.newaxis])
         adder = self._adder([draw], halves)
-        for block in self._blocks:
+        for block in reversed(self._blocks):
             part = into[block.where]
             self._kernels.fold(payload[block.packed], halves[0, block.groups], block.edges, x[block.where], part)
             if centre is not None:

@@ -110,10 +110,6 @@ class Classifier:
         _ = self.partition
         return _Evaluator(self)
 
-    def fingerprint(self) -> str:
-        """Return nothing: all follows from the config."""
-        return ""
-
     def save(self, parameters: Vector, path: Path) -> None:
         """Write the state dict of :func:`gcdl.problems.models.build`'s module."""
         self.module.save(parameters, path)
