@@ -104,9 +104,10 @@ def test_a_run_over_links_of_100_mbit_is_that_of_one_process_and_survives_a_cabl
         assert summary["lost_workers"] == []
         manifest = json.loads((run.folder / "manifest.json").read_text())
         assert manifest["hosts"] == ["host1", "host1", "host2", "host2", "host3"]
-        # Three of four workers are elsewhere: their models and replies crossed the link, with some percent of TCP around them.
+        # Two hosts are elsewhere, with three of four workers: a model a host crossed the link, and a reply a worker, with some
+        # percent of TCP around them.
         traffic = hosts.traffic()["host1"]
-        assert 0.75 * summary["downlink_bytes"] < traffic.sent < 0.9 * summary["downlink_bytes"]
+        assert 0.5 * summary["downlink_bytes"] < traffic.sent < 0.6 * summary["downlink_bytes"]
         assert 0.75 * summary["uplink_bytes"] < traffic.received
 
 
