@@ -41,10 +41,13 @@ def until_step(slurm, number: str, folder: Path, step: int, seconds: float = 120
 
 def restart_now(slurm, number: str, starts: int) -> None:
     """A requeued job starts after some time; don't wait for that."""
-    end = time.monotonic() + 120.0
+    end = time.monotonic() + 150.0
+    asked = 0.0
     while (job := slurm.job(number))["JobState"] != "RUNNING" or int(job["Restarts"]) < starts - 1:
-        assert time.monotonic() < end, slurm.output(job)
-        if job["JobState"] == "PENDING":
+        assert time.monotonic() < end, f"{job}\n{slurm.output(job)}"
+        # Not all the time: the scheduler looks at a job again some seconds after it was changed.
+        if job["JobState"] == "PENDING" and time.monotonic() > asked + 8.0:
+            asked = time.monotonic()
             update = ["scontrol", "update", f"JobId={number}", "StartTime=now"]
             subprocess.run(update, env=slurm.environment, capture_output=True, timeout=30, check=False)
         time.sleep(0.3)
