@@ -13,8 +13,8 @@ A script of one's own::
     model = torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 10))
     problem = gcdl.TorchProblem(model, torch.nn.functional.cross_entropy, (x / 16, y))
     code = {"kind": "fractional_repetition", "stragglers": 1}
-    trainer = gcdl.Trainer(problem, code=code, compressor="stochastic_sign")
-    for record in trainer.fit(200):
+    trainer = gcdl.Trainer(problem, code=code, compressor="stochastic_sign", optimizer={"kind": "adam", "lr": 0.01})
+    for record in trainer.fit(100):
         print(record.step, record.train_loss)
 
 ``python script.py`` simulates four workers, ``mpirun -n 5 python script.py`` has them. :class:`TorchProblem` is what to train,

@@ -98,6 +98,8 @@ class RunOptions(Table):
     """``gcdl run``: how often to start again from the last checkpoint when too many workers are lost, or the master is."""
     checksums: bool = False
     """Replies and tasks carry a CRC-32 of their bodies, and are dropped if it is wrong."""
+    tensorboard: bool = False
+    """Write event files for TensorBoard to the run folder, as the run goes on; needs the extra ``tensorboard``."""
     shared_memory: bool = True
     """Whole models are read in the master's memory by the workers of its host, and sent to the others."""
     threads: Natural = 1
@@ -311,7 +313,7 @@ def _delays(choice: Choice | Given, n: int) -> AnyModel:
     return BeforeSending(model) if late else model
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Config:
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a config file, apply overrides, check everything that can be checked without data.
 
     Raises
@@ -319,7 +321,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     ConfigError : no such file, no TOML, an unknown key, a wrong value.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     return parse(text, overrides, name=str(path))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from functools import cache
 from types import TracebackType
 
 from gcdl.errors import GcdlError, WorkerError
-
-_RANKS = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
+from gcdl.launched import Launch
 
 
 @cache
@@ -21,7 +19,7 @@ def install() -> None:
         if not isinstance(error, GcdlError):
             before(kind, error, where)
             return
-        if all(os.environ.get(name, "0") == "0" for name in _RANKS):
+        if Launch.read().rank == 0:
             traceback = error.traceback.rstrip() if isinstance(error, WorkerError) else ""
             print(*([traceback] if traceback else []), f"gcdl: {error}", sep="\n", file=sys.stderr)
         sys.stderr.flush()

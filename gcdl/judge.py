@@ -1,8 +1,8 @@
-"""Evaluates a model while the workers compute the next step's gradients, and gives the records back in their order.
+"""Evaluates a model while the workers compute the next step's gradients.
 
-The evaluation runs in a thread, on a copy of the parameters; torch and numpy let the others run meanwhile. The record of an
-evaluated step is held back until its figures are there: at the latest, until the next step is done. Nothing that decides the
-model depends on it. On a virtual clock it runs at once: nobody waits there.
+The evaluation runs in a thread, on a copy of the parameters; torch and numpy let the others run meanwhile. The run holds the
+record of an evaluated step back until its figures are there: until the next step is done, and then it waits. Nothing that
+decides the model depends on it. On a virtual clock it runs at once: nobody waits there.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Judge:
 
     @property
     def busy(self) -> bool:
-        """Whether a record is held back."""
+        """Whether an evaluation runs, whose record is held back."""
         return self._running is not None
 
     def begin(self, record: StepRecord, parameters: Vector) -> None:
@@ -76,27 +76,25 @@ class Judge:
             _note(record, found)
         return found
 
-    def settle(self) -> list[StepRecord]:
-        """Wait for the evaluation that runs; return the record that was held back for it, if there is one."""
+    def settle(self) -> None:
+        """Wait for the evaluation that runs, and tell its record."""
         if self._running is None:
-            return []
+            return
         running, self._running = self._running, None
         running.thread.join()
         if running.error is not None:
             raise running.error
         assert running.found is not None
         _note(running.record, running.found)
-        return [running.record]
 
-    def drop(self) -> list[StepRecord]:
-        """Return the record that is held back, without its figures if they do not come soon: the run ends early."""
+    def drop(self) -> None:
+        """As :meth:`settle`, but without the figures if they do not come soon: the run ends early."""
         if self._running is None:
-            return []
+            return
         running, self._running = self._running, None
         running.thread.join(_GIVE_UP_SECONDS)
         if running.found is not None:
             _note(running.record, running.found)
-        return [running.record]
 
 
 def _note(record: StepRecord, found: Evaluation) -> None:

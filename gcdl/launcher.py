@@ -180,11 +180,16 @@ def mpirun(ranks: int, hostfile: Path | None = None) -> list[str]:
     return [found, *where, *options, "-n", str(ranks)]
 
 
+def environment() -> dict[str, str]:
+    """Return the environment for :func:`mpirun`: as root, Open MPI wants to be told twice."""
+    root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"} if os.geteuid() == 0 else {}
+    return {**os.environ, **root}
+
+
 class _Ranks:
     """The ranks at work."""
 
     def __init__(self, command: Sequence[str], control: Path, out: Path, display: Display) -> None:
-        root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"} if os.geteuid() == 0 else {}
         self._control = control
         self._out = out
         self._display = display
@@ -197,7 +202,7 @@ class _Ranks:
         # In a session of its own: Ctrl-C reaches the master through us, not the ranks through the terminal.
         self._process = subprocess.Popen(
             command,
-            env={**os.environ, **root},
+            env=environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

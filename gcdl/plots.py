@@ -157,14 +157,15 @@ def _when(axes: Axes, run: History) -> None:
     at = np.repeat(steps[:, None], run.workers, axis=1)[np.isfinite(seconds)]
     seen = seconds[np.isfinite(seconds)]
     every = -(-seen.size // _POINTS)
+    size = 14.0 if seen.size < 2000 else 3.0
     axes.scatter(
-        at[::every], seen[::every], s=14.0 if seen.size < 2000 else 3.0, color=_USED, linewidths=0, alpha=0.6,
+        at[::every], seen[::every], s=size, color=_USED, linewidths=0, alpha=0.6,
         label="a reply that was used" if every == 1 else f"a reply that was used (every {every}th)",
     )  # fmt: skip
     length = np.array([line["seconds"] for line in run.steps], dtype=float)
     axes.step(steps, length, where="mid", color=STYLES[1][0], linewidth=1.0, label="the step ended")
     axes.set(xlabel="step", ylabel="seconds from the step's beginning", ylim=(0.0, None))
-    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, frameon=False)
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, frameon=False, markerscale=(25.0 / size) ** 0.5)
     _whole(axes)
 
 

@@ -79,6 +79,16 @@ class StepRecord:
     metrics: dict[str, float] = field(default_factory=dict)
     """The user's own figures, by name; what is added before the next step is asked for is written too."""
 
+    @property
+    def uplink_bytes(self) -> int:
+        """Bytes of the replies that came in during the step, headers included."""
+        return int(self.ledger.up.sum())
+
+    @property
+    def downlink_bytes(self) -> int:
+        """Bytes of the tasks that went out during the step, headers included."""
+        return int(self.ledger.down.sum())
+
     def line(self) -> dict[str, Any]:
         """Return the record as JSON-ready fields, evaluation only where there was one."""
         fields = {name: getattr(self, name) for name in self.__slots__ if name not in ("coverage", "timing", "ledger")}
@@ -248,6 +258,7 @@ class RunFolder:
     """Writes a run's files. Each line is on disk as soon as it is known, so that a killed run leaves what it did.
 
     Made for a new run, or by :meth:`reopen` for one that is resumed. A disk that fills up later does not end the run.
+    ``workers``: how many rows the timeline has from the beginning.
 
     Raises
     ------
@@ -270,7 +281,7 @@ class RunFolder:
 
     @classmethod
     def reopen(
-        cls, past: Past, config_toml: str, manifest: dict[str, Any], say: Callable[[str], None], *, workers: int
+        cls, past: Past, config_toml: str, manifest: dict[str, Any], say: Callable[[str], None], *, workers: int = 0
     ) -> RunFolder:
         """Go on in the folder of a run that was cut (:meth:`Past.cut`) to the step it is resumed from."""
         folder = cls.__new__(cls)

@@ -11,6 +11,7 @@ import platform
 import secrets
 import signal
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from gcdl.crew import (
 )
 from gcdl.downlinks import UNKNOWN, Follower, Publisher, Steps
 from gcdl.errors import GcdlError, NonFiniteLoss, TooManyLost, UsageError, WorkerLost
+from gcdl.events import Events
 from gcdl.interrupt import StopRequest
 from gcdl.judge import Judge
 from gcdl.keeper import Keeper
@@ -45,7 +47,7 @@ from gcdl.lifeline import end_soon, this_process, when_gone
 from gcdl.master import Decodes, Master
 from gcdl.messages import HEADER_BYTES
 from gcdl.placement import choose_core, leave_core
-from gcdl.problems import Evaluation, Evaluator
+from gcdl.problems import Evaluation, Evaluator, MadeByHand, Problem
 from gcdl.records import MODEL, StepRecord, Summary, Totals, model_sha256
 from gcdl.start import Start
 from gcdl.stragglers import delays_at
@@ -170,6 +172,7 @@ def leading(job: Job, read: Callable[[], Start], watcher: Watcher, began: float)
             raise UsageError(f"run.spares: {spares} spares need {spares + 2} ranks at least; there are {job.workers + 1}")
         experiment = Experiment.of(start.config, job.workers - spares).check()
         start.check(experiment)
+        limit_threads(experiment)
         evaluator = experiment.problem.evaluator()
         rows = [row_of(experiment, worker).plain() for worker in range(experiment.n)]
         shared = {
@@ -182,7 +185,7 @@ def leading(job: Job, read: Callable[[], Start], watcher: Watcher, began: float)
             "n": experiment.n,
             "shifts": experiment.code.shifts.tolist(),
             "decoder": experiment.decoder_name,
-            "problem": experiment.problem.fingerprint(),
+            **_by_hand(experiment.problem),
             "core": choose_core(Launch.read()),
         }
     except Exception:
@@ -255,6 +258,9 @@ def be_worker(job: Job, config: Config | None = None, patience: float = _COLLECT
     given, n = config, int(shared["n"])
     config = parse(shared["config"]) if given is None else given.for_workers(n)
     experiment = Experiment.of(config, n)
+    problem = experiment.problem
+    if isinstance(problem, MadeByHand):
+        problem.take_over(shared["model"])
     if job.rank > n:
         experiment.problem.layout()  # a spare loads what takes long before it is needed
 
@@ -263,12 +269,10 @@ def be_worker(job: Job, config: Config | None = None, patience: float = _COLLECT
             raise UsageError(
                 f"rank {job.rank}: the script asks for another run here than on rank 0; all ranks must make the same"
             )
-        if experiment.problem.fingerprint() != shared["problem"]:
-            raise UsageError(
-                f"problem: the model or the data of rank {job.rank} are not those of rank 0; seed what is random "
-                "(torch.manual_seed(0)), or hand in a function that makes the model"
-            )
+        if isinstance(problem, MadeByHand) and problem.fingerprint() != shared["problem"]:
+            raise UsageError(f"problem: the samples of rank {job.rank} are not those of rank 0; seed what is random in them")
         row = Row.of_plain(shared["rows"][worker])
+        limit_threads(experiment)  # drawing data may sum too
         faults = faults_since(experiment, max(since, shared["since"]))
         built = make_worker(experiment, worker, row, experiment.problem.load(row.shards), faults)
         codec = experiment.compressor.codec(built.layout)
@@ -286,6 +290,13 @@ def be_worker(job: Job, config: Config | None = None, patience: float = _COLLECT
         checksums=config.run.checksums,
     )
     return True
+
+
+def _by_hand(problem: Problem) -> dict[str, str]:
+    """Return what the other ranks have to hear of a problem that does not follow from the config alone."""
+    if not isinstance(problem, MadeByHand):
+        return {}
+    return {"problem": problem.fingerprint(), "model": problem.hand_over()}
 
 
 def _stop_soon(number: int, frame: object) -> None:
@@ -364,6 +375,7 @@ def _conduct(
     config = experiment.config
     optimizer = learner.optimizer
     limit_threads(experiment)
+    folder = start.open(experiment, hosts, watcher.say)
     master = Master(
         transport,
         code=experiment.code,
@@ -373,6 +385,7 @@ def _conduct(
         downlink=learner.downlink,
         seed=config.seed,
         replicas=experiment.replicas,
+        scratch=start.out,
         say=watcher.say if hosts is not None else lambda line: None,  # virtual seconds keep nobody waiting
     )
     progress = _Progress.after(start.checkpoint, began, transport)
@@ -384,7 +397,7 @@ def _conduct(
             warnings.append(warning)
             watcher.say(f"warning: {warning}")
 
-    folder = start.open(experiment, hosts, watcher.say)
+    events = Events(start.out) if config.run.tensorboard else None
     keeper: Keeper | NoKeeper = NoKeeper()
     if learner.learns:
         keeper = Keeper(
@@ -396,12 +409,17 @@ def _conduct(
         limit=lambda: limit_threads(experiment),
     )
 
-    def hand_out(record: StepRecord) -> Generator[StepRecord, None, None]:
-        """Yield a record, then write it: with what whoever iterates has added to its metrics."""
+    unwritten: deque[StepRecord] = deque()
+
+    def hand_out() -> Generator[StepRecord, None, None]:
+        """Yield the oldest record, then write it: with what whoever iterates has added to its metrics."""
+        record = unwritten[0]
         try:
             yield record
         finally:
-            folder.write_step(record)
+            folder.write_step(unwritten.popleft())
+            if events is not None:
+                events.add(record.line())
         watcher.step(record)
 
     try:
@@ -413,10 +431,12 @@ def _conduct(
         for record in master.run(config.steps):
             due = record.step + 1
             totals.add(record, delays_at(experiment.stragglers, experiment.n, config.seed, record.step).seconds)
-            for earlier in judge.settle():
-                yield from hand_out(earlier)
+            unwritten.append(record)
+            if judge.busy:
+                judge.settle()
+                yield from hand_out()
             if learner.learns and not math.isfinite(record.train_loss):
-                yield from hand_out(record)
+                yield from hand_out()
                 raise NonFiniteLoss(f"step {record.step}: the training loss is {record.train_loss}; {_kept(start.out)}")
             if due == config.steps:
                 judged = judge.now(record, optimizer.parameters)
@@ -425,7 +445,7 @@ def _conduct(
             if due < config.steps and _every(config.run.checkpoint_every, due):
                 keeper.begin(hold=judge.busy)
             if not judge.busy:
-                yield from hand_out(record)
+                yield from hand_out()
                 keeper.look()
         if judged is None:  # resumed after its last step
             transport.close()
@@ -475,7 +495,8 @@ def _conduct(
         return summary
     except (GcdlError, KeyboardInterrupt, GeneratorExit) as error:
         stop.clear()  # a second signal interrupts what follows
-        for record in judge.drop():
+        judge.drop()
+        for record in unwritten:
             folder.write_step(record)
         if isinstance(error, NonFiniteLoss):
             raise
@@ -491,6 +512,8 @@ def _conduct(
     finally:
         transport.close()
         folder.close()
+        if events is not None:
+            events.close()
 
 
 def _restore(master: Master, checkpoint: Checkpoint) -> str | None:

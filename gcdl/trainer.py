@@ -26,12 +26,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from gcdl import exits
+from gcdl.arguments import Table, choice_of, count_of, table_of
 from gcdl.codes import GradientCode
 from gcdl.config import SECTIONS, Config, RunOptions, SimulateOptions
 from gcdl.custom import Given
 from gcdl.display import Display
-from gcdl.errors import ConfigError, GcdlError, MasterGone, ParameterError, TooManyLost, UsageError
-from gcdl.optimizers import TorchOptimizer
+from gcdl.errors import ConfigError, GcdlError, MasterGone, TooManyLost, UsageError
+from gcdl.launched import Launch
 from gcdl.problems import TorchProblem
 from gcdl.records import CONFIG, StepRecord, Summary
 from gcdl.run import Run, be_worker, leading, simulating
@@ -39,21 +40,12 @@ from gcdl.schema import Choice, validate
 from gcdl.start import Start, go_on
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from gcdl.problems.torch_problem import BoundProblem
     from gcdl.transport.job import Job
 
 _ALONE = 4
 """Workers of a simulation, where nobody says how many."""
 _LEARN_SECONDS = 120.0
-_ONE_IS_ENOUGH = {
-    "code": "decoding_vector", "compressor": "codec", "wait": "enough", "stragglers": "delays", "optimizer": "build",
-}  # fmt: skip
-"""The method by which the object that a run needs is told from a function that makes one."""
-
-Table = str | Mapping[str, Any]
-"""A ``kind``, or a table of the config: ``{"kind": "sgc", "replication": 3}``."""
 
 
 class Trainer:
@@ -111,22 +103,23 @@ class Trainer:
         out: str | os.PathLike[str] | None = None,
         show: bool = False,
     ) -> None:
+        exits.install()
         self._bound: BoundProblem | None = None
         if isinstance(code, GradientCode) and shards is None:
             shards = code.k
         given = {"code": code, "compressor": compressor, "wait": wait, "stragglers": stragglers, "optimizer": optimizer}
-        choices = {name: _choice(name, value) for name, value in given.items()}
+        choices = {name: choice_of(name, value) for name, value in given.items()}
         self._begin(
             Config(
-                seed=_count("seed", seed, 0),
-                workers=None if workers is None else _count("workers", workers, 1),
+                seed=count_of("seed", seed, 0),
+                workers=None if workers is None else count_of("workers", workers, 1),
                 steps=1,
                 run=validate(RunOptions, run or {}, "run"),
                 simulate=validate(SimulateOptions, simulate or {}, "simulate"),
                 choices={
                     "problem": self._problem(problem, shards),
                     **choices,
-                    "downlink": SECTIONS["downlink"].check(_table(downlink)),
+                    "downlink": SECTIONS["downlink"].check(table_of(downlink)),
                 },
             ),
             out,
@@ -136,6 +129,7 @@ class Trainer:
     @classmethod
     def of(cls, config: Config, *, out: str | os.PathLike[str] | None = None, show: bool = False) -> Trainer:
         """Return the trainer of a config (:func:`gcdl.load`); its ``steps`` are what :meth:`fit` does when nothing is said."""
+        exits.install()
         trainer = cls.__new__(cls)
         trainer._bound = None
         trainer._begin(config, out, show)
@@ -155,8 +149,10 @@ class Trainer:
         return job is None or job.rank == 0
 
     @property
-    def model(self) -> nn.Module:
-        """The module that is trained: with the parameters of the last evaluation while a run goes on, the trained ones after.
+    def model(self) -> Any:
+        """The ``torch.nn.Module`` that is trained.
+
+        While a run goes on it has the parameters of the last evaluation; after it, the trained ones.
 
         Raises
         ------
@@ -183,7 +179,7 @@ class Trainer:
         ConfigError, UsageError, DataError : the run can't begin.
         TooManyLost, WorkerError, NonFiniteLoss, Interrupted : it ended early; a checkpoint is kept.
         """
-        config = self.config if steps is None else replace(self.config, steps=_count("steps", steps, 1))
+        config = self.config if steps is None else replace(self.config, steps=count_of("steps", steps, 1))
         if resume and not self._named:
             raise UsageError("fit(resume=True): name the run folder: Trainer(..., out=DIR)")
         return self._fit(config, resume)
@@ -195,7 +191,6 @@ class Trainer:
         return self.summary
 
     def _fit(self, config: Config, resume: bool) -> Generator[StepRecord, None, None]:
-        exits.install()
         self.summary = None
         job = _job()
         if job is None:
@@ -276,9 +271,9 @@ class Trainer:
 
     def _problem(self, given: Any, shards: int | None) -> Choice | Given:
         """Return what the config says of the problem."""
-        extra = {"shards": None if shards is None else _count("shards", shards, 1)}
+        extra = {"shards": None if shards is None else count_of("shards", shards, 1)}
         if isinstance(given, str | Mapping):
-            return SECTIONS["problem"].check({**_table(given), **{name: k for name, k in extra.items() if k is not None}})
+            return SECTIONS["problem"].check({**table_of(given), **{name: k for name, k in extra.items() if k is not None}})
         if isinstance(given, TorchProblem):
 
             def bind(k: int, seed: int) -> BoundProblem:
@@ -347,8 +342,8 @@ def _job() -> Job | None:
     ------
     UsageError : mpirun started several processes, each of which thinks that it is alone.
     """
-    size = max(int(os.environ.get(name, "1")) for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE"))
-    if size < 2 and "GCDL_REPLACEMENT" not in os.environ:
+    launch = Launch.read()
+    if launch.size < 2 and "GCDL_REPLACEMENT" not in os.environ:
         return None
     try:
         from gcdl.transport.job import world
@@ -357,8 +352,8 @@ def _job() -> Job | None:
     job = world()
     if job.workers < 1:
         raise UsageError(
-            "mpirun started this process, but MPI sees one rank only: mpirun and the MPI library of this environment are "
-            "two different ones; call the mpirun beside this python"
+            f"{launch.launcher} started {launch.size} ranks, but to the MPI library of this python each is alone: they are of "
+            "two different MPIs; see gcdl doctor"
         )
 
     def close() -> None:
@@ -367,39 +362,6 @@ def _job() -> Job | None:
 
     atexit.register(close)  # goes before MPI's end, which was registered before
     return job
-
-
-def _choice(name: str, given: Any) -> Choice | Given:
-    """Return what the config says in table ``name``: as checked text, or as an object that is there already."""
-    section = SECTIONS[name]
-    if isinstance(given, str | Mapping):
-        return section.check(_table(given))
-    extra = {key: default for key, (_, default) in section.extra.items() if name != "optimizer"}
-    if hasattr(given, _ONE_IS_ENOUGH[name]) and not isinstance(given, type):
-        if isinstance(given, GradientCode):
-            return Given(name, lambda n, k: _of_size(given, n, k), extra)
-        return Given(name, lambda: given, extra)
-    if callable(given):
-        return Given(name, (lambda: TorchOptimizer(given)) if name == "optimizer" else given, extra)
-    raise ConfigError(
-        f"{name}: a {type(given).__name__}; take a kind, a table, or an object with a method {_ONE_IS_ENOUGH[name]}"
-    )
-
-
-def _of_size(code: GradientCode, n: int, k: int) -> GradientCode:
-    if code.B.shape != (n, k):
-        raise ParameterError(f"its B is {code.B.shape[0]} x {code.B.shape[1]}; there are {n} workers and {k} shards")
-    return code
-
-
-def _table(given: Table) -> Mapping[str, Any]:
-    return {"kind": given} if isinstance(given, str) else given
-
-
-def _count(name: str, value: Any, least: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 1 << 31:
-        raise ConfigError(f"{name}: {value!r}: must be a whole number, {least} at least")
-    return value
 
 
 def _unused(path: Path) -> Path:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -89,10 +89,6 @@ class Problem(Protocol):
         """
         ...
 
-    def fingerprint(self) -> str:
-        """Return what must be the same on every rank, as short text; "" where the config alone decides it."""
-        ...
-
     def save(self, parameters: Vector, path: Path) -> None:
         """Write a trained model, (d,), so that plain ``torch.load`` and ``load_state_dict`` read it.
 
@@ -100,6 +96,23 @@ class Problem(Protocol):
         ------
         OSError : it can't be written.
         """
+        ...
+
+
+@runtime_checkable
+class MadeByHand(Protocol):
+    """A problem that does not follow from the config alone, so that ranks could disagree about it."""
+
+    def fingerprint(self) -> str:
+        """Return what must be the same on every rank, as short text."""
+        ...
+
+    def hand_over(self) -> str:
+        """Return rank 0's model before the first step, as text; "": every rank makes the same."""
+        ...
+
+    def take_over(self, model: str) -> None:
+        """Begin with what :meth:`hand_over` returned on rank 0; before anything else is asked for."""
         ...
 
 

@@ -6,6 +6,7 @@ the optimizer steps. A parameter of another type (bfloat16, float16, float64) ke
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 
 from gcdl.errors import ParameterError
 from gcdl.types import Layout, Vector, aligned_vector
+
+# A worker reads the model in the master's memory, which it can't write to; nobody means to.
+warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
 
 _SUPPORTED = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 

@@ -89,10 +89,6 @@ class LinearModel(ABC):
         """Return an evaluator that draws shards as it needs them: the training set is never held whole."""
         return _Evaluator(self)
 
-    def fingerprint(self) -> str:
-        """Return nothing: all follows from the config."""
-        return ""
-
     def save(self, parameters: Vector, path: Path) -> None:
         """Write ``{"weight": (d,)}``."""
         import torch

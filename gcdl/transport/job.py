@@ -39,6 +39,8 @@ TAG = 7
 """Of all gcdl's messages: the order of messages between two ranks is the order they were sent in."""
 CONTROL_BYTES = 1 << 16
 """The largest message that is no task and no reply: room for a traceback."""
+PART_BYTES = 1 << 20
+"""Of a compressor's state that goes to the master: the whole would need a buffer of its size there for each worker."""
 SHUTDOWN_SECONDS = 5.0
 """How long one side waits for the other when the job ends."""
 LAUNCHER_SECONDS = 5.0
@@ -83,6 +85,7 @@ class Job:
     ----------
     comm : the communicator; rank 0 is the master.
     damaged : a rank was lost or left behind, so that finalizing MPI together could hang.
+    told_bytes : what this rank has told all others by :meth:`broadcast`.
     unreachable : a rank on another host was left behind, so that mpirun may not end by itself.
     """
 
@@ -90,6 +93,7 @@ class Job:
         comm.Set_errhandler(MPI.ERRORS_RETURN)
         self.comm = comm
         self.damaged = False
+        self.told_bytes = 0
         self.unreachable = False
         self._run = 0
         self._farewell: list[tuple[MPI.Comm, int]] = []
@@ -139,6 +143,8 @@ class Job:
         self._complete(self.comm.Ibcast(size, root=0), seconds)
         body = np.frombuffer(text, dtype=np.uint8).copy() if self.rank == 0 else np.empty(int(size[0]), dtype=np.uint8)
         self._complete(self.comm.Ibcast(body, root=0), seconds)
+        if self.rank == 0:
+            self.told_bytes += (size.nbytes + body.nbytes) * self.workers
         received: dict[str, Any] = json.loads(body.tobytes())
         return received
 
@@ -232,6 +238,12 @@ class Job:
             backoff.sleep()
 
 
+def library() -> tuple[str, int, str]:
+    """Return the MPI library that this python has loaded: vendor, major version, and what it says of itself."""
+    vendor, version = MPI.get_vendor()
+    return vendor, int(version[0]), MPI.Get_library_version().rstrip("\0").splitlines()[0].strip()
+
+
 class LateJob(Job):
     """The job as a process sees it that was started in a lost worker's place: it has the master, and nobody else."""
 
@@ -298,8 +310,8 @@ def world() -> Job:
     UsageError : launcher and library do not go together. MPI has not started then.
     """
     if not MPI.Is_initialized():
-        vendor, version = MPI.get_vendor()
-        if reason := conflict(Launch.read(), vendor, version[0]):
+        vendor, major, _ = library()
+        if reason := conflict(Launch.read(), vendor, major):
             raise UsageError(reason)
         _start_mpi()
     parent = MPI.Comm.Get_parent() if REPLACEMENT in os.environ else MPI.COMM_NULL

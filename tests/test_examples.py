@@ -1,0 +1,47 @@
+"""The examples run, small; about 15 s of one core together."""
+
+import runpy
+import sys
+
+import pytest
+
+from gcdl.examples import char_gpt, fashion_cnn, mapped_file
+
+
+def test_the_ten_lines_are_ten_and_learn(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    runpy.run_module("gcdl.examples.digits", run_name="__main__")
+    losses = [float(line.split()[1]) for line in capsys.readouterr().out.splitlines()]
+    assert len(losses) == 100
+    assert losses[-1] < 0.2 * losses[0]
+    source = (fashion_cnn.__file__ or "").replace("fashion_cnn", "digits")
+    with open(source) as file:
+        lines = [line for line in file if line.strip() and not line.startswith('"""')]
+    assert len(lines) == 10
+
+
+def test_char_gpt_with_one_bit_is_close_to_float32(tmp_path):
+    words = "--compare --steps 30 --characters 15000 --width 16 --layers 1 --length 16 --dropout 0.1 --lr 0.02"
+    found = char_gpt.main([*words.split(), "--out", str(tmp_path)])
+    assert found["float32"] < 3.5
+    assert found["one bit"] < 1.05 * found["float32"]
+
+
+def test_a_mapped_file_is_learnt_from(tmp_path):
+    file, out = tmp_path / "file.npy", tmp_path / "run"
+    summary = mapped_file.main(["--rows", "4000", "--steps", "40", "--file", str(file), "--out", str(out)])
+    assert summary.final_test_accuracy > 0.8
+
+
+def test_the_notebook_compares_codes(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["notebook", "--steps", "20"])
+    runpy.run_module("gcdl.examples.notebook", run_name="__main__")
+    seconds = {line.split("  ")[0].strip(): float(line.split()[-1]) for line in capsys.readouterr().out.splitlines()[:3]}
+    assert seconds["fractional repetition"] < 0.5 * seconds["uncoded"]
+
+
+@pytest.mark.skipif(not fashion_cnn.DATA.is_dir(), reason="no Fashion-MNIST (apt-get install dataset-fashion-mnist)")
+def test_fashion_mnist_from_a_script_stops_early(tmp_path, capsys):
+    words = "--steps 40 --samples 1500 --target 0.6"
+    assert fashion_cnn.main([*words.split(), "--out", str(tmp_path / "run")]) is None  # it stopped before its end
+    assert "105962 parameters" in capsys.readouterr().out
