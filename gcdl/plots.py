@@ -1,6 +1,7 @@
 """``gcdl plot``: one run, who was used and who was late beside its loss; or several, compared. PNG and SVG.
 
-Colours are Okabe and Ito's, which colour-blind people tell apart; line styles and marks say the same again, for print in grey.
+The first colours are Okabe and Ito's, which colour-blind people tell apart; line styles and marks say the same again, for
+print in grey.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 STYLES = (
     ("#0072b2", "-"), ("#d55e00", "--"), ("#009e73", "-."), ("#cc79a7", ":"),
     ("#e69f00", (0, (6, 1, 1, 1, 1, 1))), ("#56b4e9", (0, (8, 2))), ("#000000", (0, (1, 3))),
+    ("#7f3c8d", (0, (4, 1))), ("#8c6d31", (0, (3, 1, 1, 1))), ("#999999", "-"),
+    ("#a50026", (0, (5, 1, 1, 1))), ("#1a9850", (0, (2, 1))),
 )  # fmt: skip
 """Colour and dashes of each run, in turn."""
 _MARKS = ("D", "o", "s", "^", "v", "P", "X")

@@ -547,8 +547,9 @@ def _save(learner: _Learner, parameters: Vector, folder: Path, say: Callable[[st
     try:
         learner.save(parameters, draft)
         draft.replace(folder / MODEL)
-    except OSError as error:
-        say(f"{folder / MODEL}: not written: {error.strerror or error}; the checkpoint has the model")
+    except (OSError, RuntimeError) as error:  # torch has its own way to say that a disk is full
+        why = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        say(f"{folder / MODEL}: not written: {why}; the checkpoint has the model")
         with suppress(OSError):
             draft.unlink(missing_ok=True)
 

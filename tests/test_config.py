@@ -155,8 +155,10 @@ def test_a_decoder_that_is_named_takes_the_place_of_the_codes_own():
 def test_error_feedback_wraps_the_compressor_of_any_kind():
     plain = Experiment.of(parse(PROBLEM, ["compressor.kind=scaled_sign"]), N)
     wrapped = Experiment.of(parse(PROBLEM, ["compressor.kind=scaled_sign", "compressor.error_feedback=true"]), N)
-    assert plain.compressor == ScaledSign()
-    assert wrapped.compressor == ErrorFeedback(ScaledSign())
+    assert plain.compressor == ScaledSign(agreed=False)
+    assert wrapped.compressor == ErrorFeedback(ScaledSign(agreed=False))
+    votes = Experiment.of(parse(PROBLEM, ["compressor.kind=scaled_sign", "downlink.kind=votes"]), N)
+    assert votes.compressor == ScaledSign(agreed=True)
 
 
 def test_the_wait_rule_knows_the_code():
@@ -266,7 +268,7 @@ FINDINGS = [
     (["wait.seconds=1.0"], r"^wait\.seconds: unknown key of wait\.kind = 'first_replies'"),
     (["run.eval_evry=1"], r"^run\.eval_evry: unknown key; did you mean 'eval_every'\?"),
     (["problem.batchsize=1"], r"^problem\.batchsize: .*did you mean 'batch_size'\?"),
-    (["downlink.bits=1"], r"^downlink\.bits: unknown key of downlink\.kind = 'model' \(valid: none\)$"),
+    (["downlink.bits=1"], r"^downlink\.bits: unknown key of downlink\.kind = 'model' \(valid: dtype\)$"),
     (["code.n=3"], r"^code\.n: unknown key"),
     (["problem.k=3"], r"^problem\.k: unknown key"),
     (["problem.seed=3"], r"^problem\.seed: unknown key"),

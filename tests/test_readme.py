@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -90,6 +91,8 @@ def test_every_script_runs(text, tmp_path, monkeypatch, capsys):
 
 def test_the_custom_problem_is_found_by_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
     text = snippet("toml", "mine:problem")
     signature = re.search(r"def problem\(.*?\):", text).group()
     (tmp_path / "mine.py").write_text(

@@ -80,7 +80,7 @@ def done(tmp_path_factory) -> Path:
 
 
 def wait_for_cells(folder: Path, count: int) -> None:
-    until = time.monotonic() + 60.0
+    until = time.monotonic() + 200.0
     while len(list(folder.glob("cells/*/*/*/cell.json"))) < count:
         assert time.monotonic() < until, "no cells"
         time.sleep(0.01)

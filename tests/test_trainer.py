@@ -1,6 +1,7 @@
 """A script alone: objects, tables and functions make the same run as the config; its folder is one like all others."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -160,6 +161,8 @@ def test_a_config_is_trained_by_name_of_its_factory(tmp_path, monkeypatch):
         "number = 7\n"
     )
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
     text = 'workers = 2\nsteps = 4\n[problem]\nkind = "custom"\nfactory = "mine:problem"\noptions = {width = 4}\n'
     trainer = gcdl.Trainer.of(parse(text), out="run")
     assert trainer.run().parameters == 5

@@ -124,7 +124,8 @@ def test_an_error_is_said_once_and_ends_all_ranks_with_its_code(tmp_path, script
 
 KILLED = """
 events = [{"fault": "kill", "worker": 0, "step": 3}]
-t = trainer("out", downlink="replies", compressor="stochastic_sign", stragglers={"events": events})
+slow = {"kind": "fixed", "workers": [1], "seconds": 0.2, "events": events}  # so that the other is heard of
+t = trainer("out", downlink="replies", compressor="stochastic_sign", stragglers=slow)
 steps = [record.step for record in t.fit(8)]
 if t.is_master:
     print("lost", t.summary.lost_workers, len(steps), digest(), flush=True)
