@@ -41,9 +41,10 @@ for name in "$@"; do ip netns del "$name" 2>/dev/null; done
 rm -rf -- "$0"
 """
 _ENTER = """#!/bin/sh
-# enter HOST COMMAND...: run a command on a host
+# enter HOST COMMAND...: run a command on a host, with a shared memory space of its own that goes with it
 host=$1; shift
-exec ip netns exec {prefix}"$host" unshare --uts /bin/sh -c 'hostname "$0"; exec "$@"' "$host" "$@"
+exec ip netns exec {prefix}"$host" unshare --uts --mount /bin/sh -c 'mount -t tmpfs tmpfs /dev/shm; hostname "$0"; exec "$@"' \\
+    "$host" "$@"
 """
 _AGENT = """#!/bin/sh
 # agent HOST WORDS...: as ssh, which hands the words to a shell
