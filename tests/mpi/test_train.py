@@ -155,7 +155,7 @@ main()
 
 
 def test_once_it_runs_no_rank_allocates_as_much_as_the_model(start):
-    # The first two steps allocate: the scratch of kernels, and a second buffer for the model, whose first is on its way.
+    # The first two steps allocate the scratch of the kernels.
     d = 1_000_000
     job = start(
         "train", f"problem.features={d}", "problem.samples=1", "optimizer.lr=1e-9", "steps=20", "workers=2",
@@ -163,6 +163,9 @@ def test_once_it_runs_no_rank_allocates_as_much_as_the_model(start):
         "run.checkpoint_every=0", "run.eval_every=0", script=WATCHED, ranks=3,
     ).end()  # fmt: skip
     assert job.code == 0, job.output
-    peaks = [int(line.split()[2]) for line in job.output.splitlines() if line.startswith("peak ")]
-    assert len(peaks) >= 2  # the master, and at least the worker that answers first
-    assert max(peaks) < 4 * d / 8
+    traced = [tuple(map(int, line.split()[1:])) for line in job.output.splitlines() if line.startswith("peak ")]
+    assert len(traced) >= 2  # the master, and at least the worker that answers first
+    # Nothing comes and goes. Nothing stays but the master's buffers, one for each model that a slow worker still reads.
+    assert all(peak - held < 4 * d / 8 for held, peak in traced)
+    assert max(held for held, _ in traced) < 4 * d * 2.1
+    assert sorted(held for held, _ in traced)[-2] < 4 * d / 8
