@@ -297,7 +297,7 @@ def figure(name: str, results: dict[str, tuple[int, list[Curve]]], path: Path) -
     import matplotlib.pyplot as plt
 
     chosen = [method for method in FIGURE if method in results]
-    fig, axes = plt.subplots(1, 2, figsize=(11, 4.5), sharey=True, layout="constrained")
+    fig, axes = plt.subplots(1, 2, figsize=(11, 5), sharey=True, layout="constrained")
     for number, method in enumerate(chosen):
         curves = results[method][1]
         middle = [statistics.fmean(values) for values in zip(*(curve.loss for curve in curves), strict=True)]
@@ -309,10 +309,10 @@ def figure(name: str, results: dict[str, tuple[int, list[Curve]]], path: Path) -
             axis.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
     axes[0].set(xlabel="steps", ylabel="loss", yscale="log", title=name)
     axes[1].set(xlabel="megabytes sent up", xscale="log")
-    axes[1].legend(fontsize="small", frameon=False)
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small", frameon=False)
     for axis in axes:
         axis.grid(alpha=0.3)
-    fig.savefig(path)
+    fig.savefig(path, dpi=150)
     plt.close(fig)
 
 

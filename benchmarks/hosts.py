@@ -210,6 +210,10 @@ class Hosts:
         here = {"PYTHONPATH": str(Path(__file__).resolve().parents[1]), "OMP_NUM_THREADS": "1"}
         return {**os.environ, **root, **here, **more}
 
+    def ssh(self) -> dict[str, str]:
+        """Return the variables by which an mpirun of one's own reaches the hosts; see also :meth:`hostfile`."""
+        return {"PRTE_MCA_plm_ssh_agent": str(self._folder / "agent"), "PRTE_MCA_plm_ssh_no_tree_spawn": "1"}
+
     def pids(self, host: str) -> list[int]:
         """Return the ids of all processes on a host."""
         return [int(word) for word in _run("ip", "netns", "pids", self._prefix + host).split()]

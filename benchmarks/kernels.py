@@ -179,7 +179,8 @@ def figure(results: list[tuple[int, str, dict[str, tuple[float, float]]]], path:
     import matplotlib.pyplot as plt
 
     sizes = sorted({d for d, _, _ in results})
-    fig, axes = plt.subplots(1, len(sizes), figsize=(5 * len(sizes), 6), sharey=True, layout="constrained", squeeze=False)
+    width, height = 3.0 + 2.8 * len(sizes), 1.6 + 0.28 * max(sum(d == size for d, _, _ in results) for size in sizes)
+    fig, axes = plt.subplots(1, len(sizes), figsize=(width, height), sharey=True, layout="constrained", squeeze=False)
     looks = {"textbook": ("#D55E00", "s"), "numpy": ("#0072B2", "o"), "compiled": ("#000000", "D")}
     for axis, d in zip(axes[0], sizes, strict=True):
         rows = [(name, found) for size, name, found in results if size == d]
@@ -190,10 +191,11 @@ def figure(results: list[tuple[int, str, dict[str, tuple[float, float]]]], path:
         axis.axvline(1.0, color="#999999", linewidth=1)
         axis.set(xscale="log", xlabel="seconds, memcpy = 1", title=f"d = {d:,}")
         axis.grid(alpha=0.3)
+        axis.xaxis.set_major_formatter("{x:g}")
     axes[0][0].invert_yaxis()
-    axes[0][-1].legend()
+    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
     for suffix in (".svg", ".png"):
-        fig.savefig(path.with_suffix(suffix))
+        fig.savefig(path.with_suffix(suffix), dpi=150)
 
 
 def main() -> None:

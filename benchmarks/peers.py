@@ -20,6 +20,7 @@ import argparse
 import csv
 import json
 import os
+import signal
 import socket
 import statistics
 import subprocess
@@ -248,6 +249,7 @@ def show(rows: list[dict[str, Any]], title: str) -> None:
 
 def main() -> None:
     """Run all jobs, print."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that jobs do not outlive this
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--contestants", default="", help=f"names, by ; of: {'; '.join(CONTESTANTS)}")
     parser.add_argument("--stragglers", default=",".join(STRAGGLERS), help="of none, persistent, bursts")

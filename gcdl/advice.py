@@ -6,10 +6,11 @@ import numpy as np
 
 from gcdl.codes import CODES, GradientCode
 from gcdl.codes.health import survey
-from gcdl.compressors import Identity
+from gcdl.compressors import Draw, Identity, Message
+from gcdl.compressors.votes import multiples
 from gcdl.config import SECTIONS, Experiment
 from gcdl.errors import ConfigError
-from gcdl.types import Stream, Weights, rng_for
+from gcdl.types import Layout, Stream, Weights, rng_for
 
 AMPLIFICATION_BOUND = 4.0
 """Compression noise, in units of the uncoded scheme's, beyond which a code is warned of: 16 times the variance."""
@@ -40,6 +41,26 @@ def noise_warning(experiment: Experiment) -> str | None:
         f"{kind} with s = {code.stragglers} multiplies compression noise by up to {worst:.1f} "
         f"(bound: {AMPLIFICATION_BOUND:g}){use}"
     )
+
+
+def votes_warning(experiment: Experiment) -> str | None:
+    """Warn if replies are to go down as votes, and are none: of this compressor never, or of this code as a rule."""
+    if not experiment.downlink.votes:
+        return None
+    codec = experiment.compressor.codec(Layout(("x",), ((8,),)))
+    agreed = np.ones(codec.agreed_count, dtype=np.float32) if codec.agreed_count else None
+    reply = Message(np.zeros(codec.payload_bytes, dtype=np.uint8), 1.0, Draw(0, 0, 0, 0, agreed))
+    if codec.votes([reply]) is None:
+        kind = experiment.config.choices["compressor"].kind
+        return f"downlink.kind = 'votes': replies of compressor.kind = {kind!r} have no common scale; they go down as they are"
+    code = experiment.code
+    arrived = np.arange(code.n) >= code.stragglers
+    if code.decoder.needs_noise or multiples([weight for weight in code.decoding_vector(arrived).tolist() if weight]) is None:
+        return (
+            "downlink.kind = 'votes': the weights of this code's replies are no small multiples of one another; "
+            "they go down as they are, as with downlink.kind = 'replies'"
+        )
+    return None
 
 
 def coverage_warning(coverage: Weights, code: GradientCode) -> str | None:

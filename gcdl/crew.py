@@ -20,6 +20,7 @@ from gcdl.launched import Launch
 from gcdl.messages import HEADER_BYTES, TaskFormat
 from gcdl.optimizers import Optimizer
 from gcdl.problems import Samples
+from gcdl.problems.device import vector_for
 from gcdl.stragglers import Fault, delays_at
 from gcdl.transport.network import Network
 from gcdl.transport.simulated import Pace
@@ -60,16 +61,19 @@ def faults_since(experiment: Experiment, step: int) -> list[Fault]:
 def make_worker(experiment: Experiment, worker: int, row: Row, samples: Samples, faults: Sequence[Fault] = ()) -> Worker:
     """Return a worker whose shards are loaded in ``samples``, and whom those of ``faults`` strike that name it."""
     layout = experiment.problem.layout()
+    gradient = experiment.problem.gradient(samples, row.shards, row.weights)
+    coded, codec = vector_for(gradient, experiment.compressor.codec(layout))
     return Worker(
         worker,
         experiment.n,
-        gradient=experiment.problem.gradient(samples, row.shards, row.weights),
-        codec=experiment.compressor.codec(layout),
+        gradient=gradient,
+        codec=codec,
         layout=layout,
         stragglers=experiment.stragglers,
         seed=experiment.config.seed,
         shift=row.shift,
         faults=[fault for fault in faults if fault.worker == worker],
+        coded=coded,
     )
 
 
@@ -80,6 +84,7 @@ def make_crew(experiment: Experiment) -> list[Worker]:
     ------
     DataError : a data file is missing or not of its format.
     """
+    limit_threads(experiment)
     samples = experiment.problem.load(np.arange(experiment.problem.k))
     return [make_worker(experiment, i, row_of(experiment, i), samples) for i in range(experiment.n)]
 

@@ -46,6 +46,8 @@ class Keeper:
         self._decoder = decoder
         self._say = say
         self._waiting: Checkpoint | None = None
+        self.written = 0
+        """The step of the newest checkpoint that was written; 0: none was."""
 
     def begin(self, *, hold: bool = False) -> None:
         """Take a snapshot of the run as it is between two steps.
@@ -98,3 +100,5 @@ class Keeper:
             save(self._folder, complete, self._keep)
         except OSError as error:  # a full disk does not end a run
             self._say(f"checkpoint of step {snapshot.step} not written: {error}; the ones before it are as they were")
+        else:
+            self.written = snapshot.step

@@ -28,6 +28,7 @@ class Launch:
     launcher : "Open MPI 5", "Open MPI 4", "Hydra", "srun", or "" for none.
     rank, size : in the whole job.
     local_size : ranks on this host; 0: not told.
+    local_rank : its number among them.
     pmi : what srun offers an MPI: "pmix", "pmi2", or "".
     """
 
@@ -36,6 +37,7 @@ class Launch:
     size: int = 1
     local_size: int = 0
     pmi: str = ""
+    local_rank: int = 0
 
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> Launch:
@@ -48,7 +50,8 @@ class Launch:
         if "OMPI_COMM_WORLD_RANK" in environment:
             major = 5 if "PRTE_LAUNCHED" in environment or environment.get("OMPI_VERSION", "").startswith("5") else 4
             size, local = number("OMPI_COMM_WORLD_SIZE", 1), number("OMPI_COMM_WORLD_LOCAL_SIZE", 0)
-            return cls(f"Open MPI {major}", number("OMPI_COMM_WORLD_RANK", 0), size, local)
+            rank, local_rank = number("OMPI_COMM_WORLD_RANK", 0), number("OMPI_COMM_WORLD_LOCAL_RANK", 0)
+            return cls(f"Open MPI {major}", rank, size, local, local_rank=local_rank)
         # A batch script is one process; its SLURM_NTASKS is what the allocation has room for.
         batch = "SLURM_JOB_ID" in environment and "SLURM_STEP_ID" not in environment
         if "SLURM_PROCID" in environment and not batch:
@@ -56,9 +59,10 @@ class Launch:
             size = number("SLURM_STEP_NUM_TASKS", number("SLURM_NTASKS", 1))
             local = tasks_on_node(environment.get("SLURM_STEP_TASKS_PER_NODE", ""), number("SLURM_NODEID", 0))
             if size > 1 or pmi:
-                return cls("srun", number("SLURM_PROCID", 0), size, local, pmi)
+                return cls("srun", number("SLURM_PROCID", 0), size, local, pmi, number("SLURM_LOCALID", 0))
         if "PMI_RANK" in environment:
-            return cls("Hydra", number("PMI_RANK", 0), number("PMI_SIZE", 1), number("MPI_LOCALNRANKS", 0))
+            size, local = number("PMI_SIZE", 1), number("MPI_LOCALNRANKS", 0)
+            return cls("Hydra", number("PMI_RANK", 0), size, local, local_rank=number("MPI_LOCALRANKID", 0))
         return cls()
 
     def threads(self, environment: Mapping[str, str] = os.environ) -> int:

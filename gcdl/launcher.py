@@ -30,7 +30,7 @@ from gcdl.display import Display
 from gcdl.errors import TooManyLost, UsageError
 from gcdl.interrupt import SIGNALS
 from gcdl.launched import SEGMENT_BYTES, SHARED, shared_memory
-from gcdl.lifeline import birth
+from gcdl.lifeline import birth, segments
 from gcdl.records import CONFIG, STEPS, SUMMARY
 from gcdl.silence import Silence
 
@@ -180,11 +180,16 @@ def mpirun(ranks: int, hostfile: Path | None = None) -> list[str]:
     return [found, *where, *options, "-n", str(ranks)]
 
 
+def environment() -> dict[str, str]:
+    """Return the environment for :func:`mpirun`: as root, Open MPI wants to be told twice."""
+    root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"} if os.geteuid() == 0 else {}
+    return {**os.environ, **root}
+
+
 class _Ranks:
     """The ranks at work."""
 
     def __init__(self, command: Sequence[str], control: Path, out: Path, display: Display) -> None:
-        root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"} if os.geteuid() == 0 else {}
         self._control = control
         self._out = out
         self._display = display
@@ -192,10 +197,12 @@ class _Ranks:
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._steps: IO[str] | None = None
         self._partial = ""
+        self._segments: set[Path] = set()
+        """The job's files in shared memory, which it removes itself unless its end is a violent one."""
         # In a session of its own: Ctrl-C reaches the master through us, not the ranks through the terminal.
         self._process = subprocess.Popen(
             command,
-            env={**os.environ, **root},
+            env=environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -306,6 +313,7 @@ class _Ranks:
             show_from = _text(self._control / SHOW_FROM)
             if not show_from:
                 return heard
+            self._segments |= segments(self._master())
             self._steps = (self._out / STEPS).open()
             self._steps.seek(int(show_from))
         while line := self._steps.readline():
@@ -340,6 +348,8 @@ class _Ranks:
                 continue
             if str(self._control).encode() in arguments:
                 self._signal(int(entry.name), signal.SIGKILL)
+        for segment in self._segments:
+            segment.unlink(missing_ok=True)
 
     @staticmethod
     def _signal(pid: int, number: int) -> None:

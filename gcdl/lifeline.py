@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import platform
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,16 @@ def birth(pid: int) -> int:
     except (OSError, IndexError):
         return 0
     return 0 if fields[0] in "ZX" else int(fields[19])
+
+
+def segments(pid: int | None) -> set[Path]:
+    """Return MPI's files in shared memory that a process of this machine maps: its own, and those of ranks it talked to."""
+    try:
+        lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    except OSError:
+        return set()
+    mapped = {line.split(maxsplit=5)[-1] for line in lines if "_segment." in line}
+    return {Path(path) for path in mapped if path.startswith("/dev/shm/")}
 
 
 def this_process() -> dict[str, Any]:
@@ -44,6 +56,22 @@ def when_gone(pid: int, born: int, then: Callable[[], None]) -> None:
         then()
 
     threading.Thread(target=watch, name="lifeline", daemon=True).start()
+
+
+def detached(script: str) -> None:
+    """Run a shell script that outlives this process."""
+    nowhere = subprocess.DEVNULL
+    subprocess.Popen(["sh", "-c", script], stdin=nowhere, stdout=nowhere, stderr=nowhere, start_new_session=True)
+
+
+def end_launcher(seconds: float) -> None:
+    """Kill the mpirun that started this process, if it is still there after so many seconds: from outside, later."""
+    pid = os.getppid()
+    with suppress(OSError):
+        if Path(f"/proc/{pid}/comm").read_text().strip() not in ("prterun", "mpirun"):
+            return
+        script = f'sleep {seconds}; set -- $(cat /proc/{pid}/stat); [ "${{22}}" = {birth(pid)} ] && kill -KILL {pid}'
+        detached(script)
 
 
 def end_soon(seconds: float, *, interrupt: bool = False) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -61,6 +62,7 @@ class Master:
     downlink : steps the optimizer, and has what a task carries; the whole model when left out.
     seed : the run's.
     replicas : compares replies that should be the same, if it is given.
+    scratch : a folder for what is large and not to be kept.
     say : is told whom a step waits for when it waits long.
     """
 
@@ -75,6 +77,7 @@ class Master:
         seed: int,
         downlink: Publisher | None = None,
         replicas: Replicas | None = None,
+        scratch: Path | None = None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.transport = transport
@@ -90,7 +93,7 @@ class Master:
         self.agreed: Vector | None = None
         """(G,): the scales that the workers use in the next step, where they agree on some."""
         self.accepted = np.full(code.n, -1, dtype=np.int64)
-        self.states = CompressorStates(code.n, codec.state_bytes)
+        self.states = CompressorStates(code.n, codec.state_bytes, scratch)
         self._accused: set[int] = set()
         self._alive = np.ones(code.n, dtype=bool)
         self._coming = np.zeros(code.n, dtype=bool)

@@ -12,7 +12,7 @@ A message is a 64-byte header and a body::
     16      4     step
     20      4     seconds of injected sleep after computing (replies)
     24      8     run id
-    32      8     coded loss (replies)
+    32      8     coded loss (replies); where the part begins (states)
     40      4     seconds of injected sleep before computing (replies)
     44      4     seconds of computing (replies)
     48      5     bytes in the body
@@ -22,8 +22,8 @@ A message is a 64-byte header and a body::
 
 Body of a TASK: the (n,) int64 step of each worker's last accepted reply, padded to 64 bytes; the (G,) float32 scales agreed
 on, if the compressor has such, NaN in the first step, padded to 64 bytes; then what the downlink says (gcdl.downlinks). Body
-of a REPLY: the compressor's payload. HELLO, READY, BYE and ERROR: JSON. STATE and LOAD: the bytes of a compressor's state. The
-other kinds have no body. All little-endian.
+of a REPLY: the compressor's payload. HELLO, READY, BYE and ERROR: JSON. STATE: a part of a compressor's state. LOAD: all of
+one. The other kinds have no body. All little-endian.
 """
 
 from __future__ import annotations
@@ -240,11 +240,15 @@ class Replies:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class WorkerState:
-    """Worker ``worker``'s compressor state, (state_bytes,) uint8, as of ``accepted``, its last decoded step."""
+    """Worker ``worker``'s compressor state, (state_bytes,) uint8, as of ``accepted``, its last decoded step; or a part of it.
+
+    ``offset``: where in the state ``saved`` begins. Parts come in their order.
+    """
 
     worker: int
     accepted: int
     saved: Buffer
+    offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)

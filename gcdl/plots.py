@@ -1,6 +1,7 @@
 """``gcdl plot``: one run, who was used and who was late beside its loss; or several, compared. PNG and SVG.
 
-Colours are Okabe and Ito's, which colour-blind people tell apart; line styles and marks say the same again, for print in grey.
+The first colours are Okabe and Ito's, which colour-blind people tell apart; line styles and marks say the same again, for
+print in grey.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 STYLES = (
     ("#0072b2", "-"), ("#d55e00", "--"), ("#009e73", "-."), ("#cc79a7", ":"),
     ("#e69f00", (0, (6, 1, 1, 1, 1, 1))), ("#56b4e9", (0, (8, 2))), ("#000000", (0, (1, 3))),
+    ("#7f3c8d", (0, (4, 1))), ("#8c6d31", (0, (3, 1, 1, 1))), ("#999999", "-"),
+    ("#a50026", (0, (5, 1, 1, 1))), ("#1a9850", (0, (2, 1))),
 )  # fmt: skip
 """Colour and dashes of each run, in turn."""
 _MARKS = ("D", "o", "s", "^", "v", "P", "X")
@@ -157,14 +160,15 @@ def _when(axes: Axes, run: History) -> None:
     at = np.repeat(steps[:, None], run.workers, axis=1)[np.isfinite(seconds)]
     seen = seconds[np.isfinite(seconds)]
     every = -(-seen.size // _POINTS)
+    size = 14.0 if seen.size < 2000 else 3.0
     axes.scatter(
-        at[::every], seen[::every], s=14.0 if seen.size < 2000 else 3.0, color=_USED, linewidths=0, alpha=0.6,
+        at[::every], seen[::every], s=size, color=_USED, linewidths=0, alpha=0.6,
         label="a reply that was used" if every == 1 else f"a reply that was used (every {every}th)",
     )  # fmt: skip
     length = np.array([line["seconds"] for line in run.steps], dtype=float)
     axes.step(steps, length, where="mid", color=STYLES[1][0], linewidth=1.0, label="the step ended")
     axes.set(xlabel="step", ylabel="seconds from the step's beginning", ylim=(0.0, None))
-    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, frameon=False)
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, frameon=False, markerscale=(25.0 / size) ** 0.5)
     _whole(axes)
 
 

@@ -258,6 +258,7 @@ class RunFolder:
     """Writes a run's files. Each line is on disk as soon as it is known, so that a killed run leaves what it did.
 
     Made for a new run, or by :meth:`reopen` for one that is resumed. A disk that fills up later does not end the run.
+    ``workers``: how many rows the timeline has from the beginning.
 
     Raises
     ------
@@ -280,7 +281,7 @@ class RunFolder:
 
     @classmethod
     def reopen(
-        cls, past: Past, config_toml: str, manifest: dict[str, Any], say: Callable[[str], None], *, workers: int
+        cls, past: Past, config_toml: str, manifest: dict[str, Any], say: Callable[[str], None], *, workers: int = 0
     ) -> RunFolder:
         """Go on in the folder of a run that was cut (:meth:`Past.cut`) to the step it is resumed from."""
         folder = cls.__new__(cls)

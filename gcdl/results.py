@@ -33,7 +33,7 @@ class Results:
         """
         results = cls(suite)
         for combination in suite.combinations:
-            for rate in suite.rates or (None,):
+            for rate in combination.rates or (None,):
                 for seed in suite.seeds:
                     cell = combination.cell(rate, seed)
                     outcome = read_outcome(folder / cell.folder, cell.config)
@@ -74,7 +74,7 @@ class Results:
 
     def on_edge(self, combination: Combination, rate: float) -> str:
         """Say whether a rate is the first or last of the grid: a better one may lie beyond."""
-        rates = sorted(self.suite.rates)
+        rates = sorted(combination.rates)
         if len(rates) < 2 or rate not in (rates[0], rates[-1]):
             return ""
         return "lowest of the grid" if rate == rates[0] else "highest of the grid"
@@ -114,12 +114,14 @@ class Results:
         """Return a table for each group: title, header, rows. Mean and standard deviation over the seeds."""
         last = list(self.suite.axes)[-1]
         tables = []
-        for title, combinations in self.groups():
+        for title, every in self.groups():
+            combinations = [combination for combination in every if combination.place in self.outcomes]
+            if not combinations:
+                continue
             target = next((one.target for one in combinations if one.target is not None), None)
             wanted = [name for name in _COLUMNS if self._known(combinations, name)]
             header = [last, "lr", *(_COLUMNS[name].format(target=_number(target)) for name in wanted)]
-            rows = [self._row(combination, wanted) for combination in combinations]
-            tables.append((title, header, [row for row in rows if row]))
+            tables.append((title, header, [self._row(combination, wanted) for combination in combinations]))
         return tables
 
     def markdown(self) -> str:
@@ -137,13 +139,12 @@ class Results:
         return any(value is not None for value in figures)
 
     def _judged(self, combination: Combination, name: str) -> list[Outcome]:
-        """Return the outcomes that a column shows: at the rate chosen by that very figure, if rates were tuned by it."""
-        return self.at_chosen(combination, name if name in self.suite.tune else self.suite.tune[0])
+        """Return the outcomes that a column shows: at the rate chosen by that figure or its like, if rates were tuned by it."""
+        alike = [figure for figure in self.suite.tune if (figure in TO_TARGET) == (name in TO_TARGET)]
+        return self.at_chosen(combination, name if name in self.suite.tune else [*alike, self.suite.tune[0]][0])
 
     def _row(self, combination: Combination, wanted: Sequence[str]) -> list[str]:
         chosen = self.chosen(combination)
-        if combination.place not in self.outcomes:
-            return []
         if self.suite.tune[0] not in chosen:
             return [combination.place[-1], "all rates failed", *[""] * len(wanted)]
         rates = dict.fromkeys(chosen.values())

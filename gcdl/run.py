@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from gcdl.advice import coverage_warning, limit_warning, noise_warning
+from gcdl.advice import coverage_warning, limit_warning, noise_warning, votes_warning
 from gcdl.checkpoint import FOLDER, Checkpoint
 from gcdl.codes import DECODERS
 from gcdl.config import Config, Experiment, parse
@@ -172,6 +172,7 @@ def leading(job: Job, read: Callable[[], Start], watcher: Watcher, began: float)
             raise UsageError(f"run.spares: {spares} spares need {spares + 2} ranks at least; there are {job.workers + 1}")
         experiment = Experiment.of(start.config, job.workers - spares).check()
         start.check(experiment)
+        limit_threads(experiment)
         evaluator = experiment.problem.evaluator()
         rows = [row_of(experiment, worker).plain() for worker in range(experiment.n)]
         shared = {
@@ -192,7 +193,10 @@ def leading(job: Job, read: Callable[[], Start], watcher: Watcher, began: float)
         raise
     job.broadcast(shared, _COLLECTIVE_SECONDS)
     if not job.survives:
-        watcher.say("no fault tolerance under this launcher: a killed worker ends the job (mpirun --with-ft ulfm has it)")
+        watcher.say(
+            "no fault tolerance under this launcher: a killed worker ends the job, and gcdl resume goes on from its last "
+            "checkpoint (gcdl run, and mpirun --with-ft ulfm, have it with Open MPI 5)"
+        )
     stop = StopRequest()
     transport = MpiTransport(
         job,
@@ -268,6 +272,7 @@ def be_worker(job: Job, config: Config | None = None, patience: float = _COLLECT
         if isinstance(problem, MadeByHand) and problem.fingerprint() != shared["problem"]:
             raise UsageError(f"problem: the samples of rank {job.rank} are not those of rank 0; seed what is random in them")
         row = Row.of_plain(shared["rows"][worker])
+        limit_threads(experiment)  # drawing data may sum too
         faults = faults_since(experiment, max(since, shared["since"]))
         built = make_worker(experiment, worker, row, experiment.problem.load(row.shards), faults)
         codec = experiment.compressor.codec(built.layout)
@@ -370,6 +375,7 @@ def _conduct(
     config = experiment.config
     optimizer = learner.optimizer
     limit_threads(experiment)
+    folder = start.open(experiment, hosts, watcher.say)
     master = Master(
         transport,
         code=experiment.code,
@@ -379,6 +385,7 @@ def _conduct(
         downlink=learner.downlink,
         seed=config.seed,
         replicas=experiment.replicas,
+        scratch=start.out,
         say=watcher.say if hosts is not None else lambda line: None,  # virtual seconds keep nobody waiting
     )
     progress = _Progress.after(start.checkpoint, began, transport)
@@ -391,7 +398,6 @@ def _conduct(
             watcher.say(f"warning: {warning}")
 
     events = Events(start.out) if config.run.tensorboard else None
-    folder = start.open(experiment, hosts, watcher.say)
     keeper: Keeper | NoKeeper = NoKeeper()
     if learner.learns:
         keeper = Keeper(
@@ -421,6 +427,7 @@ def _conduct(
             warn(_restore(master, start.checkpoint))
         watcher.begin(config, start.out, start.step)
         warn(noise_warning(experiment) if learner.learns else None)
+        warn(votes_warning(experiment))
         judged: Evaluation | None = None
         for record in master.run(config.steps):
             due = record.step + 1
@@ -498,8 +505,8 @@ def _conduct(
             with suppress(GcdlError):
                 master.collect_states()
             keeper.finish()
-        if master.steps_done and learner.learns:
-            watcher.say(f"checkpoint after {master.steps_done} steps in {start.out / FOLDER}; gcdl resume {start.out} goes on")
+        if newest := keeper.written or (start.step if learner.learns else 0):
+            watcher.say(f"checkpoint after {newest} steps in {start.out / FOLDER}; gcdl resume {start.out} goes on")
         if isinstance(error, GeneratorExit):  # whoever iterates has seen enough
             _save(learner, optimizer.parameters, start.out, watcher.say)
         raise
@@ -540,8 +547,9 @@ def _save(learner: _Learner, parameters: Vector, folder: Path, say: Callable[[st
     try:
         learner.save(parameters, draft)
         draft.replace(folder / MODEL)
-    except OSError as error:
-        say(f"{folder / MODEL}: not written: {error.strerror or error}; the checkpoint has the model")
+    except (OSError, RuntimeError) as error:  # torch has its own way to say that a disk is full
+        why = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        say(f"{folder / MODEL}: not written: {why}; the checkpoint has the model")
         with suppress(OSError):
             draft.unlink(missing_ok=True)
 

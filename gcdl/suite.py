@@ -4,7 +4,7 @@
 
     transport = "simulated"        # "mpi": each cell is a job of its own on this machine, measured
     seeds = [0, 1, 2]
-    rates = [0.01, 0.03, 0.1]      # optimizer.lr: the same grid for every method; left out: the config's own
+    rates = [0.01, 0.03, 0.1]      # optimizer.lr: the same grid for all that is compared; left out: the config's own
     tune = ["final_train_loss"]    # figures of a run, each minimised over the rates
     tune_seeds = 1                 # by their mean over the first so many seeds
     target = 0.5                   # a test loss: what it takes to get there is counted
@@ -12,7 +12,7 @@
     skip = [{method = "A", problem = "B"}]
 
     [base]                         # a config, as gcdl run takes it
-    [axes.problem."B"]             # what is laid over it: the keys of a config, and target
+    [axes.problem."B"]             # what is laid over it: the keys of a config, target, and rates (not in the last axis)
     [axes.method."A"]
 
 The axes are the suite's own: any number, with any names; the last one is what is compared. Later axes are laid over earlier
@@ -42,19 +42,25 @@ Figure = Literal[
     "steps_to_target", "seconds_to_target", "payload_bits_to_target", "bytes_to_target",
 ]  # fmt: skip
 """What learning rates can be tuned by."""
+Rates = tuple[Positive, ...]
 _OWN = frozenset({"lr", "seed", "chosen", "status", "message", "target"})
 """Columns of ``results.csv`` that an axis can't be named after."""
 
 
-class _Top(Table):
+class _Own(Table):
+    """What an axis may set beside the keys of a config."""
+
+    target: FiniteFloat | None = None
+    rates: Rates = ()
+
+
+class _Top(_Own):
     base: dict[str, Any]
     axes: dict[str, dict[str, dict[str, Any]]]
     transport: Literal["simulated", "mpi"] = "simulated"
     seeds: Annotated[tuple[Natural, ...], Len(1)] = (0,)
-    rates: tuple[Positive, ...] = ()
     tune: Annotated[tuple[Figure, ...], Len(1)] = ("final_train_loss",)
     tune_seeds: Count = 1
-    target: FiniteFloat | None = None
     keep: Literal["curves", "runs"] = "curves"
     skip: tuple[dict[str, str], ...] = ()
     overrides: tuple[str, ...] = ()
@@ -77,11 +83,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Combination:
-    """One value of each axis: a method, and what it meets. ``tables``: of its config; ``target``: None where there is none."""
+    """One value of each axis: a method, and what it meets.
+
+    ``tables``: of its config; ``target``: None where there is none; ``rates``: its grid, empty for the config's own rate.
+    """
 
     place: tuple[str, ...]
     tables: Mapping[str, Any]
     target: float | None
+    rates: tuple[float, ...]
 
     def cell(self, rate: float | None, seed: int) -> Cell:
         """Return the run with this rate (None: the config's own) and seed.
@@ -109,7 +119,6 @@ class Suite:
     text: str
     transport: Literal["simulated", "mpi"]
     seeds: tuple[int, ...]
-    rates: tuple[float, ...]
     tune: tuple[str, ...]
     tune_seeds: int
     keep: Literal["curves", "runs"]
@@ -118,13 +127,13 @@ class Suite:
 
     def tuning(self, combination: Combination) -> list[Cell]:
         """Return the cells that decide the combination's rate, by rate."""
-        rates: Sequence[float | None] = self.rates or (None,)
-        seeds = self.seeds[: self.tune_seeds] if self.rates else self.seeds
+        rates: Sequence[float | None] = combination.rates or (None,)
+        seeds = self.seeds[: self.tune_seeds] if combination.rates else self.seeds
         return [combination.cell(rate, seed) for rate in rates for seed in seeds]
 
     def others(self, combination: Combination, rates: Sequence[float]) -> list[Cell]:
         """Return the cells of all other seeds, at the rates that were chosen."""
-        seeds = self.seeds[self.tune_seeds :] if self.rates else ()
+        seeds = self.seeds[self.tune_seeds :] if combination.rates else ()
         return [combination.cell(rate, seed) for rate in rates for seed in seeds]
 
 
@@ -146,7 +155,7 @@ def parse_suite(text: str, overrides: Sequence[str] = (), *, name: str = "suite"
     """As :func:`load_suite`, from TOML text; ``name`` stands for the file in messages."""
     tables = read_toml(text, name)
     top = validate(_Top, tables, "")
-    for what in ("seeds", "rates", "tune"):
+    for what in ("seeds", "tune"):
         values = getattr(top, what)
         if len(set(values)) < len(values):
             raise ConfigError(f"{what}: {list(values)}: one stands there twice")
@@ -164,10 +173,12 @@ def parse_suite(text: str, overrides: Sequence[str] = (), *, name: str = "suite"
     if not combinations:
         raise ConfigError("skip: nothing is left to run")
     suite = Suite(
-        text=text, transport=top.transport, seeds=top.seeds, rates=top.rates, tune=top.tune, tune_seeds=top.tune_seeds,
+        text=text, transport=top.transport, seeds=top.seeds, tune=top.tune, tune_seeds=top.tune_seeds,
         keep=top.keep, axes={axis: tuple(values) for axis, values in top.axes.items()}, combinations=combinations,
     )  # fmt: skip
     for combination in combinations:
+        if len(set(combination.rates)) < len(combination.rates):
+            raise ConfigError(f"rates: {list(combination.rates)}: one stands there twice")
         for cell in suite.tuning(combination):
             if cell.config.workers is None:
                 raise ConfigError("base.workers: missing; a sweep needs to know how many there are (workers = 8)")
@@ -198,19 +209,21 @@ def _check_skip(top: _Top) -> None:
 
 def _combinations(top: _Top, overrides: Mapping[str, Any]) -> Iterator[Combination]:
     """Yield all that are not skipped; the last axis is the fastest."""
+    compared = list(top.axes)[-1]
     for place in itertools.product(*top.axes.values()):
         named = dict(zip(top.axes, place, strict=True))
         if any(all(named[axis] == value for axis, value in one.items()) for one in top.skip):
             continue
         tables: Mapping[str, Any] = top.base
-        target: Any = top.target
+        own = _Own(target=top.target, rates=top.rates)
         for axis, value in named.items():
             layer = dict(top.axes[axis][value])
-            target = layer.pop("target", target)
+            if axis == compared and "rates" in layer:
+                raise ConfigError(f"axes.{axis}.{value}.rates: {axis} is what is compared, on one grid; set rates for all")
+            given = {key: layer.pop(key) for key in _Own.model_fields if key in layer}
+            own = own.model_copy(update=dict(validate(_Own, given, f"axes.{axis}.{value}").model_dump(exclude_unset=True)))
             tables = laid_over(tables, layer)
-        if target is not None and (isinstance(target, bool) or not isinstance(target, int | float)):
-            raise ConfigError(f"{', '.join(place)}: target: {target!r}: must be a number")
-        yield Combination(place, laid_over(tables, overrides), target)
+        yield Combination(place, laid_over(tables, overrides), own.target, own.rates)
 
 
 def _slug(value: str) -> str:

@@ -44,8 +44,8 @@ def plan(suite: Suite, only: Sequence[str]) -> list[Combination]:
     return [one for one in suite.combinations if all(one.place[axis] in values for axis, values in wanted.items())]
 
 
-def cells_at_most(suite: Suite, combinations: Sequence[Combination]) -> int:
-    """Return how many runs these combinations take, if each is tuned to a single rate."""
+def cells_expected(suite: Suite, combinations: Sequence[Combination]) -> int:
+    """Return how many runs these combinations take, if each has one rate that is best by all figures."""
     return sum(len(suite.tuning(one)) + len(suite.others(one, [0.1])) for one in combinations)
 
 

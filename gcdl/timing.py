@@ -73,7 +73,7 @@ class NoPublisher:
             return
         state = {"state": _nothing(most_state_bytes(optimizer, d))} if downlink.steps_replicas else {}
         limit = 4 * d + sum(array.size for array in state.values())
-        self.content = self._log = UpdateLog(_nothing(4 * d).view(np.float32), lambda: state, limit=limit, check_every=0)
+        self.content = self._log = UpdateLog(np.broadcast_to(np.float32(0.0), (d,)), lambda: state, limit=limit, check_every=0)
 
     def step(self, gradient: Vector, messages: Sequence[Message], a: Weights) -> None:
         """Note an update's size."""
@@ -107,6 +107,8 @@ class NoEvaluator:
 
 class NoKeeper:
     """Keeps no checkpoints."""
+
+    written = 0
 
     def begin(self, *, hold: bool = False) -> None:
         """Do nothing."""

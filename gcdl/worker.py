@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -71,6 +72,7 @@ class Worker:
     seed : the run's.
     shift : its place under correlated dither; see :class:`gcdl.compressors.Draw`.
     faults : strike this worker, once each.
+    coded : what the coded gradient is computed into, (d,), where that is not this process's memory: a tensor on a GPU.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Worker:
         seed: int,
         shift: int = 0,
         faults: Sequence[Fault] = (),
+        coded: Any = None,
     ) -> None:
         self.worker = worker
         self.n = n
@@ -96,7 +99,7 @@ class Worker:
         self._stragglers = stragglers
         self._faults = list(faults)
         self._state = codec.init()
-        self._coded = aligned_vector(layout.size)
+        self._coded = aligned_vector(layout.size) if coded is None else coded
         self._message = aligned_buffer(HEADER_BYTES + codec.payload_bytes)
         self._saved = aligned_buffer(HEADER_BYTES + codec.state_bytes)
 
@@ -188,10 +191,11 @@ class Worker:
 
     def _check_finite(self, step: int) -> None:
         """A sign has no NaN: look before compressing. The sum is a cheap first look; it may also just overflow."""
-        coded: Vector = self._coded
+        coded = self._coded
         with np.errstate(over="ignore", invalid="ignore"):
             suspicious = not math.isfinite(float(coded.sum()))
         if suspicious:
-            bad = np.flatnonzero(~np.isfinite(coded))
+            here: Vector = coded if isinstance(coded, np.ndarray) else coded.cpu().numpy()
+            bad = np.flatnonzero(~np.isfinite(here))
             if bad.size:
                 raise NonFiniteGradient(self.worker, step, self.layout.tensor_at(int(bad[0])))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gcdl.advice import AMPLIFICATION_BOUND, code_of, coverage_warning, noise_warning
+from gcdl.advice import AMPLIFICATION_BOUND, code_of, coverage_warning, noise_warning, votes_warning
 from gcdl.codes import CODES, GradientCode, fractional_repetition, uncoded
 from gcdl.codes.health import amplification
 from gcdl.config import Experiment, parse
@@ -96,3 +96,25 @@ def test_every_kind_exists_for_some_sizes(kind):
         assert code.n == n
         built.append(n)
     assert built
+
+
+@pytest.mark.parametrize(
+    ("overrides", "warning"),
+    [
+        (["compressor.kind=stochastic_sign"], None),
+        (["compressor.kind=sign"], None),
+        (["compressor.kind=scaled_sign", "compressor.error_feedback=true"], None),
+        (["compressor.kind=identity"], "replies of compressor.kind = 'identity' have no common scale"),
+        (["compressor.kind=two_mean"], "replies of compressor.kind = 'two_mean' have no common scale"),
+        (["compressor.kind=stochastic_sign", "compressor.agreed=false"], "have no common scale"),
+        (["compressor.kind=sign", "code.kind=cyclic_repetition", "code.stragglers=2"], "no small multiples"),
+        (["compressor.kind=sign", "code.decoder=mmse"], "no small multiples"),
+        (["compressor.kind=sign", "code.kind=sgc", "code.replication=2"], None),
+    ],
+    ids=str,
+)
+def test_replies_that_are_to_be_votes_and_are_none_are_warned_of(overrides, warning):
+    text = "workers = 6\n[problem]\nkind = 'linear_regression'\n[code]\nkind = 'fractional_repetition'\nstragglers = 1"
+    found = votes_warning(Experiment.of(parse(text, ["downlink.kind=votes", *overrides]), 6))
+    assert (found is None) == (warning is None)
+    assert warning is None or warning in found

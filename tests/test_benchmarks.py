@@ -1,6 +1,7 @@
 """The benchmarks still fit the code they measure: each imports, and the one with a loop of runs runs."""
 
 import importlib.util
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,9 @@ def test_the_accuracy_benchmark_runs_and_keeps_what_it_ran(tmp_path):
         rate, curves = accuracy.tuned(text, tmp_path, 11, "stochastic rms (correlated+subtractive)")
         assert len(curves) == accuracy.SEEDS
         assert all(curve.steps == [10, 20, 30] and 0.0 < curve.final < 10.0 for curve in curves)
+        last = sum(curve.loss[-1] for curve in curves) / len(curves)
+        assert accuracy.bytes_to(last, curves) <= curves[0].bytes_up[-1]
+        assert math.isnan(accuracy.bytes_to(last / 1e3, curves))
         before = sorted(path.name for path in tmp_path.iterdir())
         again = accuracy.tuned(text, tmp_path, rate, "stochastic rms (correlated+subtractive)")[1]
         assert [curve.loss for curve in again] == [curve.loss for curve in curves]

@@ -155,8 +155,10 @@ def test_a_decoder_that_is_named_takes_the_place_of_the_codes_own():
 def test_error_feedback_wraps_the_compressor_of_any_kind():
     plain = Experiment.of(parse(PROBLEM, ["compressor.kind=scaled_sign"]), N)
     wrapped = Experiment.of(parse(PROBLEM, ["compressor.kind=scaled_sign", "compressor.error_feedback=true"]), N)
-    assert plain.compressor == ScaledSign()
-    assert wrapped.compressor == ErrorFeedback(ScaledSign())
+    assert plain.compressor == ScaledSign(agreed=False)
+    assert wrapped.compressor == ErrorFeedback(ScaledSign(agreed=False))
+    votes = Experiment.of(parse(PROBLEM, ["compressor.kind=scaled_sign", "downlink.kind=votes"]), N)
+    assert votes.compressor == ScaledSign(agreed=True)
 
 
 def test_the_wait_rule_knows_the_code():
@@ -266,7 +268,7 @@ FINDINGS = [
     (["wait.seconds=1.0"], r"^wait\.seconds: unknown key of wait\.kind = 'first_replies'"),
     (["run.eval_evry=1"], r"^run\.eval_evry: unknown key; did you mean 'eval_every'\?"),
     (["problem.batchsize=1"], r"^problem\.batchsize: .*did you mean 'batch_size'\?"),
-    (["downlink.bits=1"], r"^downlink\.bits: unknown key of downlink\.kind = 'model' \(valid: none\)$"),
+    (["downlink.bits=1"], r"^downlink\.bits: unknown key of downlink\.kind = 'model' \(valid: dtype\)$"),
     (["code.n=3"], r"^code\.n: unknown key"),
     (["problem.k=3"], r"^problem\.k: unknown key"),
     (["problem.seed=3"], r"^problem\.seed: unknown key"),
@@ -499,3 +501,8 @@ def test_an_override_that_names_the_files_own_kind_does_not_hide_a_misspelt_key(
 def test_an_override_is_one_value_and_not_a_line_more():
     with pytest.raises(ConfigError, match="one line of text"):
         parse(PROBLEM, ["steps=1\nseed=2"])
+
+
+def test_spares_are_ranks_that_are_no_workers():
+    with pytest.raises(ConfigError, match=r"says 4, but there are 2 \(ranks - 1 - spares\); start 7 ranks"):
+        parse("workers = 4\n[problem]\nkind = 'linear_regression'", ["run.spares=2"]).for_workers(2)

@@ -21,6 +21,7 @@ LAYERS: list[tuple[set[str], bool]] = [
     ({"gcdl.trainer", "gcdl.sweep_plots"}, False),
     ({"gcdl.sweep"}, False),
     ({"gcdl.cells", "gcdl.sweep_display"}, False),
+    ({"gcdl.doctor"}, False),
     ({"gcdl.launcher", "gcdl.results", "gcdl.report"}, False),
     ({"gcdl.suite", "gcdl.outcome"}, False),
     ({"gcdl.run", "gcdl.replay", "gcdl.trace", "gcdl.plots", "gcdl.display", "gcdl.inspection"}, False),
@@ -32,7 +33,7 @@ LAYERS: list[tuple[set[str], bool]] = [
     ({"gcdl.master", "gcdl.transport.mpi", "gcdl.transport.serve", "gcdl.transport.simulated",
       "gcdl.transport.replay"}, False),
     ({"gcdl.worker", "gcdl.transport.lanes", "gcdl.transport.model", "gcdl.transport.network", "gcdl.transport.mishaps",
-      "gcdl.transport.strike", "gcdl.transport.replacement", "gcdl.states", "gcdl.replicas"}, False),
+      "gcdl.transport.strike", "gcdl.transport.replacement", "gcdl.transport.probe", "gcdl.states", "gcdl.replicas"}, False),
     ({"gcdl.transport.job", "gcdl.transport.shared"}, False),
     ({"gcdl.wait", "gcdl.transport.base", "gcdl.downlinks"}, False),
     (
@@ -42,11 +43,14 @@ LAYERS: list[tuple[set[str], bool]] = [
     ),
     ({"gcdl.journal", "gcdl.ledger", "gcdl.schedules", "gcdl.exits", "gcdl.events"}, False),
     ({"gcdl.types", "gcdl.errors", "gcdl.timeline", "gcdl.interrupt", "gcdl.lifeline", "gcdl.launched",
-      "gcdl.silence"}, False),
+      "gcdl.silence", "gcdl.probed", "gcdl.findings"}, False),
 ]  # fmt: skip
 PACKAGES = {"gcdl.examples", "gcdl.codes", "gcdl.compressors", "gcdl.downlinks", "gcdl.stragglers", "gcdl.problems"}
 # The only modules that import torch when they are imported.
-TORCH = {"gcdl.problems.models", "gcdl.problems.flat", "gcdl.problems.checks"}
+TORCH = {
+    "gcdl.problems.models", "gcdl.problems.flat", "gcdl.problems.checks", "gcdl.problems.on_device",
+    "gcdl.compressors.on_device",
+}  # fmt: skip
 
 
 def modules() -> dict[str, Path]:
@@ -104,7 +108,8 @@ def test_only_problems_and_optimizers_know_torch_and_nobody_imports_it_before_it
         if unit(name) == "gcdl.examples":
             continue  # scripts of users
         if any(imported.split(".")[0] == "torch" for imported in imports(path)):
-            assert name == "gcdl.optimizers" or name.startswith("gcdl.problems."), name
+            allowed = ("gcdl.optimizers", "gcdl.trainer", "gcdl.compressors.on_device")
+            assert name in allowed or name.startswith("gcdl.problems."), name
         if any(imported.split(".")[0] == "torch" for imported in imports(path, top_level_only=True)):
             assert name in TORCH, name
 

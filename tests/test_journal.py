@@ -10,7 +10,7 @@ import pytest
 
 from gcdl import checkpoint
 from gcdl.config import parse
-from gcdl.errors import GcdlError, UsageError
+from gcdl.errors import GcdlError, Interrupted, UsageError
 from gcdl.journal import Journal
 from gcdl.run import simulate
 from gcdl.start import Start, resume
@@ -112,8 +112,8 @@ checkpoint_every = 5
 class Watcher:
     """Fills the disk after one step, and makes room after another."""
 
-    def __init__(self, disk: Path, full: int, free: int) -> None:
-        self.disk, self.full, self.free, self.said = disk, full, free, []
+    def __init__(self, disk: Path, full: int, free: int, end: int = -1) -> None:
+        self.disk, self.full, self.free, self.end, self.said = disk, full, free, end, []
 
     def begin(self, config, folder, done):
         pass
@@ -123,6 +123,8 @@ class Watcher:
             self.ballast = fill(self.disk)
         if record.step == self.free:
             self.ballast.unlink()
+        if record.step == self.end:
+            raise Interrupted("interrupted")
 
     def say(self, line):
         self.said.append(line)
@@ -150,3 +152,14 @@ def test_a_disk_that_stays_full_keeps_the_last_good_checkpoint_and_says_that_the
     watcher.ballast.unlink()
     resumed = simulate(resume(small_disk / "run", ()), Watcher(small_disk, -1, -1))
     assert resumed.model_sha256 == whole.model_sha256
+
+
+def test_an_interrupted_run_on_a_full_disk_names_the_checkpoint_that_there_is(small_disk):
+    watcher = Watcher(small_disk, full=11, free=-1, end=20)
+    with pytest.raises(Interrupted):
+        simulate(Start(parse(CONFIG), small_disk / "run"), watcher)
+    assert any("checkpoint of step 21 not written" in line for line in watcher.said)
+    assert (
+        f"checkpoint after 10 steps in {small_disk / 'run' / 'checkpoint'}; gcdl resume {small_disk / 'run'} goes on"
+        in watcher.said
+    )

@@ -26,6 +26,9 @@ class Master:
         self.alive = set(range(N))
         self.asked: list[tuple[int, int]] = []
 
+    def downlink_state(self):
+        return {}
+
     def silent(self, accepted):
         return [worker for worker in self.states.missing(accepted) if worker in self.alive]
 

@@ -236,8 +236,9 @@ def steps(folder):
     return [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
 
 
-def test_timing_only_is_the_same_run_without_its_numbers(tmp_path):
-    config = parse(RUN)
+@pytest.mark.parametrize("downlink", ["model", "sign"])
+def test_timing_only_is_the_same_run_without_its_numbers(tmp_path, downlink):
+    config = parse(RUN, [f"downlink.kind={downlink}"])
     real = simulate(Start(config, tmp_path / "real"), Quiet())
     clock = simulate(Start(config, tmp_path / "clock", timing_only=True), Quiet())
     for one, other in zip(steps(tmp_path / "real"), steps(tmp_path / "clock"), strict=True):

@@ -80,7 +80,7 @@ def done(tmp_path_factory) -> Path:
 
 
 def wait_for_cells(folder: Path, count: int) -> None:
-    until = time.monotonic() + 60.0
+    until = time.monotonic() + 200.0
     while len(list(folder.glob("cells/*/*/*/cell.json"))) < count:
         assert time.monotonic() < until, "no cells"
         time.sleep(0.01)
@@ -217,7 +217,13 @@ def test_a_suite_may_grow_and_what_stood_on_the_command_line_is_remembered(tmp_p
         (("axes.straggling", "axes.seed"), r"^axes\.seed: an axis is named like a column"),
         (("target = 2.0", 'target = 2.0\nskip = [{metod = "1 bit"}]'), r"^skip\.0\.metod: no such axis"),
         (("target = 2.0", 'target = 2.0\nskip = [{method = "2 bit"}]'), r"^skip\.0\.method: no such value '2 bit'"),
-        (('kind = "identity"', 'kind = "identity"\ntarget = "low"'), r"^none, float32: target: 'low': must be a number"),
+        (('kind = "identity"', 'kind = "identity"\ntarget = "low"'), r"^axes\.method\.float32\.target: 'low'"),
+        (
+            ('kind = "identity"', 'kind = "identity"\nrates = [0.1]'),
+            r"^axes\.method\.float32\.rates: method is what is compared",
+        ),
+        (('kind = "none"', 'kind = "none"\nrates = [0.1, -0.1]'), r"^axes\.straggling\.none\.rates\.1: -0\.1"),
+        (("[0.05, 0.2, 50.0]", "[0.05, 0.2, 0.2]"), r"^rates: \[0\.05, 0\.2, 0\.2\]: one stands there twice"),
         (("[base]", "[base"), r"^suite: not TOML"),
     ],
 )
@@ -241,6 +247,8 @@ def test_the_suites_of_the_benchmarks_are_valid(name):
 def test_a_part_that_is_skipped_is_not_run():
     suite = parse_suite(SUITE.replace("target = ", 'skip = [{method = "1 bit", straggling = "none"}]\ntarget = '))
     assert [one.place for one in suite.combinations] == [("none", "float32"), ("p = 0.2", "float32"), ("p = 0.2", "1 bit")]
+    own = parse_suite(SUITE.replace('kind = "none"', 'kind = "none"\nrates = [0.7]'))
+    assert [combination.rates for combination in own.combinations] == [(0.7,), (0.7,), (0.05, 0.2, 50.0), (0.05, 0.2, 50.0)]
     with pytest.raises(UsageError, match=r"--only method=2 bit: method has no such value"):
         plan(suite, ["method=2 bit"])
     with pytest.raises(UsageError, match=r"--only speed=3: looks like AXIS=VALUE; the axes are straggling, method"):

@@ -209,12 +209,17 @@ class Kernels:
         """Return sum x_j^2 of each run, (q,) float64: in float32, and again in float64 where that over- or underflows."""
         sums = self._float_squares(x, edges)
         full = np.diff(edges) > 0
-        doubtful = full & ~((sums > _SAFE_SQUARE) & (sums < np.inf))
+        doubtful = self.doubtful_squares(sums, edges)
         if doubtful.any():
             wide = np.zeros(sums.size)
             wide[full] = np.add.reduceat(np.square(x, dtype=np.float64), edges[:-1][full])
             sums[doubtful] = wide[doubtful]
         return sums
+
+    @staticmethod
+    def doubtful_squares(sums: Wide, edges: IntVector) -> NDArray[np.bool_]:
+        """Say which sums of squares of float32 may have lost terms, (q,)."""
+        return (np.diff(edges) > 0) & ~((sums > _SAFE_SQUARE) & (sums < np.inf))
 
     def _float_squares(self, x: Vector, edges: IntVector) -> Wide:
         with np.errstate(over="ignore", under="ignore"):
@@ -383,10 +388,14 @@ def _sums(x: Vector, edges: IntVector) -> Wide:
 
 def _lane_sum(x: Vector) -> float:
     rows = x.size // LANES
-    total = float(x[rows * LANES :].sum(dtype=np.float64))
-    if rows:
-        total += float(np.add.reduce(x[: rows * LANES].reshape(rows, LANES), axis=0).sum(dtype=np.float64))
-    return total
+    lanes = np.add.reduce(x[: rows * LANES].reshape(rows, LANES), axis=0) if rows else None
+    return sums_of_lanes(x[rows * LANES :], lanes)
+
+
+def sums_of_lanes(tail: Vector, lanes: Vector | None) -> float:
+    """Return the sum of a run from that of its rows, (LANES,), if it has any, and what follows them, in float64."""
+    total = float(tail.sum(dtype=np.float64))
+    return total if lanes is None else total + float(lanes.sum(dtype=np.float64))
 
 
 def kernels_for(d: int) -> Kernels:

@@ -6,7 +6,7 @@ The bit is x_j > N_j: so it is sign(x - N), and subtractive dither adds N to wha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from statistics import NormalDist
 from typing import Protocol
 
@@ -77,7 +77,7 @@ def _steps(sources: Sequence[Source], units: NDArray[np.float64]) -> Adder:
     order = sorted(range(len(sources)), key=lambda i: -sources[i].shift)
     shifts = np.array([sources[i].shift for i in order], dtype=np.int64)
     units = units[order]
-    wraps = Wraps((_RANGE // 2 - shifts).astype(np.int32))
+    wraps = _wraps(*shifts.tolist())
     slope = units.sum(axis=0)
     levels = np.empty((units.shape[1], len(sources) + 1))
     levels[:, 0] = shifts @ units
@@ -93,6 +93,12 @@ def _steps(sources: Sequence[Source], units: NDArray[np.float64]) -> Adder:
     return add
 
 
+@lru_cache(maxsize=64)
+def _wraps(*shifts: int) -> Wraps:
+    """Return the thresholds of these shifts. Kept, for the sets of workers that answer come again, and its table is large."""
+    return Wraps((_RANGE // 2 - np.array(shifts, dtype=np.int64)).astype(np.int32))
+
+
 class NormalNoise:
     """N normal with mean 0; M is its mean magnitude times pi / 2, so its standard deviation is M sqrt(2 / pi)."""
 
@@ -103,7 +109,7 @@ class NormalNoise:
         """Write the bits; see :class:`Noise`."""
         with np.errstate(divide="ignore"):
             units = np.where(scales > 0.0, 1.0 / scales.astype(np.float64), 0.0).astype(np.float32)
-        noise = kernels.lookup(_quantiles(), source.stream(block.number), x.size)
+        noise = kernels.lookup(_quantiles(), source.stream(block.number), len(x))
         kernels.exceeds(x, units, block.edges, noise, out)
 
     def adder(self, draws: Sequence[Draw], scales: NDArray[np.float32]) -> Adder:

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from copy import copy
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +88,14 @@ class SignCodec(Stateless):
         self._signal = np.array([shares.get(size, 0.0) for size in self._sizes.tolist()]) * self._sizes
         self._noise = np.array([noise_share(shares[size]) if size else 0.0 for size in self._sizes.tolist()]) * self._sizes
 
+    def on_device(self, device: Any) -> SignCodec:
+        """Return a codec that compresses vectors on a PyTorch device to the same bits; it does not decode."""
+        from gcdl.compressors.on_device import DeviceKernels
+
+        there = copy(self)
+        there._kernels = DeviceKernels(self.layout.size, device)  # type: ignore[assignment]
+        return there
+
     def compress(self, x: Vector, state: State, draw: Draw, out: Buffer, plus: Vector | None = None) -> State:
         """Write the bits, then the levels; see :class:`gcdl.compressors.base.Codec`."""
         levels = self._measure(x, plus, out[: self._bits_bytes])
@@ -94,7 +104,8 @@ class SignCodec(Stateless):
         if self.noise is not None:
             source = self.noise.dither.source(draw)
             used = levels[0] if draw.agreed is None else draw.agreed
-            for block in self._blocks:
+            # Backwards: what was looked at last is still in the cache.
+            for block in reversed(self._blocks):
                 part, scales = x[block.where], used[block.groups]
                 if draw.agreed is not None and self._may_exceed(levels[0, block.groups], scales):
                     self.clipped += self._kernels.count_beyond(part, scales, block.edges)
@@ -232,7 +243,7 @@ class SignCodec(Stateless):
         """Overwrite ``into`` with x - Q(x)."""
         halves, centre = _halves(-self._levels(payload, draw)[np.newaxis])
         adder = self._adder([draw], halves)
-        for block in self._blocks:
+        for block in reversed(self._blocks):
             part = into[block.where]
             self._kernels.fold(payload[block.packed], halves[0, block.groups], block.edges, x[block.where], part)
             if centre is not None:

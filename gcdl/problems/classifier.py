@@ -16,9 +16,12 @@ import numpy as np
 from gcdl.errors import ParameterError
 from gcdl.problems.base import Evaluation, Samples, minibatch, shard_indices
 from gcdl.problems.datasets import DATASETS, Dataset, Images, Labels, Part
+from gcdl.problems.device import DeviceName, choose, placed
 from gcdl.types import Count, IntVector, Layout, Natural, Stream, Vector, Weights, rng_for
 
 if TYPE_CHECKING:
+    import torch
+
     from gcdl.problems.flat import FlatModule
 
 _EVALUATION_BATCH = 1000
@@ -32,6 +35,7 @@ class Classifier:
     dataset, data : which data set, and the folder of its files where it needs one.
     model, hidden : which model, and the widths of its hidden layers.
     batch_size : b, samples per shard and step; 0: the whole shard.
+    device : where PyTorch computes; see :mod:`gcdl.problems.device`.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class Classifier:
         model: Literal["linear", "mlp", "cnn"] = "mlp",
         hidden: tuple[Count, ...] = (256,),
         batch_size: Natural = 32,
+        device: DeviceName = "auto",
     ) -> None:
         self.k = k
         self.seed = seed
@@ -52,6 +57,7 @@ class Classifier:
         self.model = model
         self.hidden = hidden
         self.batch_size = batch_size
+        self.device = device
 
     @cached_property
     def source(self) -> Dataset:
@@ -74,7 +80,13 @@ class Classifier:
         from gcdl.problems.flat import FlatModule
 
         seed = int(rng_for(self.seed, Stream.MODEL).integers(1 << 62))
-        return FlatModule(models.build(self.model, self.source.shape, self.source.classes, self.hidden, seed))
+        flat = FlatModule(models.build(self.model, self.source.shape, self.source.classes, self.hidden, seed))
+        return placed(flat, self.place)
+
+    @cached_property
+    def place(self) -> torch.device:
+        """Where this rank computes."""
+        return choose(self.device)
 
     def layout(self) -> Layout:
         """Return the model's tensors, in ``named_parameters`` order."""
@@ -117,6 +129,7 @@ class _CodedGradient:
         self.problem = problem
         self.shards = [(int(j), float(weight), samples[int(j)]) for j, weight in zip(shards, weights, strict=True)]
         self.chunk = models.CHUNK[problem.model]
+        self.device = problem.place
 
     def compute(self, parameters: Vector, step: int, out: Vector) -> Generator[float, None, float]:
         from torch.nn.functional import cross_entropy
@@ -125,12 +138,12 @@ class _CodedGradient:
         coded_loss = 0.0
         for number, pieces in enumerate(self._chunks(step)):
             yield sum(piece.cost for piece in pieces)
-            x, y = _tensors(self.problem.source, [(piece.images, piece.labels) for piece in pieces])
+            x, y = _tensors(self.problem, [(piece.images, piece.labels) for piece in pieces])
             weights = np.concatenate([np.full(len(piece.labels), piece.weight, np.float32) for piece in pieces])
             module.bind(parameters)
             losses = cross_entropy(module.module(x), y, reduction="none")
-            coded_loss += float(np.dot(losses.detach().numpy().astype(np.float64), weights))
-            module.backward(losses @ _from_numpy(weights), out, add=number > 0)
+            coded_loss += float(np.dot(losses.detach().cpu().numpy().astype(np.float64), weights))
+            module.backward(losses @ _from_numpy(weights).to(self.device), out, add=number > 0)
         return coded_loss
 
     def _chunks(self, step: int) -> Iterator[list[_Piece]]:
@@ -178,7 +191,7 @@ class _Evaluator:
         with torch.no_grad():
             for start in range(0, len(part.labels), _EVALUATION_BATCH):
                 cut = slice(start, start + _EVALUATION_BATCH)
-                x, y = _tensors(self.problem.source, [(part.images[cut], part.labels[cut])])
+                x, y = _tensors(self.problem, [(part.images[cut], part.labels[cut])])
                 scores = self.problem.module.module(x)
                 loss += float(cross_entropy(scores, y, reduction="sum"))
                 right += int((scores.argmax(dim=1) == y).sum())
@@ -191,9 +204,10 @@ def _from_numpy(array: np.ndarray):  # type: ignore[no-untyped-def]
     return torch.from_numpy(array)
 
 
-def _tensors(source: Dataset, parts: list[tuple[Images, Labels]]):  # type: ignore[no-untyped-def]
+def _tensors(problem: Classifier, parts: list[tuple[Images, Labels]]):  # type: ignore[no-untyped-def]
     """Return images, (samples, 1, height, width) float32 around [-1, 1], and labels as tensors."""
     images = np.concatenate([images for images, _ in parts]).astype(np.float32)
-    images *= np.float32(2.0 / source.brightest)
+    images *= np.float32(2.0 / problem.source.brightest)
     images -= np.float32(1.0)
-    return _from_numpy(images[:, np.newaxis]), _from_numpy(np.concatenate([labels for _, labels in parts]))
+    tensors = _from_numpy(images[:, np.newaxis]), _from_numpy(np.concatenate([labels for _, labels in parts]))
+    return tuple(tensor.to(problem.place) for tensor in tensors)

@@ -15,7 +15,6 @@ import time
 import warnings
 from contextlib import suppress
 from functools import cache
-from pathlib import Path
 from typing import Any, NoReturn
 
 import mpi4py
@@ -30,7 +29,7 @@ with warnings.catch_warnings():
 
 from gcdl.errors import MasterGone, UsageError  # noqa: E402
 from gcdl.launched import Launch, conflict  # noqa: E402
-from gcdl.lifeline import end_soon, when_gone  # noqa: E402
+from gcdl.lifeline import end_launcher, end_soon, segments, when_gone  # noqa: E402
 from gcdl.messages import Kind, bare  # noqa: E402
 from gcdl.types import aligned_vector  # noqa: E402
 
@@ -40,8 +39,12 @@ TAG = 7
 """Of all gcdl's messages: the order of messages between two ranks is the order they were sent in."""
 CONTROL_BYTES = 1 << 16
 """The largest message that is no task and no reply: room for a traceback."""
+PART_BYTES = 1 << 20
+"""Of a compressor's state that goes to the master: the whole would need a buffer of its size there for each worker."""
 SHUTDOWN_SECONDS = 5.0
 """How long one side waits for the other when the job ends."""
+LAUNCHER_SECONDS = 5.0
+"""How long an mpirun that may have lost hosts has to end by itself after the master."""
 
 
 def remove_segments() -> None:
@@ -49,13 +52,9 @@ def remove_segments() -> None:
 
     All that this process maps: its own, and those of the ranks it talked to, killed ones among them.
     """
-    with suppress(OSError):
-        mapped = {
-            line.split(maxsplit=5)[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "_segment." in line
-        }
-        for path in mapped:
-            if path.startswith("/dev/shm/"):
-                Path(path).unlink(missing_ok=True)
+    for segment in segments(os.getpid()):
+        with suppress(OSError):
+            segment.unlink(missing_ok=True)
 
 
 class Backoff:
@@ -86,12 +85,16 @@ class Job:
     ----------
     comm : the communicator; rank 0 is the master.
     damaged : a rank was lost or left behind, so that finalizing MPI together could hang.
+    told_bytes : what this rank has told all others by :meth:`broadcast`.
+    unreachable : a rank on another host was left behind, so that mpirun may not end by itself.
     """
 
     def __init__(self, comm: MPI.Comm) -> None:
         comm.Set_errhandler(MPI.ERRORS_RETURN)
         self.comm = comm
         self.damaged = False
+        self.told_bytes = 0
+        self.unreachable = False
         self._run = 0
         self._farewell: list[tuple[MPI.Comm, int]] = []
 
@@ -140,6 +143,8 @@ class Job:
         self._complete(self.comm.Ibcast(size, root=0), seconds)
         body = np.frombuffer(text, dtype=np.uint8).copy() if self.rank == 0 else np.empty(int(size[0]), dtype=np.uint8)
         self._complete(self.comm.Ibcast(body, root=0), seconds)
+        if self.rank == 0:
+            self.told_bytes += (size.nbytes + body.nbytes) * self.workers
         received: dict[str, Any] = json.loads(body.tobytes())
         return received
 
@@ -152,6 +157,8 @@ class Job:
         sys.stdout.flush()
         sys.stderr.flush()
         self.part()
+        if self.unreachable:
+            end_launcher(LAUNCHER_SECONDS)
         if self.damaged:
             remove_segments()
             os._exit(code)
@@ -231,6 +238,12 @@ class Job:
             backoff.sleep()
 
 
+def library() -> tuple[str, int, str]:
+    """Return the MPI library that this python has loaded: vendor, major version, and what it says of itself."""
+    vendor, version = MPI.get_vendor()
+    return vendor, int(version[0]), MPI.Get_library_version().rstrip("\0").splitlines()[0].strip()
+
+
 class LateJob(Job):
     """The job as a process sees it that was started in a lost worker's place: it has the master, and nobody else."""
 
@@ -297,8 +310,8 @@ def world() -> Job:
     UsageError : launcher and library do not go together. MPI has not started then.
     """
     if not MPI.Is_initialized():
-        vendor, version = MPI.get_vendor()
-        if reason := conflict(Launch.read(), vendor, version[0]):
+        vendor, major, _ = library()
+        if reason := conflict(Launch.read(), vendor, major):
             raise UsageError(reason)
         _start_mpi()
     parent = MPI.Comm.Get_parent() if REPLACEMENT in os.environ else MPI.COMM_NULL

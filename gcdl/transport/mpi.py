@@ -43,7 +43,7 @@ from gcdl.messages import (
     read_json,
     with_state,
 )
-from gcdl.transport.job import CONTROL_BYTES, SHUTDOWN_SECONDS, TAG, Backoff, Job
+from gcdl.transport.job import CONTROL_BYTES, LAUNCHER_SECONDS, PART_BYTES, SHUTDOWN_SECONDS, TAG, Backoff, Job
 from gcdl.transport.lanes import Lane, Lanes
 from gcdl.transport.replacement import Replacements
 from gcdl.transport.shared import Address, Board
@@ -115,6 +115,7 @@ class MpiTransport:
         self.abandoned: list[int] = []
         """Workers that had not stopped when :meth:`close` gave up waiting."""
         self._job = job
+        self.traffic.control = job.told_bytes
         self._lanes = Lanes(run, TaskFormat(self.n), self.traffic, platform.node())
         self._reply_bytes = HEADER_BYTES
         self._state_bytes = 0
@@ -236,6 +237,9 @@ class MpiTransport:
             self._job.damaged = True
             names = "; ".join(peer.name for peer in left)
             self._say(f"not waiting any longer for workers that have not stopped: {names}")
+            self._job.unreachable = self._job.survives and not all(peer.born for peer in left)
+            if self._job.unreachable:
+                self._say(f"some are on other hosts: mpirun is killed if it has not ended in {LAUNCHER_SECONDS:.0f} s")
             for peer in left:
                 self._end(peer)
         for worker, reported in self._reported_bytes.items():
@@ -354,10 +358,11 @@ class MpiTransport:
             )  # fmt: skip
         self.traffic.control += received
         if header.kind is Kind.STATE:
-            if header.body_bytes != self._state_bytes:
-                raise MessageError(f"a state of {header.body_bytes} bytes where {self._state_bytes} were expected")
+            offset = int(header.loss)
+            if not 0 <= offset < offset + header.body_bytes <= self._state_bytes:
+                raise MessageError(f"bytes {offset} to {offset + header.body_bytes} of a state of {self._state_bytes}")
             peer.held = -1
-            return WorkerState(peer.worker, header.step, peer.inbox[HEADER_BYTES:received])
+            return WorkerState(peer.worker, header.step, peer.inbox[HEADER_BYTES:received], offset)
         body = read_json(header, peer.inbox)
         if header.kind is Kind.HELLO:
             peer.host, peer.pid, born = str(body["host"]), int(body["pid"]), int(body["born"])
@@ -370,7 +375,9 @@ class MpiTransport:
             if self._shared_memory:
                 self._lanes.reads(peer.lane, peer.host)
                 peer.lane.board = Address(*body["board"]) if body["board"] else None
-            peer.inbox = aligned_buffer(max(self._reply_bytes, HEADER_BYTES + self._state_bytes, CONTROL_BYTES))
+            peer.inbox = aligned_buffer(
+                max(self._reply_bytes, HEADER_BYTES + min(self._state_bytes, PART_BYTES), CONTROL_BYTES)
+            )
             self._post(peer)
             return Joined(peer.worker, peer.name)
         if header.kind is Kind.LACKING:

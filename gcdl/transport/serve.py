@@ -6,7 +6,7 @@ import math
 import platform
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from mpi4py import MPI
 
@@ -15,7 +15,7 @@ from gcdl.errors import GcdlError, MasterGone, MessageError, NonFiniteGradient, 
 from gcdl.lifeline import this_process
 from gcdl.messages import HEADER_BYTES, Header, Kind, Reply, Task, TaskFormat, with_json
 from gcdl.stragglers import flip_bits
-from gcdl.transport.job import CONTROL_BYTES, TAG, Backoff, Job
+from gcdl.transport.job import CONTROL_BYTES, PART_BYTES, TAG, Backoff, Job
 from gcdl.transport.model import Model
 from gcdl.transport.strike import strike
 from gcdl.types import Buffer, aligned_buffer
@@ -133,8 +133,9 @@ def serve(
                 elif header.kind is Kind.LOAD:
                     worker.load(buffer[HEADER_BYTES : HEADER_BYTES + header.body_bytes])
                 elif header.kind is Kind.SAVE:
-                    _flush(inbox, outbox, master_timeout)  # the last state must be out before it is overwritten
-                    outbox.send(_state(worker, header.step, run, me))
+                    _flush(inbox, outbox, master_timeout)  # one state's parts at a time
+                    for part in _state(worker, header.step, run, me):
+                        outbox.send(part)
                 elif header.kind is Kind.POST:
                     model.post_under = header.step
                 elif header.kind is Kind.TASK:
@@ -245,11 +246,15 @@ def _superseded(pause: Pause, seconds: float, inbox: _Inbox, outbox: _Outbox) ->
     return True
 
 
-def _state(worker: Worker, accepted: int, run: int, me: int) -> Buffer:
-    """Return the STATE message."""
-    message = worker.save(accepted)
-    Header(Kind.STATE, run, me, accepted, body_bytes=message.size - HEADER_BYTES).write(message, checksum=True)
-    return message
+def _state(worker: Worker, accepted: int, run: int, me: int) -> Iterator[Buffer]:
+    """Yield the STATE messages: parts of the state, in their order."""
+    saved = worker.save(accepted)[HEADER_BYTES:]
+    for offset in range(0, saved.size, PART_BYTES):
+        part = saved[offset : offset + PART_BYTES]
+        message = aligned_buffer(HEADER_BYTES + part.size)
+        message[HEADER_BYTES:] = part
+        Header(Kind.STATE, run, me, accepted, float(offset), body_bytes=part.size).write(message, checksum=True)
+        yield message
 
 
 def _confession(error: BaseException, run: int, worker: int, step: int) -> Buffer:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import os
 import signal
-import subprocess
 
+from gcdl.lifeline import detached
 from gcdl.stragglers import Fault
 
 
@@ -16,8 +16,5 @@ def strike(fault: Fault) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if math.isfinite(fault.seconds):
         # A stopped process cannot wake itself.
-        alarm = ["sh", "-c", f"sleep {fault.seconds}; kill -CONT {os.getpid()}"]
-        subprocess.Popen(
-            alarm, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
+        detached(f"sleep {fault.seconds}; kill -CONT {os.getpid()}")
     os.kill(os.getpid(), signal.SIGSTOP)

@@ -75,7 +75,7 @@ class Slurm:
         words = self("scontrol", "show", "job", number).split()
         return {key: value for key, _, value in (word.partition("=") for word in words)}
 
-    def wait(self, number: str, *states: str, seconds: float = 90.0) -> dict[str, str]:
+    def wait(self, number: str, *states: str, seconds: float = 180.0) -> dict[str, str]:
         """Wait until a job is in one of these states."""
         end = time.monotonic() + seconds
         while (job := self.job(number))["JobState"] not in states:

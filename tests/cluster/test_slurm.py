@@ -32,7 +32,7 @@ checkpoint_every = 100
 """Without code and waiting for all: whatever the placement and the interruptions, one model comes out. n comes from Slurm."""
 
 
-def until_step(slurm, number: str, folder: Path, step: int, seconds: float = 60.0) -> None:
+def until_step(slurm, number: str, folder: Path, step: int, seconds: float = 120.0) -> None:
     end = time.monotonic() + seconds
     while not folder.exists() or (folder / "steps.jsonl").read_bytes().count(b"\n") < step:
         assert time.monotonic() < end, slurm.output(slurm.job(number))
@@ -41,7 +41,7 @@ def until_step(slurm, number: str, folder: Path, step: int, seconds: float = 60.
 
 def restart_now(slurm, number: str, starts: int) -> None:
     """A requeued job starts after some time; don't wait for that."""
-    end = time.monotonic() + 60.0
+    end = time.monotonic() + 120.0
     while (job := slurm.job(number))["JobState"] != "RUNNING" or int(job["Restarts"]) < starts - 1:
         assert time.monotonic() < end, slurm.output(job)
         if job["JobState"] == "PENDING":
@@ -75,7 +75,7 @@ def test_a_job_that_is_stopped_and_requeued_goes_on_to_the_model_of_an_undisturb
     assert summary["steps"] == 800
     assert summary["resumed"] == 2
     alone = [gcdl, "simulate", "config.toml", "workers=4", "--out", "alone"]
-    subprocess.run(alone, cwd=tmp_path, check=True, timeout=120, stdout=subprocess.DEVNULL)
+    subprocess.run(alone, cwd=tmp_path, check=True, timeout=200, stdout=subprocess.DEVNULL)
     assert summary["model_sha256"] == json.loads((tmp_path / "alone" / "summary.json").read_text())["model_sha256"]
 
 
@@ -83,7 +83,9 @@ def test_a_job_that_is_stopped_and_requeued_goes_on_to_the_model_of_an_undisturb
 def test_srun_that_does_not_speak_this_mpis_language_is_said_once(slurm, tmp_path, pmi):
     (tmp_path / "config.toml").write_text(CONFIG)
     command = ["srun", f"--mpi={pmi}", "-n3", sys.executable, "-m", "gcdl", "train", "config.toml"]
-    done = subprocess.run(command, cwd=tmp_path, env=slurm.environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=slurm.environment, capture_output=True, text=True, timeout=120, check=False
+    )
     said = [line for line in (done.stdout + done.stderr).splitlines() if not line.startswith("srun:")]
     assert done.returncode == 2, said
     assert len(said) == 1, said

@@ -1,6 +1,7 @@
 """The kernels are those of plain numpy, and the compiled ones give the same bits."""
 
 import itertools
+import subprocess
 import sys
 
 import numpy as np
@@ -231,6 +232,16 @@ def test_kernels_are_compiled_where_it_is_worth_it(monkeypatch):
     assert type(kernels_for(1000)) is CompiledKernels
     monkeypatch.setenv("GCDL_KERNELS", "numpy")
     assert type(kernels_for(1_000_000)) is Kernels
+
+
+def test_compiling_adds_less_than_a_second_to_the_start_of_a_job():
+    script = (
+        "import time, gcdl.compressors; began = time.process_time()\n"
+        "from gcdl.compressors.compiled import CompiledKernels; CompiledKernels(100)\n"
+        "print(time.process_time() - began)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert float(done.stdout) < 1.0  # about 0.1; there is no cache that would have to be warm
 
 
 def test_without_the_compiler_numpy_does_it(monkeypatch):

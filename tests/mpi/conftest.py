@@ -108,6 +108,11 @@ class Job:
                 return pid
         raise AssertionError(f"there is no rank {rank}")
 
+    def mpirun(self) -> int:
+        """Return the process id of the mpirun that ``gcdl run`` has started."""
+        (child,) = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return int(child)
+
     def ranks(self) -> list[int]:
         """Return the ids of the processes that name our run folder, mpirun and the like left out."""
         found = []
@@ -138,8 +143,8 @@ class Job:
     def end(self, seconds: float = 90.0) -> Ended:
         """Wait for the end and check that no process is left, and nothing in shared memory."""
         code = self.process.wait(seconds)
-        end = time.monotonic() + 10.0
-        while self.ranks() and time.monotonic() < end:
+        end = time.monotonic() + 30.0
+        while (self.ranks() or self.leftovers()) and time.monotonic() < end:  # a job that runs beside may just be ending
             time.sleep(0.05)
         assert not self.ranks(), f"processes left behind\n{self.log()}"
         assert not self.leftovers(), self.leftovers()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+
 import pytest
 
 pytestmark = pytest.mark.mpi
@@ -50,27 +52,13 @@ def test_a_gradient_that_is_not_finite_is_an_error_that_names_worker_step_and_te
     assert "'weight'" in job.messages[-1]
 
 
-RAISES = """
-import sys
-from gcdl.problems import linear_model
-original = linear_model._CodedGradient.compute
-def compute(self, parameters, step, out):
-    from mpi4py import MPI
-    if step == 7 and MPI.COMM_WORLD.rank == 3:
-        raise ZeroDivisionError("the worker's own bug")
-    return (yield from original(self, parameters, step, out))
-linear_model._CodedGradient.compute = compute
-from gcdl.cli import main
-main()
-"""
-
-
 def test_a_worker_that_raises_sends_its_traceback_home_once(start):
-    job = start("train", "run.checkpoint_every=5", "code.stragglers=0", script=RAISES).end(60.0)
+    events = 'stragglers.events=[{fault = "raise", worker = 2, step = 7}]'
+    job = start("train", "run.checkpoint_every=5", "code.stragglers=0", events).end(60.0)
     assert job.code == 4, job.output
     assert job.output.count("Traceback") == 1, job.output
-    assert "the worker's own bug" in job.output
-    assert any("worker 2 (rank 3" in message and "step 7" in message for message in job.messages), job.output
+    said = f"worker 2 (rank 3, host {platform.node()}), step 7: InjectedError: an injected fault of worker 2 at step 7"
+    assert [said in message for message in job.messages if "Injected" in message] == [True], job.output
     assert sorted(path.name for path in (job.folder / "checkpoint").iterdir()) == ["step-00000005.npz", "step-00000007.npz"]
 
 

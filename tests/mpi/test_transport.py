@@ -66,7 +66,7 @@ if job.rank > 0:
 
 said = []
 transport = MpiTransport(job, run=RUN, interrupted=lambda: False, say=said.append, shared_memory={shared})
-transport.start(TaskFormat(job.workers), HEADER_BYTES + 12, 30.0, whole_bytes=4 * D)
+transport.start(TaskFormat(job.workers), HEADER_BYTES + 12, 30.0, 10, whole_bytes=4 * D)
 model = np.zeros(D, dtype=np.float32)
 def send(step, worker=None):
     model[:] = step
@@ -194,7 +194,7 @@ for worker in range(2):
 received = [transport.receive(transport.now() + 5.0) for _ in range(4)]
 assert sorted(type(r).__name__ for r in received) == ["Replies", "Replies", "WorkerState", "WorkerState"], received
 """,
-        before="Echo.save = lambda self, accepted: aligned_buffer(HEADER_BYTES)",
+        before="Echo.save = lambda self, accepted: aligned_buffer(HEADER_BYTES + 10)",
     )
 
 

@@ -1,0 +1,75 @@
+"""Where PyTorch computes: ``problem.device`` = auto, cpu or cuda.
+
+On a GPU the parameters are copied there once a step, the gradients stay there, and a compressor that can (all of one bit; not
+identity, nor error feedback) packs them there: d/8 bytes come back. For the others the gradient is copied to the host.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from gcdl.errors import ParameterError
+from gcdl.launched import Launch
+
+if TYPE_CHECKING:
+    import torch
+
+    from gcdl.problems.flat import FlatModule
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+
+
+def choose(name: DeviceName) -> torch.device:
+    """Return this rank's device: the ranks of a host take its GPUs in turn, and share them if there are fewer.
+
+    Parameters
+    ----------
+    name : auto: a GPU where there is one.
+
+    Raises
+    ------
+    ParameterError : cuda where PyTorch sees no GPU.
+    """
+    import torch
+
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ParameterError(
+            f"problem.device: cuda, but PyTorch sees no GPU here ({describe()}); auto takes one where there is one"
+        )
+    return torch.device("cuda", Launch.read().local_rank % torch.cuda.device_count())
+
+
+def describe() -> str:
+    """Say which GPUs PyTorch sees."""
+    import torch
+
+    if torch.version.cuda is None:
+        return "built without CUDA: it computes on processors"
+    if not torch.cuda.is_available():
+        return f"built for CUDA {torch.version.cuda}, but there is no GPU, or no driver"
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return f"CUDA {torch.version.cuda}, GPUs: {', '.join(names)}"
+
+
+def placed(flat: FlatModule, device: torch.device) -> FlatModule:
+    """Return the module where it is to compute."""
+    if device.type == "cpu":
+        return flat
+    from gcdl.problems.on_device import DeviceModule
+
+    return DeviceModule(flat, device)
+
+
+def vector_for(gradient: Any, codec: Any) -> tuple[Any, Any]:
+    """Return what a worker computes its coded gradient into, and the codec that compresses that.
+
+    None, and the codec as it is, where the gradient is the host's, or the codec can't compress elsewhere.
+    """
+    device = getattr(gradient, "device", None)
+    if device is None or device.type == "cpu" or not hasattr(codec, "on_device"):
+        return None, codec
+    import torch
+
+    return torch.zeros(codec.layout.size, dtype=torch.float32, device=device), codec.on_device(device)
