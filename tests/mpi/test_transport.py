@@ -156,8 +156,8 @@ assert [begun(reply) for reply in replies if reply.step == 40] == [2, 2], seen
 # A version's buffer goes back to the pool once, when nobody reads it any more.
 receive(0.1)
 pool, (newest,) = transport._lanes.spare, transport._lanes._parcels.values()
-assert newest.users == 1
-assert len({id(buffer) for buffer in [*pool, newest.buffer]}) == len(pool) + 1 <= 4
+assert newest.whole.users == 1
+assert len({id(buffer) for buffer in [*pool, newest.whole.buffer]}) == len(pool) + 1 <= 4
 # Far fewer models were handed to MPI than were made.
 assert transport.traffic.downlink <= 8 * (TaskFormat(2).overhead_bytes + 4 * D)
 """.replace("replies = []", "replies, seen = [], []"),
