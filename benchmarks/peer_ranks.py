@@ -78,7 +78,9 @@ def ddp(config: Path, result: Path, rank: int, address: str, hook: list[str]) ->
     part = problem.load(np.array([rank]))[rank]
     flat = problem.module  # type: ignore[attr-defined]
     dist.init_process_group("gloo", init_method=f"tcp://{address}", rank=rank, world_size=experiment.n)
-    model = DistributedDataParallel(flat.module)
+    # PowerSGD's later collectives start in callbacks; over gloo those of several buckets can come in another order on each
+    # rank, and wait for ever: it gets a single bucket.
+    model = DistributedDataParallel(flat.module, bucket_cap_mb=1024 if hook[:1] == ["powersgd"] else None)
     if hook[:1] == ["fp16"]:
         model.register_comm_hook(None, default_hooks.fp16_compress_hook)
     elif hook:

@@ -66,7 +66,6 @@ CODED = ("code.kind=fractional_repetition", "code.stragglers=1")
 CONTESTANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "gcdl, s = 1": ("gcdl", (*GCDL, *CODED)),
     "gcdl, uncoded": ("gcdl", GCDL),
-    "gcdl, s = 1, votes down": ("gcdl", ("compressor.kind=sign", "code.decoder=majority", "downlink.kind=votes", *CODED)),
     "DDP": ("ddp", ()),
     "DDP, fp16": ("ddp", ("fp16",)),
     "DDP, PowerSGD rank 1": ("ddp", ("powersgd", "1")),
