@@ -1,6 +1,7 @@
 """What a user would pick instead of gcdl, on the same model, data, batches and steps, each as a job of its own, by turns.
 
-* gcdl: 1 bit up, over a gradient code that does not wait for the slowest worker; and without redundancy, for scale.
+* gcdl: 1 bit up, over a gradient code that does not wait for the slowest worker; and without redundancy, for scale, the model
+  down, or votes, or signs of its updates.
 * torch DistributedDataParallel over gloo: plain, with the fp16 hook, with PowerSGD.
 * MPI_Allreduce of float32.
 * the reference gradient-coding protocol, rendered from scratch: workers answer every round in order, the master goes on with
@@ -66,6 +67,8 @@ CODED = ("code.kind=fractional_repetition", "code.stragglers=1")
 CONTESTANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "gcdl, s = 1": ("gcdl", (*GCDL, *CODED)),
     "gcdl, uncoded": ("gcdl", GCDL),
+    "gcdl, uncoded, votes down": ("gcdl", (*GCDL, "downlink.kind=votes")),
+    "gcdl, uncoded, sign down": ("gcdl", (*GCDL, "downlink.kind=sign")),
     "DDP": ("ddp", ()),
     "DDP, fp16": ("ddp", ("fp16",)),
     "DDP, PowerSGD rank 1": ("ddp", ("powersgd", "1")),
