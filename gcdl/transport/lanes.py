@@ -137,9 +137,8 @@ class Lanes:
         letter = self._letter(lane, parcel)
         lane.sending = lane.comm.Issend([letter.message, MPI.BYTE], dest=lane.rank, tag=TAG)
         letter.users += 1
-        shared = 0 if letter is parcel.whole else parcel.content_bytes
-        header = letter.message.size - (parcel.content_bytes - shared)
-        self._traffic.sent(lane.worker, parcel.content_bytes, header, shared=shared)
+        shared = 0 if letter is parcel.whole else parcel.content_bytes - REFERENCE_BYTES
+        self._traffic.sent(lane.worker, parcel.content_bytes, self.task_format.overhead_bytes, shared=shared)
         lane.sent, lane.held, lane.queued, lane.noted = letter, parcel.leads_to, False, False
 
     def stop(self, lane: Lane) -> None:

@@ -84,7 +84,7 @@ def test_the_run_folder_is_what_the_contract_says_and_the_job_does_not_wait_for_
     assert all(2 not in line["replies"] for line in job.steps)
     assert job.summary["wait_for_all_seconds"] > 30 * 30
     names = {path.name for path in job.folder.iterdir()}
-    assert names == {"config.toml", "manifest.json", "steps.jsonl", "summary.json", "timeline.json", "checkpoint"}
+    assert names == {"config.toml", "manifest.json", "steps.jsonl", "summary.json", "timeline.json", "checkpoint", "model.pt"}
     line = {
         "step",
         "seconds",
