@@ -46,7 +46,8 @@ def restart_now(slurm, number: str, starts: int) -> None:
         time.monotonic()
     )  # nor at once: for cred_expire seconds the nodes refuse a job that they have just ended, and it fails
     while (job := slurm.job(number))["JobState"] != "RUNNING" or int(job["Restarts"]) < starts - 1:
-        assert time.monotonic() < end and job["JobState"] != "FAILED", f"{job}\n{slurm.output(job)}"
+        assert time.monotonic() < end, f"{job}\n{slurm.output(job)}"
+        assert job["JobState"] != "FAILED", f"{job}\n{slurm.output(job)}"
         # Not all the time: the scheduler looks at a job again some seconds after it was changed.
         if job["JobState"] == "PENDING" and time.monotonic() > asked + 8.0:
             asked = time.monotonic()
