@@ -42,9 +42,8 @@ def until_step(slurm, number: str, folder: Path, step: int, seconds: float = 120
 def restart_now(slurm, number: str, starts: int) -> None:
     """A requeued job starts after some time; don't wait for that."""
     end = time.monotonic() + 150.0
-    asked = (
-        time.monotonic()
-    )  # nor at once: for cred_expire seconds the nodes refuse a job that they have just ended, and it fails
+    # Nor at once: for cred_expire seconds the nodes refuse a job that they have just ended.
+    asked = time.monotonic()
     while (job := slurm.job(number))["JobState"] != "RUNNING" or int(job["Restarts"]) < starts - 1:
         assert time.monotonic() < end, f"{job}\n{slurm.output(job)}"
         assert job["JobState"] != "FAILED", f"{job}\n{slurm.output(job)}"
