@@ -26,7 +26,7 @@ DOWNLINKS = {
     "bfloat16": WholeModel("bfloat16"),
     "votes": Votes(check_every=3),
     "replies": Replies(check_every=3),
-    "sign": SignUpdates(check_every=3),
+    "sign": SignUpdates(block=0, check_every=3),
     "sign-block": SignUpdates(block=16, check_every=3),
 }
 REPLICAS = [name for name, downlink in DOWNLINKS.items() if downlink.replicas]
