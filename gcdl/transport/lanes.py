@@ -70,6 +70,8 @@ class Lane:
     """The worker's own."""
     idle: bool = False
     """It has answered all that it was sent."""
+    direct: bool = False
+    """The next task is sent itself, not by way of a board."""
     sending: MPI.Request | None = None
     """The task on its way; ``sent`` is its message."""
     sent: Letter | None = None
@@ -118,8 +120,9 @@ class Lanes:
         lane.queued = True
 
     def again(self, lane: Lane, held: int) -> None:
-        """Queue the newest task once more, for a worker that has version ``held`` and no other."""
+        """Queue the newest task once more, itself, for a worker that has version ``held`` and no other."""
         lane.held = held
+        lane.direct = True
         lane.queued = self._task is not None
 
     def flush(self, lane: Lane) -> None:
@@ -177,6 +180,9 @@ class Lanes:
 
     def _letter(self, lane: Lane, parcel: Parcel) -> Letter:
         """Return the message by which a worker gets a parcel: itself, or a reference to a board of its host."""
+        if lane.direct:
+            lane.direct = False
+            return self._whole(lane, parcel)
         if lane.host and parcel.content_bytes > REFERENCE_BYTES and lane.host not in parcel.carriers:
             whole = self._content().whole
             if lane.host == self._host:
