@@ -81,6 +81,8 @@ class Model:
         self.post_under = 0
         had = self._follower.version
         model = None if content is None else self._follower.follow(content)
+        if self._posted is not None and not self._follower.in_place and not self._posted.intact():
+            self._follower.version, model = UNKNOWN, None  # the board was written again under its hands
         if model is None:
             # Told once: tasks that were on their way by then lead on from what is lacking, too.
             version = self._follower.version
