@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -106,6 +107,7 @@ def ddp(config: Path, result: Path, rank: int, address: str, hook: list[str]) ->
     if rank == 0:
         measured.write()
     dist.destroy_process_group()
+    os._exit(0)  # what torch still runs in threads (PowerSGD's hook) at times aborts a process that ends the usual way
 
 
 def allreduce(config: Path, result: Path) -> None:

@@ -18,7 +18,7 @@ from pydantic import create_model
 
 from gcdl.codes import CODES, DECODERS, GradientCode
 from gcdl.compressors import COMPRESSORS, Compressor, ErrorFeedback
-from gcdl.custom import Given, custom
+from gcdl.custom import Given, custom, custom_problem
 from gcdl.downlinks import DOWNLINKS, Downlink
 from gcdl.errors import ConfigError
 from gcdl.optimizers import OPTIMIZERS, OptimizerRecipe, Tuned
@@ -51,7 +51,7 @@ _DELAY = Section("stragglers", {kind: model for kind, model in STRAGGLERS.items(
 SECTIONS = {
     section.name: section
     for section in (
-        Section("problem", {**PROBLEMS, "custom": custom}, extra={"shards": (Count | None, None)}),
+        Section("problem", {**PROBLEMS, "custom": custom_problem}, extra={"shards": (Count | None, None)}),
         Section(
             "code",
             {**CODES, "custom": custom},

@@ -62,7 +62,7 @@ def make_worker(experiment: Experiment, worker: int, row: Row, samples: Samples,
     """Return a worker whose shards are loaded in ``samples``, and whom those of ``faults`` strike that name it."""
     layout = experiment.problem.layout()
     gradient = experiment.problem.gradient(samples, row.shards, row.weights)
-    coded, codec = vector_for(gradient, experiment.compressor.codec(layout))
+    coded, codec = vector_for(gradient, experiment.compressor.codec(layout), layout.size)
     return Worker(
         worker,
         experiment.n,

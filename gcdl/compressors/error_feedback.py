@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -37,10 +38,13 @@ class ErrorFeedback:
 
 @dataclass
 class Residual:
-    """``kept``, (d,): e. ``candidate``, (d,): r of the reply sent at ``step``; -1 when there is none."""
+    """``kept``, (d,): e. ``candidate``, (d,): r of the reply sent at ``step``; -1 when there is none.
 
-    kept: Vector
-    candidate: Vector
+    Both are arrays, or tensors of the device that the gradient lies on.
+    """
+
+    kept: Any
+    candidate: Any
     step: int
     inner: State
 
@@ -53,7 +57,17 @@ class ErrorFeedbackCodec:
         self.payload_bytes = inner.payload_bytes
         self.state_bytes = 4 * layout.size + inner.state_bytes
         self.agreed_count = inner.agreed_count
+        self._layout = layout
         self._d = layout.size
+
+    def on_device(self, device: Any) -> Codec | None:
+        """Return a codec for vectors on a PyTorch device, where the residuals stay; None if the inner compressor has none."""
+        inner = self.inner.on_device(device) if hasattr(self.inner, "on_device") else None
+        if inner is None:
+            return None
+        from gcdl.compressors.on_device import DeviceErrorFeedbackCodec
+
+        return DeviceErrorFeedbackCodec(inner, self._layout, device)
 
     def init(self) -> Residual:
         """Return a residual of zeros."""

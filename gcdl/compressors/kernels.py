@@ -313,6 +313,10 @@ class Kernels:
                 table += weight * signs
         return table
 
+    def add_values(self, values: Vector, edges: IntVector, into: Vector) -> None:
+        """Add the value of its run to each coordinate of ``into``."""
+        into += spread(values, edges)
+
     # --- subtractive dither
 
     def add_ramp(self, stream: Stream16, units: Vector, offsets: Vector, edges: IntVector, into: Vector) -> None:

@@ -118,7 +118,7 @@ class NormalNoise:
 
         def add(block: Block, into: Vector, kernels: Kernels) -> None:
             for source, scale in zip(sources, scales, strict=True):
-                noise = kernels.lookup(_quantiles(), source.stream(block.number), into.size)
+                noise = kernels.lookup(_quantiles(), source.stream(block.number), len(into))
                 kernels.add_noise(noise, scale[block.groups], block.edges, into)
 
         return add

@@ -1,23 +1,27 @@
-"""The encoding half of :class:`gcdl.compressors.kernels.Kernels` for a gradient that lies on a GPU: the same bits.
+"""A worker's half of the codecs for a gradient that lies on a GPU: the same bits.
 
 What is computed is :mod:`gcdl.compressors.kernels`' own arithmetic, in its order, by PyTorch on the tensor's device: the
 counter-based generator in int64 (two's complement wraps as uint64 does), comparisons and packing, and sums row after row.
 To the host go the packed bits, d/8 bytes, and for scales that are sums the last 1,024 partial sums of each block, added up
-there by numpy. Where more than FEW scales fall into one block the block is measured on the host.
+there by numpy. Where more than FEW scales fall into one block the block is measured on the host. The residuals of error
+feedback stay on the device, and come to the host for a checkpoint.
 
 Decoding is the master's, on its processors. This is tested on PyTorch's CPU device against numpy.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gcdl.compressors.kernels import BLOCK, FEW, GAMMA, LANES, MIX_1, MIX_2, Kernels, Stream16, Wide, sums_of_lanes
-from gcdl.types import Buffer, IntVector, Vector
+from gcdl.compressors.base import Codec, Draw, Message, State, Stateless, Voteless
+from gcdl.compressors.error_feedback import ErrorFeedbackCodec, Residual
+from gcdl.compressors.kernels import BLOCK, FEW, GAMMA, LANES, MIX_1, MIX_2, Kernels, Stream16, Wide, Wraps, sums_of_lanes
+from gcdl.types import Buffer, IntVector, Layout, Vector
 
 _HALF = 1 << 63
 
@@ -34,13 +38,17 @@ def shifted(z: Tensor, places: int) -> Tensor:
 
 
 class DeviceKernels:
-    """Encodes (d,) float32 tensors of one device, by blocks, into bytes of the host."""
+    """What encoding needs of :class:`gcdl.compressors.kernels.Kernels`, for float32 tensors of a device.
+
+    Bits, scales and edges are the host's.
+    """
 
     def __init__(self, d: int, device: torch.device) -> None:
         self._device = device
         self._host = Kernels(d)
         self._counters = torch.arange(min(d, BLOCK) // 4 + 1, device=device) * signed(GAMMA)
         self._weights = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=device)
+        self._signs = torch.tensor([-1.0, 1.0], device=device)
         self._tables: dict[int, Tensor] = {}
 
     # --- encoding, as Kernels
@@ -66,10 +74,13 @@ class DeviceKernels:
         return kept[self._shorts(n, stream).long() & 0xFFFF]
 
     def _times(self, x: Tensor, values: Vector, edges: IntVector) -> Tensor:
-        factors = torch.from_numpy(np.asarray(values, dtype=np.float32)).to(self._device)
+        return x * self._spread(values, edges)
+
+    def _spread(self, values: Vector, edges: IntVector) -> Tensor:
+        there = torch.from_numpy(np.array(values, dtype=np.float32)).to(self._device)
         if values.size == 1:
-            return x * factors
-        return x * torch.repeat_interleave(factors, torch.from_numpy(np.diff(edges)).to(self._device))
+            return there
+        return torch.repeat_interleave(there, torch.from_numpy(np.diff(edges)).to(self._device))
 
     def _shorts(self, n: int, stream: Stream16) -> Tensor:
         z = self._counters[: (n + 3) // 4] + signed(stream.first * GAMMA + stream.key[0])
@@ -83,6 +94,38 @@ class DeviceKernels:
         padded = torch.zeros(8 * out.size, dtype=torch.uint8, device=self._device)
         padded[: bits.numel()] = bits
         out[:] = (padded.view(-1, 8) * self._weights).sum(dim=1, dtype=torch.uint8).cpu().numpy()
+
+    # --- what was sent, taken out of what it was made of, as Kernels
+
+    def fold(self, bits: Buffer, values: Vector, edges: IntVector, source: Tensor, into: Tensor) -> None:
+        """Write source + value (+-1) to ``into``, which may be ``source``."""
+        packed = torch.from_numpy(np.array(bits)).to(self._device)
+        ones = (packed[:, None] & self._weights).ne(0).view(-1)[: source.numel()]
+        torch.add(source, self._times(self._signs[ones.long()], values, edges), out=into)
+
+    def add_values(self, values: Vector, edges: IntVector, into: Tensor) -> None:
+        """Add the value of its run to each coordinate of ``into``."""
+        into += self._spread(values, edges)
+
+    def add_ramp(self, stream: Stream16, units: Vector, offsets: Vector, edges: IntVector, into: Tensor) -> None:
+        """Add (r unit) + offset to ``into``."""
+        into += self._times(self._shorts(into.numel(), stream).float(), units, edges) + self._spread(offsets, edges)
+
+    def add_steps(self, stream: Stream16, wraps: Wraps, units: Vector, levels: Vector, edges: IntVector, into: Tensor) -> None:
+        """Add (r unit) + levels[how many have wrapped at r] to ``into``; ``levels``, (q, m+1)."""
+        r = self._shorts(into.numel(), stream)
+        wrapped = torch.zeros_like(r, dtype=torch.int64)
+        for threshold in wraps.thresholds.tolist():
+            wrapped += r.int() >= threshold
+        if levels.shape[0] > 1:
+            starts = torch.arange(levels.shape[0], device=self._device) * levels.shape[1]
+            wrapped += torch.repeat_interleave(starts, torch.from_numpy(np.diff(edges)).to(self._device))
+        there = torch.from_numpy(np.array(levels, dtype=np.float32)).to(self._device)
+        into += self._times(r.float(), units, edges) + there.view(-1)[wrapped]
+
+    def add_noise(self, noise: Tensor, units: Vector, edges: IntVector, into: Tensor) -> None:
+        """Add noise times unit to ``into``."""
+        into += self._times(noise, units, edges)
 
     # --- sums of one vector, as Kernels
 
@@ -118,6 +161,10 @@ class DeviceKernels:
         signs = torch.cat([x.new_zeros(1, dtype=torch.int64), (x >= 0.0).cumsum(0)])
         return np.diff(signs[torch.from_numpy(edges).to(self._device)].cpu().numpy())
 
+    def count_beyond(self, x: Tensor, values: Vector, edges: IntVector) -> int:
+        """Return how many coordinates are larger in magnitude than the value of their run."""
+        return int((x.abs() > self._spread(values, edges)).sum())
+
     def _sums(self, x: Tensor, edges: IntVector) -> Wide:
         return np.array([self._lane_sum(x[start:stop]) for start, stop in _runs(edges)])
 
@@ -134,3 +181,59 @@ class DeviceKernels:
 
 def _runs(edges: IntVector) -> list[tuple[int, int]]:
     return list(pairwise(edges.tolist()))
+
+
+class DeviceErrorFeedbackCodec(ErrorFeedbackCodec):
+    """Error feedback whose residuals are tensors of a device."""
+
+    def __init__(self, inner: Codec, layout: Layout, device: torch.device) -> None:
+        super().__init__(inner, layout)
+        self._device = device
+
+    def init(self) -> Residual:
+        """Return a residual of zeros."""
+        kept, candidate = (torch.zeros(self._d, device=self._device) for _ in range(2))
+        return Residual(kept, candidate, -1, self.inner.init())
+
+    def dump(self, state: Residual, out: Buffer) -> None:
+        """Write e, (d,) float32, then the inner state."""
+        torch.from_numpy(out[: 4 * self._d].view(np.float32)).copy_(state.kept)
+        self.inner.dump(state.inner, out[4 * self._d :])
+
+    def load(self, saved: Buffer) -> Residual:
+        """Return the residual that was dumped."""
+        state = self.init()
+        state.kept.copy_(torch.from_numpy(np.frombuffer(saved[: 4 * self._d].tobytes(), dtype=np.float32).copy()))
+        state.inner = self.inner.load(saved[4 * self._d :])
+        return state
+
+
+class DeviceIdentityCodec(Stateless, Voteless):
+    """Rounds on a device, and copies what is left to the host. It does not decode."""
+
+    def __init__(self, layout: Layout, dtype: str) -> None:
+        self._dtype: torch.dtype = getattr(torch, dtype)
+        self.payload_bytes = self._dtype.itemsize * layout.size
+
+    def compress(self, x: Tensor, state: State, draw: Draw, out: Buffer, plus: Tensor | None = None) -> State:
+        """Write x + plus to ``out``."""
+        if plus is not None:
+            x += plus
+        torch.from_numpy(out).view(self._dtype).copy_(self._rounded(x))
+        return state
+
+    def remainder(self, x: Tensor, payload: Buffer, draw: Draw, into: Tensor) -> None:
+        """Overwrite ``into`` with what rounding took off."""
+        torch.sub(x, self._rounded(x).float(), out=into)
+
+    def _rounded(self, x: Tensor) -> Tensor:
+        largest = torch.finfo(self._dtype).max
+        return (x.clamp(-largest, largest) if self._dtype == torch.float16 else x).to(self._dtype)
+
+    def decode(self, messages: Sequence[Message], into: Vector) -> None:
+        """Never called: the master decodes with the codec that this one was made of."""
+        raise NotImplementedError
+
+    def energy(self, payload: Buffer, agreed: Vector | None = None) -> tuple[float, float]:
+        """Never called either."""
+        raise NotImplementedError

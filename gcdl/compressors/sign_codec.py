@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from gcdl.compressors.base import Draw, Message, State, Stateless
 from gcdl.compressors.groups import Groups
-from gcdl.compressors.kernels import kernels_for, packed_bytes, spread
+from gcdl.compressors.kernels import kernels_for, packed_bytes
 from gcdl.compressors.noise import Adder, Noise
 from gcdl.compressors.scales import LARGEST, Levels, Scale
 from gcdl.compressors.votes import Votes, multiples, rows_by_bit
@@ -158,7 +158,7 @@ class SignCodec(Stateless):
             part = into[block.where]
             self._kernels.decode([row[block.packed] for row in rows], halves[:, block.groups], block.edges, part)
             if centre is not None:
-                part += spread(centre.sum(axis=0)[block.groups], block.edges)
+                self._kernels.add_values(centre.sum(axis=0)[block.groups], block.edges, part)
             if adder is not None:
                 adder(block, part, self._kernels)
 
@@ -247,7 +247,7 @@ class SignCodec(Stateless):
             part = into[block.where]
             self._kernels.fold(payload[block.packed], halves[0, block.groups], block.edges, x[block.where], part)
             if centre is not None:
-                part += spread(centre[0, block.groups], block.edges)
+                self._kernels.add_values(centre[0, block.groups], block.edges, part)
             if adder is not None:
                 adder(block, part, self._kernels)
 

@@ -1,7 +1,7 @@
 """Where PyTorch computes: ``problem.device`` = auto, cpu or cuda.
 
-On a GPU the parameters are copied there once a step, the gradients stay there, and a compressor that can (all of one bit; not
-identity, nor error feedback) packs them there: d/8 bytes come back. For the others the gradient is copied to the host.
+On a GPU the parameters are copied there once a step, gradients and residuals stay there, and the compressor packs there: d/8
+bytes come back. Only for a compressor of the user's own, that can't, the gradient is copied to the host.
 """
 
 from __future__ import annotations
@@ -62,14 +62,17 @@ def placed(flat: FlatModule, device: torch.device) -> FlatModule:
     return DeviceModule(flat, device)
 
 
-def vector_for(gradient: Any, codec: Any) -> tuple[Any, Any]:
-    """Return what a worker computes its coded gradient into, and the codec that compresses that.
+def vector_for(gradient: Any, codec: Any, d: int) -> tuple[Any, Any]:
+    """Return what a worker computes its coded gradient into, (d,), and the codec that compresses that.
 
     None, and the codec as it is, where the gradient is the host's, or the codec can't compress elsewhere.
     """
     device = getattr(gradient, "device", None)
-    if device is None or device.type == "cpu" or not hasattr(codec, "on_device"):
+    if device is None or device.type == "cpu":
+        return None, codec
+    there = codec.on_device(device) if hasattr(codec, "on_device") else None
+    if there is None:
         return None, codec
     import torch
 
-    return torch.zeros(codec.layout.size, dtype=torch.float32, device=device), codec.on_device(device)
+    return torch.zeros(d, dtype=torch.float32, device=device), there

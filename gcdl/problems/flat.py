@@ -7,6 +7,7 @@ the optimizer steps. A parameter of another type (bfloat16, float16, float64) ke
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -47,12 +48,15 @@ class FlatModule:
         """Return a copy of the parameters as one (d,) vector."""
         flat = aligned_vector(self.layout.size)
         for where, parameter in zip(self.layout.slices, self.parameters, strict=True):
-            flat[where] = parameter.detach().float().numpy().ravel()
+            flat[where] = parameter.detach().float().cpu().numpy().ravel()
         return flat
 
     def bind(self, parameters: Vector) -> None:
         """Make the module's parameters views of ``parameters``, (d,)."""
-        flat = torch.from_numpy(parameters)
+        self._views(torch.from_numpy(parameters))
+
+    def _views(self, flat: Tensor) -> None:
+        """Make the float32 parameters views of ``flat``, (d,), and the others rounded copies."""
         for where, shape, parameter in zip(self.layout.slices, self.layout.shapes, self.parameters, strict=True):
             if parameter.dtype == torch.float32:
                 parameter.data = flat[where].view(shape)
@@ -61,14 +65,17 @@ class FlatModule:
 
     def backward(self, loss: Tensor, out: Vector, *, add: bool) -> None:
         """Write (or add) the gradient of a scalar loss into ``out``, (d,)."""
-        gradients = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
-        for where, gradient in zip(self.layout.slices, gradients, strict=True):
-            dense = gradient.to_dense() if gradient.is_sparse else gradient
-            part = out[where].reshape(dense.shape)
+        for where, gradient in zip(self.layout.slices, self._gradients(loss), strict=True):
+            part = out[where].reshape(gradient.shape)
             if add:
-                part += dense.float().numpy()
+                part += gradient.numpy()
             else:
-                np.copyto(part, dense.float().numpy())
+                np.copyto(part, gradient.numpy())
+
+    def _gradients(self, loss: Tensor) -> Iterator[Tensor]:
+        """Yield the gradient of each parameter: dense, float32."""
+        for gradient in torch.autograd.grad(loss, self.parameters, materialize_grads=True):
+            yield (gradient.to_dense() if gradient.is_sparse else gradient).float()
 
     def save(self, parameters: Vector, path: Path) -> None:
         """Write the module's state dict with these parameters, (d,); the module keeps them.
@@ -78,7 +85,7 @@ class FlatModule:
         OSError : it can't be written.
         """
         self.bind(parameters.copy())
-        state = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
+        state = {name: value.detach().cpu().clone() for name, value in self.module.state_dict().items()}
         with path.open("wb") as file:
             torch.save(state, file)
 
@@ -89,4 +96,4 @@ def _check(name: str, parameter: nn.Parameter) -> None:
     if parameter.dtype not in _SUPPORTED:
         raise ParameterError(f"parameter {name!r} is {parameter.dtype}; supported: {', '.join(map(str, _SUPPORTED))}")
     if parameter.device.type != "cpu":
-        raise ParameterError(f"parameter {name!r} is on {parameter.device}; gcdl's workers compute on the CPU")
+        raise ParameterError(f"parameter {name!r} is on {parameter.device}: it has no values")

@@ -20,26 +20,20 @@ class DeviceModule(FlatModule):
     """
 
     def __init__(self, flat: FlatModule, device: torch.device) -> None:
-        self._initial = flat.gather()
         self.module = flat.module.to(device)
         self.parameters = flat.parameters
         self.layout = flat.layout
-        self._flat = torch.empty(self.layout.size, dtype=torch.float32, device=device)
-        for where, shape, parameter in zip(self.layout.slices, self.layout.shapes, self.parameters, strict=True):
-            parameter.data = self._flat[where].view(shape)
-
-    def gather(self) -> Vector:
-        """Return a copy of the parameters that the module came with, (d,)."""
-        return self._initial.copy()
+        self._flat = torch.from_numpy(flat.gather()).to(device)
+        self._views(self._flat)
 
     def bind(self, parameters: Vector) -> None:
         """Copy ``parameters``, (d,), to the device."""
         self._flat.copy_(torch.from_numpy(parameters))
+        self._views(self._flat)
 
     def backward(self, loss: Tensor, out: Vector | Tensor, *, add: bool) -> None:
         """Write (or add) the gradient of a scalar loss into ``out``, (d,): a tensor there, or an array of the host."""
-        gradients = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
-        for where, gradient in zip(self.layout.slices, gradients, strict=True):
+        for where, gradient in zip(self.layout.slices, self._gradients(loss), strict=True):
             into = torch.from_numpy(out[where]) if isinstance(out, np.ndarray) else out[where]
             part = gradient.reshape(-1).to(into.device)
             if add:

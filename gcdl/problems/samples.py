@@ -7,7 +7,7 @@ asked for the samples of a minibatch, so that its transforms run each time, unde
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -170,11 +170,7 @@ def _mapped(column: Any) -> bool:
 
 def cut(tree: Any, rows: slice) -> Any:
     """Return these samples of an output: of each tensor in nested tuples, lists and dicts."""
-    if isinstance(tree, dict):
-        return {name: cut(part, rows) for name, part in tree.items()}
-    if isinstance(tree, tuple | list):
-        return tuple(cut(part, rows) for part in tree)
-    return tree[rows]
+    return mapped(lambda tensor: tensor[rows], tree)
 
 
 def join(batches: Sequence[Any]) -> Any:
@@ -191,14 +187,28 @@ def join(batches: Sequence[Any]) -> Any:
     return torch.cat(list(batches))
 
 
-def cast(tree: Any, floating: Any, *, target: bool = False) -> Any:
-    """Return a batch with floating-point tensors as type ``floating``; a target's integers as int64, as losses want them."""
+def cast(tree: Any, floating: Any, device: Any, *, target: bool = False) -> Any:
+    """Return a batch on a device, floating-point tensors as type ``floating``; a target's integers as int64, as losses want."""
+
+    def each(tensor: Tensor) -> Tensor:
+        tensor = tensor.to(device)
+        if tensor.is_floating_point():
+            return tensor.to(floating)
+        whole = not tensor.is_complex() and tensor.dtype.itemsize < 8 and str(tensor.dtype) != "torch.bool"
+        return tensor.long() if target and whole else tensor
+
+    return mapped(each, tree)
+
+
+def moved(tree: Any, device: Any) -> Any:
+    """Return a batch, or an output, on a device; what is no tensor stays."""
+    return mapped(lambda leaf: leaf.to(device) if hasattr(leaf, "to") else leaf, tree)
+
+
+def mapped(function: Callable[[Any], Any], tree: Any) -> Any:
+    """Return nested tuples and dicts with ``function`` of each leaf; lists become tuples."""
     if isinstance(tree, dict):
-        return {name: cast(part, floating, target=target) for name, part in tree.items()}
+        return {name: mapped(function, part) for name, part in tree.items()}
     if isinstance(tree, tuple | list):
-        return tuple(cast(part, floating, target=target) for part in tree)
-    tensor: Tensor = tree
-    if tensor.is_floating_point():
-        return tensor.to(floating)
-    whole = not tensor.is_complex() and tensor.dtype.itemsize < 8 and str(tensor.dtype) != "torch.bool"
-    return tensor.long() if target and whole else tensor
+        return tuple(mapped(function, part) for part in tree)
+    return function(tree)

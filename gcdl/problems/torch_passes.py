@@ -17,10 +17,11 @@ import numpy as np
 
 from gcdl.errors import ParameterError
 from gcdl.problems.base import Evaluation, minibatch
-from gcdl.problems.samples import Rows, Shard, Source, cast, cut, join
+from gcdl.problems.samples import Rows, Shard, Source, cast, cut, join, moved
 from gcdl.types import Stream, Vector, seed_words
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from gcdl.problems.torch_problem import BoundProblem, Score
@@ -41,6 +42,7 @@ class TorchGradient:
     def __init__(self, problem: BoundProblem, shards: list[tuple[int, float, Shard]]) -> None:
         self.problem = problem
         self.shards = shards
+        self.device = problem.place
         self._checked = False
 
     def compute(self, parameters: Vector, step: int, out: Vector) -> Generator[float, None, float]:
@@ -70,16 +72,17 @@ class TorchGradient:
         problem = self.problem
         batches = []
         for piece in pieces:
-            with seeded(problem.seed, Stream.LAYERS, *piece.key, 0):
+            with problem.seeded(*piece.key, 0):
                 batches.append(piece.shard.batch(piece.rows))
         *inputs, target = join(batches)
-        inputs, target = cast(inputs, problem.floating), cast(target, problem.floating, target=True)
-        with seeded(problem.seed, Stream.LAYERS, *pieces[0].key, 1):
-            before = torch.get_rng_state()
+        inputs = cast(inputs, problem.floating, self.device)
+        target = cast(target, problem.floating, self.device, target=True)
+        with problem.seeded(*pieces[0].key, 1):
+            before = _generators(self.device)
             versions = self._versions()
             output = problem.call(inputs)
             self._refuse_notes(versions)
-            if len(pieces) > 1 and not torch.equal(before, torch.get_rng_state()):
+            if len(pieces) > 1 and not torch.equal(before, _generators(self.device)):
                 problem.draws = True
                 return None
             losses, start = [], 0
@@ -87,7 +90,7 @@ class TorchGradient:
                 rows = slice(start, start + piece.size)
                 start = rows.stop
                 part = (output, target) if len(pieces) == 1 else (cut(output, rows), cut(target, rows))
-                losses.append((piece.share, problem.score("loss", problem.given.loss, *part)))
+                losses.append((piece.share, problem.score("loss", problem.loss, *part)))
         return losses
 
     def _versions(self) -> list[int]:
@@ -147,13 +150,14 @@ class TorchEvaluator:
         problem = self.problem
         sums = dict.fromkeys(["", *metrics], 0.0)
         shard = source.whole()
-        with torch.no_grad(), seeded(problem.seed, Stream.LAYERS):
+        with torch.no_grad(), problem.seeded():
             for start in range(0, source.size, problem.given.chunk):
                 rows = np.arange(start, min(start + problem.given.chunk, source.size))
                 *inputs, target = shard.batch(rows)
-                target = cast(target, problem.floating, target=True)
-                output = problem.call(cast(inputs, problem.floating))
-                sums[""] += len(rows) * float(problem.score("loss", problem.given.loss, output, target))
+                target = cast(target, problem.floating, problem.place, target=True)
+                output = problem.call(cast(inputs, problem.floating, problem.place))
+                sums[""] += len(rows) * float(problem.score("loss", problem.loss, output, target))
+                output, target = (moved(output, "cpu"), moved(target, "cpu")) if metrics else (output, target)
                 for name, metric in metrics.items():
                     sums[name] += len(rows) * float(problem.score(f"metrics.{name}", metric, output, target))
         means = {name: total / source.size for name, total in sums.items()}
@@ -166,13 +170,16 @@ def accuracy(output: Any, target: Any) -> Any:
 
 
 @contextmanager
-def seeded(seed: int, stream: Stream, *key: int) -> Iterator[None]:
-    """Seed the global generators of torch, numpy and Python by the arguments alone, in this block; then put them back."""
+def seeded(seed: int, stream: Stream, *key: int, device: torch.device | None = None) -> Iterator[None]:
+    """Seed the global generators of torch, numpy and Python by the arguments alone, in this block; then put them back.
+
+    torch's are the processors', and that of ``device`` if it is a GPU.
+    """
     import torch
 
     words = seed_words(seed, stream, *key)
     held = random.getstate(), np.random.get_state()  # noqa: NPY002 - the user's transforms may draw from it
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[device] if device is not None and device.type == "cuda" else []):
         torch.manual_seed(words[0])
         random.seed(words[1])
         np.random.seed(words[1] & 0xFFFFFFFF)  # noqa: NPY002
@@ -181,6 +188,14 @@ def seeded(seed: int, stream: Stream, *key: int) -> Iterator[None]:
         finally:
             random.setstate(held[0])
             np.random.set_state(held[1])  # noqa: NPY002
+
+
+def _generators(device: torch.device) -> Tensor:
+    """Return the state of the generators that a model may draw from, (bytes,) uint8."""
+    import torch
+
+    state = torch.get_rng_state()
+    return torch.cat([state, torch.cuda.get_rng_state(device)]) if device.type == "cuda" else state
 
 
 def _sum(losses: list[tuple[float, Tensor]]) -> Tensor:

@@ -9,20 +9,25 @@ import base64
 import hashlib
 import io
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from gcdl.errors import ParameterError
 from gcdl.problems.base import Samples, shard_indices
+from gcdl.problems.device import DeviceName, choose, placed
 from gcdl.problems.samples import Batch, Source, source_of
 from gcdl.problems.torch_passes import TorchEvaluator, TorchGradient, accuracy, seeded
 from gcdl.types import IntVector, Layout, Stream, Vector, Weights
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
     from gcdl.problems.flat import FlatModule
@@ -47,16 +52,19 @@ class TorchProblem:
     metrics : figures of the test set by name, ``metric(output, target)`` the mean over the samples. ``"accuracy"`` is
         ``test_accuracy`` in the records; it is there by itself where the loss is a cross-entropy.
     chunk : samples in one forward and backward pass, of several shards or of a part of one.
+    device : where each rank computes: ``"auto"`` (a GPU where PyTorch sees one), ``"cpu"``, ``"cuda"``. Batches are moved
+        there, and so is a loss that is a module; metrics are given what is on the CPU. The module stays there after a run.
 
     Raises
     ------
-    ParameterError : when it is used: a layer mixes samples (BatchNorm), no parameter requires a gradient, a parameter is not on
-        the CPU or of an unsupported type, ``data`` or ``test`` are no samples, or fewer than there are shards.
+    ParameterError : when it is used: a layer mixes samples (BatchNorm), no parameter requires a gradient, a parameter is of an
+        unsupported type, ``data`` or ``test`` are no samples, or fewer than there are shards; ``"cuda"``, and there is no GPU.
 
     Notes
     -----
     Parameters that require no gradient stay as they are, and do not travel; tied ones travel once. Parameters are float32 on
-    the wire and in the optimizer; float64, bfloat16 and float16 ones are rounded copies of that.
+    the wire and in the optimizer; float64, bfloat16 and float16 ones are rounded copies of that. A GPU rounds otherwise than a
+    processor, and draws other random numbers: dropout is the same for every holder of a shard if all compute on the same kind.
 
     >>> import numpy as np, torch, gcdl
     >>> x = np.linspace(-1.0, 1.0, 64).reshape(-1, 1)
@@ -73,6 +81,7 @@ class TorchProblem:
     batch_size: int = 32
     metrics: Mapping[str, Score] | None = None
     chunk: int = 256
+    device: DeviceName = "auto"
 
     def __post_init__(self) -> None:
         for name in ("model", "loss"):
@@ -80,6 +89,8 @@ class TorchProblem:
                 raise ParameterError(f"{name}: {getattr(self, name)!r} cannot be called")
         if self.batch_size < 0 or self.chunk < 1:
             raise ParameterError(f"batch_size, chunk: {self.batch_size}, {self.chunk}; at least 0 and 1")
+        if self.device not in get_args(DeviceName):
+            raise ParameterError(f"device: {self.device!r}; there are: {', '.join(get_args(DeviceName))}")
 
     def bind(self, k: int, seed: int) -> BoundProblem:
         """Return the problem with its samples cut into ``k`` shards under ``seed``."""
@@ -129,7 +140,22 @@ class BoundProblem:
                 raise ParameterError(f"model: the function returns a {type(model).__name__}, not a torch.nn.Module")
         refuse_what_mixes_samples(model)
         self.draws = draws_numbers(model)
-        return FlatModule(model)
+        if any(tensor.device.type not in ("cpu", "meta") for tensor in chain(model.parameters(), model.buffers())):
+            model.cpu()  # it has been on a GPU before
+        return placed(FlatModule(model), self.place)
+
+    @cached_property
+    def place(self) -> torch.device:
+        """Where this rank computes."""
+        return choose(self.given.device)
+
+    @cached_property
+    def loss(self) -> Score:
+        """The loss, where this rank computes."""
+        from torch import nn
+
+        given = self.given.loss
+        return deepcopy(given).to(self.place) if isinstance(given, nn.Module) and self.place.type != "cpu" else given
 
     @cached_property
     def _start(self) -> Vector:
@@ -208,7 +234,7 @@ class BoundProblem:
         if not isinstance(self.given.model, nn.Module):
             return ""
         file = io.BytesIO()
-        torch.save(self.module.module.state_dict(), file)
+        torch.save({name: value.cpu() for name, value in self.module.module.state_dict().items()}, file)
         return base64.b64encode(file.getbuffer()).decode()
 
     def take_over(self, model: str) -> None:
@@ -236,6 +262,10 @@ class BoundProblem:
                 f"{name}: returned a tensor of shape {tuple(value.shape)}; it must be the mean over the samples"
             )
         return value
+
+    def seeded(self, *key: int) -> AbstractContextManager[None]:
+        """Seed the global generators by the run's seed and ``key``, in a block; this rank's GPU's too."""
+        return seeded(self.seed, Stream.LAYERS, *key, device=self.place)
 
     def call(self, inputs: Batch) -> Any:
         """Return the model's output."""

@@ -1,4 +1,4 @@
-"""Encoding by PyTorch, as on a GPU, gives numpy's bits. On PyTorch's CPU device everywhere, on a GPU where there is one."""
+"""A worker's codec by PyTorch, as on a GPU, gives numpy's bits and residuals; on PyTorch's CPU device, and a GPU if any."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from gcdl.compressors import Draw
+from gcdl.compressors.error_feedback import ErrorFeedback
+from gcdl.compressors.identity import Identity
 from gcdl.compressors.kernels import BLOCK
 from gcdl.compressors.noisy_sign import NoisySign
 from gcdl.compressors.scaled_sign import ScaledSign
@@ -24,24 +26,79 @@ RECIPES = [
     StochasticSign(),
     StochasticSign(scale="l2", dither="correlated"),
     StochasticSign(scale="rms", dither="correlated+subtractive"),
+    StochasticSign(scale="rms", dither="subtractive", block=100),
+    StochasticSign(scale="rms", agreed=True),
     NoisySign(),
+    NoisySign(dither="subtractive"),
+    Identity(),
+    Identity("bfloat16"),
+    Identity("float16"),
 ]
+SHAPES = [((3,),), ((7, 11), (1,), (0,), (4097,)), ((BLOCK - 5,), (30_000,))]
+
+
+def layout_of(shapes) -> Layout:
+    return Layout(tuple(f"t{i}" for i in range(len(shapes))), shapes)
 
 
 @pytest.mark.parametrize("device", ["cpu", GPU])
 @pytest.mark.parametrize("recipe", RECIPES, ids=str)
-@pytest.mark.parametrize("shapes", [((3,),), ((7, 11), (1,), (0,), (4097,)), ((BLOCK - 5,), (30_000,))])
+@pytest.mark.parametrize("shapes", SHAPES)
 def test_a_tensor_on_a_device_is_encoded_to_the_bits_of_the_same_numbers_in_numpy(recipe, shapes, device):
-    layout = Layout(tuple(f"t{i}" for i in range(len(shapes))), shapes)
+    layout = layout_of(shapes)
     rng = np.random.default_rng(5)
     codec = recipe.codec(layout)
     there = codec.on_device(torch.device(device))
+    agreed = np.full(codec.agreed_count, 0.7, dtype=np.float32) if codec.agreed_count else None
     for step, magnitude in enumerate((1.0, 1e-20, 0.0)):  # squares that underflow; zeros
         x = (magnitude * rng.standard_normal(layout.size)).astype(np.float32)
         x[::7] = 0.0
-        draw = Draw(seed=1, step=step, worker=2, shift=40_000)
+        x[1] = 1e5 * magnitude  # beyond a float16
+        draw = Draw(seed=1, step=step, worker=2, shift=40_000, agreed=agreed)
         ours, theirs = aligned_buffer(codec.payload_bytes), aligned_buffer(codec.payload_bytes)
         tensor = torch.from_numpy(x.copy()).to(device)
         codec.compress(x, codec.init(), draw, ours)
         there.compress(tensor, there.init(), draw, theirs)
         np.testing.assert_array_equal(theirs, ours)
+        assert there.clipped == codec.clipped
+        assert codec.agreed_count == 0 or magnitude < 1.0 or codec.clipped > 0
+        left, residual = np.empty_like(x), torch.empty_like(tensor)
+        codec.remainder(x, ours, draw, left)
+        there.remainder(tensor, theirs, draw, residual)
+        np.testing.assert_array_equal(residual.cpu().numpy(), left)
+
+
+@pytest.mark.parametrize("device", ["cpu", GPU])
+@pytest.mark.parametrize("recipe", RECIPES, ids=str)
+def test_residuals_on_a_device_are_kept_dropped_saved_and_loaded_as_on_the_host(recipe, device):
+    layout = layout_of(SHAPES[1])
+    rng = np.random.default_rng(6)
+    codec = ErrorFeedback(recipe).codec(layout)
+    there = codec.on_device(torch.device(device))
+    ours, theirs = codec.init(), there.init()
+    for step, accepted in enumerate((-1, 0, 0, 2)):  # the reply of step 1 is not used
+        ours, theirs = codec.settle(ours, accepted), there.settle(theirs, accepted)
+        x = rng.standard_normal(layout.size).astype(np.float32)
+        tensor = torch.from_numpy(x.copy()).to(device)
+        draw = Draw(seed=1, step=step, worker=2, shift=100)
+        sent, packed = aligned_buffer(codec.payload_bytes), aligned_buffer(codec.payload_bytes)
+        ours = codec.compress(x, ours, draw, sent)
+        theirs = there.compress(tensor, theirs, draw, packed)
+        np.testing.assert_array_equal(packed, sent)
+    ours, theirs = codec.settle(ours, 3), there.settle(theirs, 3)
+    saved, stored = np.zeros(codec.state_bytes, np.uint8), np.zeros(codec.state_bytes, np.uint8)
+    codec.dump(ours, saved)
+    there.dump(theirs, stored)
+    assert saved.any() or recipe == Identity()
+    np.testing.assert_array_equal(stored, saved)
+    np.testing.assert_array_equal(there.load(saved).kept.cpu().numpy(), codec.load(saved).kept)
+
+
+def test_a_compressor_that_only_knows_the_host_stays_there():
+    class Inner:
+        def codec(self, layout):
+            codec = Sign().codec(layout)
+            codec.on_device = lambda device: None
+            return codec
+
+    assert ErrorFeedback(Inner()).codec(layout_of(SHAPES[0])).on_device(torch.device("cpu")) is None
