@@ -150,7 +150,16 @@ _Top = create_model(
 
 @dataclass(frozen=True)
 class Config:
-    """A checked config. ``workers`` is None until :meth:`for_workers` fixes it."""
+    """A checked config, as :func:`gcdl.load` reads it.
+
+    Attributes
+    ----------
+    seed : of everything that is random.
+    workers : n; None until :meth:`for_workers` fixes it.
+    steps : of the run.
+    run, simulate : the tables of these names.
+    choices : the tables that have a ``kind``, by name.
+    """
 
     seed: int
     workers: int | None
@@ -197,7 +206,14 @@ class Config:
 
 @dataclass(frozen=True)
 class Experiment:
-    """The objects that a config with fixed n describes. Nothing is loaded yet."""
+    """The objects that a config with fixed n describes; made when first asked for, and no data is loaded by that.
+
+    Attributes
+    ----------
+    config : the config, n and all that follows from it fixed.
+    n : the number of workers.
+    problem, code, compressor, wait, stragglers, optimizer, downlink : what the tables of these names describe.
+    """
 
     config: Config
     n: int

@@ -22,27 +22,27 @@ from __future__ import annotations
 
 
 class GcdlError(Exception):
-    """Base of every error gcdl raises on purpose."""
+    """Base of every error gcdl raises on purpose. ``exit_code``: what a command ends with; 1 where nothing else is said."""
 
     exit_code = 1
 
 
 class UsageError(GcdlError):
-    """A wrong command line, launch, or number of ranks."""
+    """A wrong command line, launch, or number of ranks. Exit code 2."""
 
     exit_code = 2
 
 
 class ConfigError(UsageError):
-    """A wrong key or value in the config. The message starts with the key's dotted path."""
+    """A wrong key or value in the config. The message starts with the key's dotted path. Exit code 2."""
 
 
 class ParameterError(ConfigError, ValueError):
-    """Parameters no code, compressor, problem or wait rule can be built from. Says what is possible."""
+    """Parameters no code, compressor, problem or wait rule can be built from. Says what is possible. Exit code 2."""
 
 
 class DataError(UsageError):
-    """A data file or folder that is missing, truncated, or not of its format. Names the file."""
+    """A data file or folder that is missing, truncated, or not of its format. Names the file. Exit code 2."""
 
 
 class ReplayDiffers(UsageError):
@@ -63,13 +63,13 @@ class WorkerLost(GcdlError):
 
 
 class TooManyLost(GcdlError):
-    """So few workers are left, or answer, that no step can be decoded."""
+    """So few workers are left, or answer, that no step can be decoded. Exit code 3."""
 
     exit_code = 3
 
 
 class WorkerError(GcdlError):
-    """A worker raised. ``traceback`` is the text it sent home; ``""`` when the message says all."""
+    """A worker raised. ``traceback`` is the text it sent home; ``""`` when the message says all. Exit code 4 as a rule."""
 
     exit_code = 4
 
@@ -92,7 +92,7 @@ class NonFiniteGradient(WorkerError):
 
 
 class NonFiniteLoss(GcdlError):
-    """The training loss is NaN or infinite. Checkpoints written before are kept, and none is written after."""
+    """The training loss is NaN or infinite. Checkpoints written before are kept, and none is written after. Exit code 4."""
 
     exit_code = 4
 
@@ -102,6 +102,6 @@ class MasterGone(GcdlError):
 
 
 class Interrupted(GcdlError):
-    """Ctrl-C, SIGTERM or SIGUSR1 reached the master."""
+    """Ctrl-C, SIGTERM or SIGUSR1 reached the master. Exit code 130."""
 
     exit_code = 130

@@ -44,40 +44,51 @@ CONFIG, MANIFEST, STEPS, SUMMARY, TIMELINE, MODEL = (
 
 @dataclass(slots=True)
 class StepRecord:
-    """What one step measured: a line of ``steps.jsonl``, ``coverage`` left out. Of ``timing`` it has, beside ``replies``,
-    ``reply_seconds`` (from the step's beginning until the reply came) and ``compute_seconds`` (computing and encoding).
+    """What one step measured. As a line of ``steps.jsonl`` it has, in place of ``coverage``, ``timing`` and ``ledger``, the
+    bytes of :meth:`gcdl.ledger.Ledger.fields`, and for each of ``replies`` two times: ``reply_seconds`` (from the step's
+    beginning until the reply came) and ``compute_seconds`` (computing and encoding).
+
+    Attributes
+    ----------
+    step : from 0.
+    seconds : of the step, from its task to the new model; evaluation left out.
+    train_loss : of the minibatches of the replies decoded, estimated by the same weights a; before the step.
+    replies : ids of the workers decoded, ascending.
+    late : stale replies dropped during the step (in the last step: and while shutting down).
+    decoding_error : ||a B - 1||; 0: the decoded gradient is the sum over all shards, but for compression (Tandon et al. 2017).
+    noise_gain : ||a||, what decoding does to compression noise that is independent from worker to worker.
+    gradient_norm : Euclidean norm of the decoded gradient; NaN where there is none (timing only).
+    timed_out : the step ended at [wait] timeout, with fewer replies than the rule asks for.
+    lost : ids of all workers lost so far.
+    disagreed : ids of workers whose replies were not those of their replicas; see :mod:`gcdl.replicas`.
+    clipped : coordinates of the replies used that lay beyond the scale agreed on (``compressor.agreed``).
+    fresh : ids of workers whose compressor had begun afresh since the last step: a successor's, or one a checkpoint lacked.
+    coverage : (k,) a B, the weight each shard entered with; 1 is right.
+    timing : seconds of each part of the step, as the timeline has them.
+    ledger : bytes by worker and kind.
+    test_loss, test_accuracy : of the model after the step; None in steps without an evaluation. An accuracy is 0 to 1.
+    metrics : the user's own figures, by name; what is added before the next step is asked for is written too.
     """
 
     step: int
     seconds: float
     train_loss: float
     replies: list[int]
-    """Ids of the workers decoded, ascending."""
     late: int
-    """Stale replies dropped during the step (in the last step: and while shutting down)."""
     decoding_error: float
     noise_gain: float
     gradient_norm: float
-    """||g|| of the decoded gradient; NaN where there is none (timing only)."""
     timed_out: bool
-    """The step ended at [wait] timeout, with fewer replies than the rule asks for."""
     lost: list[int]
-    """Ids of all workers lost so far."""
     disagreed: list[int]
-    """Ids of workers whose replies were not those of their replicas; see gcdl.replicas."""
     clipped: int
-    """Coordinates of the replies used that lay beyond the scale agreed on (``compressor.agreed``)."""
     fresh: list[int]
-    """Ids of workers whose compressor had begun afresh since the last step: a successor's, or one that a checkpoint lacked."""
     coverage: Weights
-    """(k,): a B, the weight each shard entered with; 1 is right."""
     timing: StepTiming
     ledger: Ledger = field(default_factory=Ledger)
-    """Bytes: what :meth:`Ledger.fields` says, in place of this."""
     test_loss: float | None = None
     test_accuracy: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
-    """The user's own figures, by name; what is added before the next step is asked for is written too."""
 
     @property
     def uplink_bytes(self) -> int:
@@ -107,61 +118,76 @@ class StepRecord:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run came to; ``summary.json``. Bytes are those of tasks and replies handed to MPI, headers included."""
+    """What a run came to; ``summary.json``. Seconds, and bytes of tasks and replies handed to MPI, headers included.
+
+    Attributes
+    ----------
+    steps : done.
+    seconds : sum of the steps' seconds: evaluation, start-up and shutdown left out.
+    wall_seconds : the whole job: from the launch to the end of the shutdown.
+    wait_for_all_seconds : estimate of the wall_seconds of a run that waits for every worker in each step; None: it would
+        never end.
+    final_train_loss, final_test_loss, final_test_accuracy : of the last evaluation; None where there was none.
+    final_metrics : the problem's own figures of the test set, by name.
+    uplink_bytes : of replies.
+    downlink_bytes : delivered to workers: also what they read in the master's memory.
+    uplink_header_bytes : of ``uplink_bytes``, the headers.
+    downlink_header_bytes : of ``downlink_bytes``, all that is neither model nor update.
+    shared_bytes : of ``downlink_bytes``, what was read in the master's memory and crossed no link.
+    float32_uplink_bytes : what the same replies would have taken uncompressed.
+    control_bytes : start-up, shutdown and flow control, both ways; not in the figures above.
+    clipped_coordinates : of the replies used, beyond the scale agreed on; see ``compressor.agreed``.
+    resent_models : how often which worker's copy of the model was found to be wrong, and was sent anew.
+    late_replies : stale ones, dropped.
+    timed_out_steps : steps that ended at [wait] timeout.
+    foreign_messages : messages that were none of this run's, dropped.
+    lost_workers : ids.
+    replaced_workers : ids of workers whose place a spare or a new process took, in the order of it; of a resumed run: in its
+        last part.
+    losses_left : how many more workers could have been lost, whoever they are.
+    disagreeing_workers : in how many steps which worker's reply was not that of its replicas; only if [code] verify is on.
+    model_sha256 : of the trained parameters, (d,) float32; None: no model was trained (timing only).
+    parameters : d.
+    workers : n.
+    shard_coverage : (k,) the weight each shard entered with, mean over the steps; 1 is right, 0 means that it was never seen.
+    link_share : share of ``seconds`` in which the master's link was occupied; None: real, not simulated.
+    master_share : share of ``seconds`` in which the master decoded and stepped; None: real, not simulated.
+    resumed : how often the run was resumed. The seconds and bytes are those of all its parts, up to the checkpoints used.
+    warnings : what makes this run's figures worse than they need be.
+    """
 
     steps: int
     seconds: float
-    """Sum of the steps' seconds: evaluation, start-up and shutdown left out."""
     wall_seconds: float
-    """The whole job: from the launch to the end of the shutdown."""
     wait_for_all_seconds: float | None
-    """Estimate of the wall_seconds of a run that waits for every worker in each step; None: it would never end."""
     final_train_loss: float | None
     final_test_loss: float | None
     final_test_accuracy: float | None
     final_metrics: dict[str, float]
-    """The problem's own figures of the test set, by name."""
     uplink_bytes: int
     downlink_bytes: int
-    """Delivered to workers: also what they read in the master's memory."""
     uplink_header_bytes: int
-    """Of ``uplink_bytes``, the headers."""
     downlink_header_bytes: int
-    """Of ``downlink_bytes``, all that is neither model nor update."""
     shared_bytes: int
-    """Of ``downlink_bytes``, what was read in the master's memory and crossed no link."""
     float32_uplink_bytes: int
-    """What the same replies would have taken uncompressed."""
     control_bytes: int
-    """Start-up, shutdown and flow control, both ways; not in the figures above."""
     clipped_coordinates: int
-    """Of the replies used, beyond the scale agreed on; see ``compressor.agreed``."""
     resent_models: dict[str, int]
-    """How often which worker's copy of the model was found to be wrong, and was sent anew."""
     late_replies: int
     timed_out_steps: int
     foreign_messages: int
     lost_workers: list[int]
     replaced_workers: list[int]
-    """Workers whose place a spare or a new process took, in the order of it; of a resumed run: in its last part."""
     losses_left: int
-    """How many more workers could have been lost, whoever they are."""
     disagreeing_workers: dict[str, int]
-    """In how many steps which worker's reply was not that of its replicas; only if [code] verify is on."""
     model_sha256: str | None
-    """None: no model was trained (timing only)."""
     parameters: int
     workers: int
     shard_coverage: list[float]
-    """(k,): the weight each shard entered with, mean over the steps; 1 is right, 0 means that it was never seen."""
     link_share: float | None
-    """Share of ``seconds`` in which the master's link was occupied; None: real, not simulated."""
     master_share: float | None
-    """Share of ``seconds`` in which the master decoded and stepped; None: real, not simulated."""
     resumed: int
-    """How often the run was resumed. The seconds and bytes are those of all its parts, up to the checkpoints used."""
     warnings: list[str]
-    """What makes this run's figures worse than they need be."""
 
     def fields(self) -> dict[str, Any]:
         """Return the summary as JSON-ready fields."""

@@ -26,7 +26,7 @@ _SPARSE = 0.05
 
 @dataclass(frozen=True, eq=False)
 class GradientCode:
-    """An encoding matrix, its decoder, and the number of stragglers it plans for.
+    """An encoding matrix, its decoder, and the number of stragglers it plans for (Tandon et al., ICML 2017).
 
     Parameters
     ----------
@@ -81,8 +81,11 @@ class GradientCode:
     def decoding_vector(self, arrived: Mask, noise: Weights | None = None) -> Weights:
         """Return a, (n,) float64 and read-only, zero for workers that have not arrived.
 
-        ``noise``, (n,): v_i of the arrived messages, for a decoder that asks for it. What depends on it is made anew each
-        time; everything else is cached by arrived set.
+        Parameters
+        ----------
+        arrived : (n,) bool.
+        noise : (n,) v_i of the arrived messages, for a decoder that asks for it. What depends on it is made anew each time;
+            everything else is cached by arrived set.
         """
         if noise is not None and self.decoder.needs_noise:
             return self._solve(arrived, noise[arrived])
@@ -108,11 +111,11 @@ class GradientCode:
         return a
 
     def decoding_error(self, a: Weights) -> float:
-        """Return ||a B - 1||: how far the decoded gradient is from the sum over all shards."""
+        """Return ||a B - 1|| for a, (n,): how far the decoded gradient is from the sum over all shards; 0 is exact."""
         return float(np.linalg.norm(self.coverage(a) - 1.0))
 
     def coverage(self, a: Weights) -> Weights:
-        """Return a B, (k,): the weight with which each shard enters."""
+        """Return a B, (k,), for a, (n,): the weight with which each shard enters."""
         if self._entries is None:
             return np.asarray(a @ self.B, dtype=np.float64)
         workers, shards, values = self._entries
