@@ -28,6 +28,7 @@ from rich.console import Console
 from gcdl import exits
 from gcdl.arguments import Table, choice_of, count_of, table_of
 from gcdl.codes import GradientCode
+from gcdl.conduct import Run
 from gcdl.config import SECTIONS, Config, RunOptions, SimulateOptions
 from gcdl.custom import Given
 from gcdl.display import Display
@@ -35,7 +36,7 @@ from gcdl.errors import ConfigError, GcdlError, MasterGone, TooManyLost, UsageEr
 from gcdl.launched import Launch
 from gcdl.problems import TorchProblem
 from gcdl.records import CONFIG, StepRecord, Summary
-from gcdl.run import Run, be_worker, leading, simulating
+from gcdl.run import be_worker, leading, simulating
 from gcdl.schema import Choice, validate
 from gcdl.start import Start, go_on
 

@@ -25,6 +25,7 @@ LAYERS: list[tuple[set[str], bool]] = [
     ({"gcdl.launcher", "gcdl.results", "gcdl.report"}, False),
     ({"gcdl.suite", "gcdl.outcome"}, False),
     ({"gcdl.run", "gcdl.replay", "gcdl.trace", "gcdl.plots", "gcdl.display", "gcdl.inspection"}, False),
+    ({"gcdl.conduct"}, False),
     ({"gcdl.advice", "gcdl.crew", "gcdl.timing", "gcdl.start", "gcdl.keeper", "gcdl.judge", "gcdl.arguments",
       "gcdl.placement"}, False),
     ({"gcdl.history"}, False),

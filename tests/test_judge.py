@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from gcdl import checkpoint, run
+from gcdl import checkpoint, conduct, run
 from gcdl.config import parse
 from gcdl.judge import Judge
 from gcdl.problems import Evaluation
@@ -51,7 +51,7 @@ def test_lines_and_checkpoints_are_those_of_a_run_that_waits(tmp_path, monkeypat
         def __init__(self, evaluator, *, meanwhile, limit):
             super().__init__(evaluator, meanwhile=True, limit=lambda: threads.append(threading.current_thread().name))
 
-    monkeypatch.setattr(run, "Judge", Meanwhile)
+    monkeypatch.setattr(conduct, "Judge", Meanwhile)
     run.simulate(Start(parse(CONFIG), tmp_path / "meanwhile"), Watcher())
     assert threads == ["evaluation"] * 4
     one, other = (sorted((tmp_path / name / "checkpoint").iterdir()) for name in ("between", "meanwhile"))
