@@ -77,8 +77,13 @@ def _draw(figure: Figure, results: Results, groups: Sequence[tuple[str, Sequence
     figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=4, frameon=False)
 
 
+_DECADES = 1.9  # that have room for more numbers than powers of ten
+
+
 def _curves(row: Sequence[Axes], results: Results, shown: Sequence[Combination], styles: Any) -> None:
     """Draw a group: the mean over the seeds, and between which of them lie all."""
+    from matplotlib.ticker import EngFormatter, FormatStrFormatter, LogLocator, NullFormatter
+
     lowest, highest = np.inf, 0.0
     for one in shown:
         outcomes = [outcome for outcome in results.at_chosen(one, results.suite.tune[0]) if outcome.status == "done"]
@@ -98,6 +103,11 @@ def _curves(row: Sequence[Axes], results: Results, shown: Sequence[Combination],
         axes.set(xlabel=label, yscale="log", xscale="linear" if name == "steps" else "log")
         if lowest < highest:
             axes.set_ylim(lowest * 0.95, highest * 1.1)
+        for axis in (axes.yaxis,) if name == "steps" else (axes.xaxis, axes.yaxis):
+            wide = axis is axes.xaxis and np.log10(np.divide(*axis.get_view_interval()[::-1])) > _DECADES
+            axis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+            axis.set_major_formatter(EngFormatter() if axis is axes.xaxis else FormatStrFormatter("%g"))
+            axis.set_minor_formatter(NullFormatter())
 
 
 def _together(outcomes: Sequence[Outcome], name: str) -> Any:
