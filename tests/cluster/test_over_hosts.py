@@ -160,3 +160,28 @@ def test_a_host_that_is_lost_with_its_daemon_ends_the_job_and_the_run_goes_on_fr
         assert not (run.folder / "summary.json").exists()
     checkpoints = sorted(int(path.stem.removeprefix("step-")) for path in (run.folder / "checkpoint").glob("step-*.npz"))
     assert checkpoints[-1] >= 40
+
+
+def rank(hosts: Hosts, host: str, number: int) -> int:
+    """Return the process id of a rank on a host."""
+    for pid in hosts.pids(host):
+        if f"OMPI_COMM_WORLD_RANK={number}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            return pid
+    raise AssertionError(f"no rank {number} on {host}")
+
+
+def test_a_worker_that_carries_the_model_to_its_host_may_die_and_the_other_there_still_gets_it(tmp_path):
+    """A model takes 80 ms over the link, most of a step: worker 1 is likely to be posting it for worker 2 when it is killed."""
+    coded = ("code.kind=fractional_repetition", "code.stragglers=1")
+    with Hosts(3, rate_mbit=100) as hosts, running(hosts, tmp_path, *coded, steps=60, features=250_000, lr=1e-7) as run:
+        run.until(10)
+        before = hosts.traffic()["host1"].sent
+        os.kill(rank(hosts, "host2", 2), signal.SIGKILL)
+        summary = run.end()
+        sent = hosts.traffic()["host1"].sent - before
+    assert summary["steps"] == 60
+    assert summary["lost_workers"] == [1]
+    lines = [json.loads(line) for line in (run.folder / "steps.jsonl").read_text().splitlines()]
+    assert all(line["replies"] == [0, 2, 3] for line in lines[-20:])
+    assert max(line["seconds"] for line in lines) < 10.0  # it asks again after a moment
+    assert sent < 2.6 * 50 * 1e6  # still once a host, of which two are elsewhere
