@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -165,8 +165,9 @@ def test_a_host_that_is_lost_with_its_daemon_ends_the_job_and_the_run_goes_on_fr
 def rank(hosts: Hosts, host: str, number: int) -> int:
     """Return the process id of a rank on a host."""
     for pid in hosts.pids(host):
-        if f"OMPI_COMM_WORLD_RANK={number}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-            return pid
+        with suppress(OSError):  # a process that is gone by now
+            if f"OMPI_COMM_WORLD_RANK={number}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                return pid
     raise AssertionError(f"no rank {number} on {host}")
 
 

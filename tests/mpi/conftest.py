@@ -102,7 +102,11 @@ class Job:
     def pid(self, rank: int) -> int:
         """Return the process id of a rank; replacements are counted on from the last one."""
         for pid in self.ranks():
-            variables = dict(word.partition(b"=")[::2] for word in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
+            try:
+                environment = Path(f"/proc/{pid}/environ").read_bytes()
+            except OSError:
+                continue  # it is gone by now: another that was killed
+            variables = dict(word.partition(b"=")[::2] for word in environment.split(b"\0"))
             mine = variables.get(b"GCDL_REPLACEMENT", variables.get(b"OMPI_COMM_WORLD_RANK", b"")).split()
             if mine and int(mine[0]) == rank:
                 return pid
