@@ -22,7 +22,7 @@ from gcdl.crew import (
     make_publisher,
 )
 from gcdl.downlinks import Publisher, Steps
-from gcdl.errors import GcdlError, NonFiniteLoss, UsageError
+from gcdl.errors import GcdlError, Interrupted, NonFiniteLoss, UsageError
 from gcdl.events import Events
 from gcdl.interrupt import StopRequest
 from gcdl.judge import Judge
@@ -233,7 +233,7 @@ def conduct(
         if master.steps_done > start.step:
             with suppress(GcdlError):
                 master.collect_states()
-            keeper.finish()
+            keeper.finish(interrupted=isinstance(error, Interrupted))
         if newest := keeper.written or (start.step if learner.learns else 0):
             watcher.say(f"checkpoint after {newest} steps in {start.out / FOLDER}; gcdl resume {start.out} goes on")
         if isinstance(error, GeneratorExit):  # whoever iterates has seen enough

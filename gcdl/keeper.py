@@ -46,6 +46,7 @@ class Keeper:
         self._decoder = decoder
         self._say = say
         self._waiting: Checkpoint | None = None
+        self._lacked: set[int] = set()
         self.written = 0
         """The step of the newest checkpoint that was written; 0: none was."""
 
@@ -65,9 +66,21 @@ class Keeper:
         if self._waiting is not None and not self._master.silent(self._waiting.accepted):
             self._write()
 
-    def finish(self) -> None:
-        """Write a last checkpoint, with the states that are known."""
+    def finish(self, *, interrupted: bool = False) -> None:
+        """Write a last checkpoint, with the states that are known.
+
+        ``interrupted``: who stops the run may have stopped workers too. Then a checkpoint that has states which this one would
+        lack is the better one to go on from, to the model of a run that was never stopped: it stays the newest.
+        """
         self._waiting = self._snapshot()
+        lacking = set(self._master.states.missing(self._waiting.accepted)) - self._lacked
+        if interrupted and self.written and lacking:
+            workers = ", ".join(map(str, sorted(lacking)))
+            self._say(
+                f"no checkpoint of step {self._waiting.step}: the compressor's state of worker {workers} has not come; that of "
+                f"step {self.written} has it"
+            )
+            self._waiting = None
         self._write()
 
     def _snapshot(self, *, hold: bool = False) -> Checkpoint:
@@ -101,4 +114,4 @@ class Keeper:
         except OSError as error:  # a full disk does not end a run
             self._say(f"checkpoint of step {snapshot.step} not written: {error}; the ones before it are as they were")
         else:
-            self.written = snapshot.step
+            self.written, self._lacked = snapshot.step, set(missing)

@@ -116,5 +116,5 @@ class NoKeeper:
     def look(self) -> None:
         """Do nothing."""
 
-    def finish(self) -> None:
+    def finish(self, *, interrupted: bool = False) -> None:
         """Do nothing."""

@@ -126,3 +126,23 @@ def test_without_states_a_checkpoint_is_written_at_once(tmp_path):
     master.advance(0, 1, 2)
     keeper_of(master, tmp_path, []).begin()
     assert steps(tmp_path) == [1]
+
+
+def test_stopped_together_with_a_worker_a_run_goes_on_from_the_last_checkpoint_that_has_its_state(tmp_path):
+    master, said = Master(), []
+    keeper = keeper_of(master, tmp_path, said)
+    master.advance(0, 1)
+    for worker in (0, 1):
+        master.state(worker, 0)
+    keeper.begin()
+    master.advance(0, 1)
+    master.state(0, 1)  # worker 1 is killed by whoever stops the run
+    keeper.finish(interrupted=True)
+    assert steps(tmp_path) == [1]
+    assert said == ["no checkpoint of step 2: the compressor's state of worker 1 has not come; that of step 1 has it"]
+    keeper.finish()  # a run that ends otherwise keeps its newest model
+    assert steps(tmp_path) == [1, 2]
+    master.advance(0)
+    master.state(0, 2)
+    keeper.finish(interrupted=True)  # the one before lacks that state as well
+    assert steps(tmp_path) == [2, 3]
