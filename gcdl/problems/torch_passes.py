@@ -157,7 +157,8 @@ class TorchEvaluator:
                 target = cast(target, problem.floating, problem.place, target=True)
                 output = problem.call(cast(inputs, problem.floating, problem.place))
                 sums[""] += len(rows) * float(problem.score("loss", problem.loss, output, target))
-                output, target = (moved(output, "cpu"), moved(target, "cpu")) if metrics else (output, target)
+                if metrics and problem.place.type != "cpu":
+                    output, target = moved((output, target), "cpu")
                 for name, metric in metrics.items():
                     sums[name] += len(rows) * float(problem.score(f"metrics.{name}", metric, output, target))
         means = {name: total / source.size for name, total in sums.items()}
