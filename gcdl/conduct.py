@@ -17,10 +17,7 @@ from typing import Any, Protocol
 from gcdl.advice import coverage_warning, limit_warning, noise_warning, votes_warning
 from gcdl.checkpoint import FOLDER, Checkpoint
 from gcdl.config import Config, Experiment
-from gcdl.crew import (
-    limit_threads,
-    make_publisher,
-)
+from gcdl.crew import limit_threads, make_publisher
 from gcdl.downlinks import Publisher, Steps
 from gcdl.errors import GcdlError, Interrupted, NonFiniteLoss, UsageError
 from gcdl.events import Events
@@ -119,11 +116,6 @@ class Progress:
         total = max(self.totals.seconds, 1e-300)
         return so_far["link_seconds"] / total, so_far["master_seconds"] / total
 
-    def warning(self) -> str | None:
-        """Say what limited a simulated run, if its master did."""
-        shares = self.shares()
-        return None if shares is None else limit_warning(*shares)
-
 
 def conduct(
     experiment: Experiment,
@@ -217,8 +209,9 @@ def conduct(
             judged = judge.now(None, optimizer.parameters)
         keeper.finish()
         _save(learner, optimizer.parameters, start.out, watcher.say)
-        for warning in (coverage_warning(totals.mean_coverage(), experiment.code), progress.warning()):
-            warn(warning)
+        warn(coverage_warning(totals.mean_coverage(), experiment.code))
+        shares = progress.shares()
+        warn(limit_warning(*shares) if shares is not None else None)
         resumed = 0 if start.past is None else len(start.past.resumed) + 1
         summary = _summary(experiment, learner, master, progress, judged, resumed, warnings)
         folder.write_summary(summary)

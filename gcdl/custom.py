@@ -42,37 +42,7 @@ def custom(
     ------
     ParameterError : there is no such factory, its arguments are others, or it raises; names it.
     """
-    made = _made(factory, options, {"n": n, "k": k, "seed": seed, "rng": rng, "code": code})
-    return made.bind(k, seed) if hasattr(made, "bind") and k is not None else made
-
-
-def custom_problem(
-    *,
-    factory: str,
-    options: dict[str, Any] = {},  # noqa: B006 - as above
-    device: DeviceName | None = None,
-    n: int | None = None,
-    k: int = 1,
-    seed: int = 0,
-    rng: np.random.Generator | None = None,
-    code: object | None = None,
-) -> Any:
-    """Return the problem that the factory returns; ``device``: where it computes, in place of what the factory says.
-
-    Raises
-    ------
-    ParameterError : as :func:`custom`; or ``device`` is given, and the problem is no :class:`gcdl.TorchProblem`.
-    """
-    made = _made(factory, options, {"n": n, "k": k, "seed": seed, "rng": rng, "code": code})
-    if device is not None:
-        if not isinstance(made, TorchProblem):
-            raise ParameterError(f"device: {factory} returns a {type(made).__name__}, which decides itself where it computes")
-        made = replace(made, device=device)
-    return made.bind(k, seed) if hasattr(made, "bind") else made
-
-
-def _made(factory: str, options: dict[str, Any], run: dict[str, Any]) -> Any:
-    """Call the factory with its options, and with what it asks for of the run."""
+    run = {"n": n, "k": k, "seed": seed, "rng": rng, "code": code}
     function = find(factory)
     try:
         parameters = inspect.signature(function).parameters
@@ -90,6 +60,28 @@ def _made(factory: str, options: dict[str, Any], run: dict[str, Any]) -> Any:
         raise ParameterError(f"factory: {factory}: {error}") from error
     except Exception as error:
         raise ParameterError(f"factory: {factory} raised {type(error).__name__}: {error}{_where(error)}") from error
+
+
+def custom_problem(
+    *,
+    factory: str,
+    options: dict[str, Any] = {},  # noqa: B006 - as above
+    device: DeviceName | None = None,
+    k: int,
+    seed: int,
+) -> Any:
+    """Return the problem that the factory returns; ``device``: where it computes, in place of what the factory says.
+
+    Raises
+    ------
+    ParameterError : as :func:`custom`; or ``device`` is given, and the problem is no :class:`gcdl.TorchProblem`.
+    """
+    made = custom(factory=factory, options=options, k=k, seed=seed)
+    if device is not None:
+        if not isinstance(made, TorchProblem):
+            raise ParameterError(f"device: {factory} returns a {type(made).__name__}, which decides itself where it computes")
+        made = replace(made, device=device)
+    return made.bind(k, seed) if hasattr(made, "bind") else made
 
 
 def find(factory: str) -> Callable[..., Any]:

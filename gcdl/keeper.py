@@ -46,7 +46,8 @@ class Keeper:
         self._decoder = decoder
         self._say = say
         self._waiting: Checkpoint | None = None
-        self._lacked: set[int] = set()
+        self._lacked: list[int] = []
+        """The workers whose states the newest checkpoint written has not got."""
         self.written = 0
         """The step of the newest checkpoint that was written; 0: none was."""
 
@@ -73,15 +74,7 @@ class Keeper:
         lack is the better one to go on from, to the model of a run that was never stopped: it stays the newest.
         """
         self._waiting = self._snapshot()
-        lacking = set(self._master.states.missing(self._waiting.accepted)) - self._lacked
-        if interrupted and self.written and lacking:
-            workers = ", ".join(map(str, sorted(lacking)))
-            self._say(
-                f"no checkpoint of step {self._waiting.step}: the compressor's state of worker {workers} has not come; that of "
-                f"step {self.written} has it"
-            )
-            self._waiting = None
-        self._write()
+        self._write(interrupted=interrupted)
 
     def _snapshot(self, *, hold: bool = False) -> Checkpoint:
         master = self._master
@@ -98,11 +91,18 @@ class Keeper:
             downlink=master.downlink_state(),
         )
 
-    def _write(self) -> None:
+    def _write(self, *, interrupted: bool = False) -> None:
         if self._waiting is None:
             return
         snapshot, self._waiting = self._waiting, None
         missing = self._master.states.missing(snapshot.accepted)
+        lost = [worker for worker in missing if worker not in self._lacked]
+        if interrupted and self.written and lost:
+            self._say(
+                f"no checkpoint of step {snapshot.step}: the compressor's state of worker {', '.join(map(str, lost))} has not "
+                f"come; that of step {self.written} has it"
+            )
+            return
         if missing:
             self._say(
                 f"checkpoint of step {snapshot.step}: the compressor's state of worker {', '.join(map(str, missing))} has not "
@@ -114,4 +114,4 @@ class Keeper:
         except OSError as error:  # a full disk does not end a run
             self._say(f"checkpoint of step {snapshot.step} not written: {error}; the ones before it are as they were")
         else:
-            self.written, self._lacked = snapshot.step, set(missing)
+            self.written, self._lacked = snapshot.step, missing

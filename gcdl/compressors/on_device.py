@@ -70,17 +70,21 @@ class DeviceKernels:
         """Return table[r] of n random numbers as uint16; a table is kept on the device."""
         kept = self._tables.get(id(table))
         if kept is None:
-            kept = self._tables[id(table)] = torch.from_numpy(np.array(table)).to(self._device)
+            kept = self._tables[id(table)] = self._there(table)
         return kept[self._shorts(n, stream).long() & 0xFFFF]
 
     def _times(self, x: Tensor, values: Vector, edges: IntVector) -> Tensor:
         return x * self._spread(values, edges)
 
     def _spread(self, values: Vector, edges: IntVector) -> Tensor:
-        there = torch.from_numpy(np.array(values, dtype=np.float32)).to(self._device)
-        if values.size == 1:
-            return there
-        return torch.repeat_interleave(there, torch.from_numpy(np.diff(edges)).to(self._device))
+        there = self._there(values)
+        return there if values.size == 1 else self._repeated(there, edges)
+
+    def _there(self, values: Vector) -> Tensor:
+        return torch.from_numpy(np.array(values, dtype=np.float32)).to(self._device)
+
+    def _repeated(self, values: Tensor, edges: IntVector) -> Tensor:
+        return torch.repeat_interleave(values, torch.from_numpy(np.diff(edges)).to(self._device))
 
     def _shorts(self, n: int, stream: Stream16) -> Tensor:
         z = self._counters[: (n + 3) // 4] + signed(stream.first * GAMMA + stream.key[0])
@@ -118,10 +122,8 @@ class DeviceKernels:
         for threshold in wraps.thresholds.tolist():
             wrapped += r.int() >= threshold
         if levels.shape[0] > 1:
-            starts = torch.arange(levels.shape[0], device=self._device) * levels.shape[1]
-            wrapped += torch.repeat_interleave(starts, torch.from_numpy(np.diff(edges)).to(self._device))
-        there = torch.from_numpy(np.array(levels, dtype=np.float32)).to(self._device)
-        into += self._times(r.float(), units, edges) + there.view(-1)[wrapped]
+            wrapped += self._repeated(torch.arange(levels.shape[0], device=self._device) * levels.shape[1], edges)
+        into += self._times(r.float(), units, edges) + self._there(levels).view(-1)[wrapped]
 
     def add_noise(self, noise: Tensor, units: Vector, edges: IntVector, into: Tensor) -> None:
         """Add noise times unit to ``into``."""
@@ -203,7 +205,7 @@ class DeviceErrorFeedbackCodec(ErrorFeedbackCodec):
     def load(self, saved: Buffer) -> Residual:
         """Return the residual that was dumped."""
         state = self.init()
-        state.kept.copy_(torch.from_numpy(np.frombuffer(saved[: 4 * self._d].tobytes(), dtype=np.float32).copy()))
+        state.kept.copy_(torch.from_numpy(np.array(saved[: 4 * self._d]).view(np.float32)))
         state.inner = self.inner.load(saved[4 * self._d :])
         return state
 
