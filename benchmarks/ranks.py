@@ -23,7 +23,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from gcdl.launcher import environment, mpirun
+from gcdl.launch.supervisor import environment, mpirun
 
 CONFIG = """
 steps = {steps}

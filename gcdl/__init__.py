@@ -40,8 +40,8 @@ from gcdl.errors import (
 )
 from gcdl.optimizers import TorchOptimizer
 from gcdl.problems import TorchProblem
-from gcdl.records import StepRecord, Summary
-from gcdl.trainer import Trainer
+from gcdl.training.run_folder import StepRecord, Summary
+from gcdl.training.trainer import Trainer
 
 __version__ = version("gcdl")
 

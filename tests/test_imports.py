@@ -17,40 +17,40 @@ ROOT = Path(gcdl.__file__).parent
 LAYERS: list[tuple[set[str], bool]] = [
     ({"gcdl.examples"}, True),
     ({"gcdl", "gcdl.__main__"}, True),
-    ({"gcdl.cli"}, False),
-    ({"gcdl.trainer", "gcdl.sweep_plots"}, False),
-    ({"gcdl.sweep"}, False),
-    ({"gcdl.cells", "gcdl.sweep_display"}, False),
-    ({"gcdl.doctor"}, False),
-    ({"gcdl.launcher", "gcdl.results", "gcdl.report"}, False),
-    ({"gcdl.suite", "gcdl.outcome"}, False),
-    ({"gcdl.run", "gcdl.replay", "gcdl.trace", "gcdl.plots", "gcdl.display", "gcdl.inspection"}, False),
-    ({"gcdl.conduct"}, False),
-    ({"gcdl.advice", "gcdl.crew", "gcdl.timing", "gcdl.start", "gcdl.keeper", "gcdl.judge", "gcdl.arguments",
-      "gcdl.placement"}, False),
-    ({"gcdl.history"}, False),
-    ({"gcdl.config"}, False),
-    ({"gcdl.schema", "gcdl.custom"}, False),
-    ({"gcdl.master", "gcdl.transport.mpi", "gcdl.transport.serve", "gcdl.transport.simulated",
-      "gcdl.transport.replay"}, False),
-    ({"gcdl.worker", "gcdl.transport.lanes", "gcdl.transport.model", "gcdl.transport.network", "gcdl.transport.mishaps",
-      "gcdl.transport.strike", "gcdl.transport.replacement", "gcdl.transport.probe", "gcdl.states", "gcdl.replicas"}, False),
-    ({"gcdl.transport.job", "gcdl.transport.shared"}, False),
-    ({"gcdl.wait", "gcdl.transport.base", "gcdl.downlinks"}, False),
+    ({"gcdl.cli.commands"}, False),
+    ({"gcdl.training.trainer", "gcdl.analysis.sweeps.plots"}, False),
+    ({"gcdl.analysis.sweeps.runner"}, False),
+    ({"gcdl.analysis.sweeps.cell", "gcdl.analysis.sweeps.display"}, False),
+    ({"gcdl.launch.doctor"}, False),
+    ({"gcdl.launch.supervisor", "gcdl.analysis.sweeps.results", "gcdl.analysis.html_report"}, False),
+    ({"gcdl.analysis.sweeps.suite", "gcdl.analysis.sweeps.outcome"}, False),
+    ({"gcdl.training.roles", "gcdl.analysis.replay", "gcdl.analysis.reply_times", "gcdl.analysis.plots", "gcdl.training.display", "gcdl.analysis.code_report"}, False),
+    ({"gcdl.training.loop"}, False),
+    ({"gcdl.training.run_warnings", "gcdl.training.build", "gcdl.training.timing_only", "gcdl.training.starting_point", "gcdl.training.checkpoint_writer", "gcdl.training.evaluation", "gcdl.config.script_arguments",
+      "gcdl.host.cores"}, False),
+    ({"gcdl.training.run_reader"}, False),
+    ({"gcdl.config.experiment"}, False),
+    ({"gcdl.config.schema", "gcdl.config.factories"}, False),
+    ({"gcdl.protocol.master", "gcdl.transport.mpi.master_end", "gcdl.transport.mpi.worker_end", "gcdl.transport.simulated.virtual_clock",
+      "gcdl.transport.recorded"}, False),
+    ({"gcdl.protocol.worker", "gcdl.transport.mpi.task_sender", "gcdl.transport.mpi.model_receiver", "gcdl.transport.simulated.network", "gcdl.transport.simulated.faults",
+      "gcdl.transport.mpi.fault_injection", "gcdl.transport.mpi.respawn", "gcdl.transport.mpi.probe", "gcdl.protocol.compressor_states", "gcdl.protocol.replica_check"}, False),
+    ({"gcdl.transport.mpi.job", "gcdl.transport.mpi.shared_memory"}, False),
+    ({"gcdl.protocol.wait_rules", "gcdl.protocol.transport", "gcdl.downlinks"}, False),
     (
-        {"gcdl.codes", "gcdl.compressors", "gcdl.stragglers", "gcdl.problems", "gcdl.optimizers", "gcdl.messages",
-         "gcdl.records", "gcdl.checkpoint", "gcdl.manifest", "gcdl.fits"},
+        {"gcdl.codes", "gcdl.compressors", "gcdl.stragglers", "gcdl.problems", "gcdl.optimizers.flat", "gcdl.protocol.wire",
+         "gcdl.training.run_folder", "gcdl.training.checkpoint_file", "gcdl.training.provenance", "gcdl.analysis.delay_fits"},
         False,
     ),
-    ({"gcdl.journal", "gcdl.ledger", "gcdl.schedules", "gcdl.exits", "gcdl.events"}, False),
-    ({"gcdl.types", "gcdl.errors", "gcdl.timeline", "gcdl.interrupt", "gcdl.lifeline", "gcdl.launched",
-      "gcdl.silence", "gcdl.probed", "gcdl.findings"}, False),
+    ({"gcdl.training.durable_file", "gcdl.protocol.ledger", "gcdl.optimizers.schedules", "gcdl.host.excepthook", "gcdl.training.tensorboard"}, False),
+    ({"gcdl.types", "gcdl.errors", "gcdl.training.trace_events", "gcdl.host.stop_request", "gcdl.host.processes", "gcdl.host.launcher_environment",
+      "gcdl.host.stall_notice", "gcdl.host.probe_report", "gcdl.launch.diagnosis"}, False),
 ]  # fmt: skip
 PACKAGES = {"gcdl.examples", "gcdl.codes", "gcdl.compressors", "gcdl.downlinks", "gcdl.stragglers", "gcdl.problems"}
 # The only modules that import torch when they are imported.
 TORCH = {
-    "gcdl.problems.models", "gcdl.problems.flat", "gcdl.problems.checks", "gcdl.problems.on_device",
-    "gcdl.compressors.on_device",
+    "gcdl.problems.models", "gcdl.problems.flat", "gcdl.problems.layer_checks", "gcdl.problems.device_module",
+    "gcdl.compressors.to_device",
 }  # fmt: skip
 
 
@@ -109,7 +109,7 @@ def test_only_problems_and_optimizers_know_torch_and_nobody_imports_it_before_it
         if unit(name) == "gcdl.examples":
             continue  # scripts of users
         if any(imported.split(".")[0] == "torch" for imported in imports(path)):
-            allowed = ("gcdl.optimizers", "gcdl.trainer", "gcdl.compressors.on_device")
+            allowed = ("gcdl.optimizers.flat", "gcdl.training.trainer", "gcdl.compressors.to_device")
             assert name in allowed or name.startswith("gcdl.problems."), name
         if any(imported.split(".")[0] == "torch" for imported in imports(path, top_level_only=True)):
             assert name in TORCH, name
@@ -118,10 +118,10 @@ def test_only_problems_and_optimizers_know_torch_and_nobody_imports_it_before_it
 def test_only_the_mpi_transport_knows_mpi():
     for name, path in modules().items():
         if any(imported.split(".")[0] == "mpi4py" for imported in imports(path)):
-            assert name.startswith("gcdl.transport.") or name == "gcdl.manifest", name
+            assert name.startswith("gcdl.transport.") or name == "gcdl.training.provenance", name
 
 
 @pytest.mark.parametrize("heavy", ["torch", "mpi4py", "sklearn"])
 def test_a_config_is_checked_without_loading_what_it_does_not_need(heavy):
-    code = f"import sys, gcdl.cli; sys.exit({heavy!r} in sys.modules)"
+    code = f"import sys, gcdl.cli.commands; sys.exit({heavy!r} in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from gcdl import cli
+from gcdl.cli import commands as cli
 from gcdl.codes import CODES, GradientCode
 from gcdl.compressors import COMPRESSORS
 from gcdl.config import Experiment, load, parse
@@ -140,5 +140,5 @@ def test_its_links_lead_somewhere():
 
 
 def test_the_citation_is_of_this_version():
-    cited = (ROOT / "gcdl" / "CITATION.cff").read_text()
+    cited = (ROOT / ".github" / "CITATION.cff").read_text()
     assert f"\nversion: {version('gcdl')}\n" in cited

@@ -14,8 +14,8 @@ from functools import cached_property
 
 import numpy as np
 
+from gcdl.codes.construction.dither_places import dither_shifts
 from gcdl.codes.decoders import Decoder, least_squares
-from gcdl.codes.places import dither_shifts
 from gcdl.errors import ParameterError
 from gcdl.types import IntVector, Mask, Matrix, Weights
 
@@ -71,7 +71,10 @@ class GradientCode:
 
     @cached_property
     def shifts(self) -> IntVector:
-        """(n,): where each worker lies under correlated dither, in 2^-16 of the range; see :mod:`gcdl.codes.places`."""
+        """(n,): where each worker lies under correlated dither, in 2^-16 of the range.
+
+        See :mod:`gcdl.codes.construction.dither_places`.
+        """
         return dither_shifts(self.B)
 
     def shards(self, worker: int) -> IntVector:

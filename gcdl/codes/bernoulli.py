@@ -16,8 +16,8 @@ import math
 
 import numpy as np
 
-from gcdl.codes.assignment import check_sizes, weighted
 from gcdl.codes.base import GradientCode
+from gcdl.codes.construction.assignment import check_sizes, weighted
 from gcdl.codes.decoders import one_step
 from gcdl.types import Count, Fraction, Natural
 

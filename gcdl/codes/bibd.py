@@ -29,9 +29,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from gcdl.codes.assignment import weighted
 from gcdl.codes.base import GradientCode
-from gcdl.codes.finite_field import field, prime_powers, primes
+from gcdl.codes.construction.assignment import weighted
+from gcdl.codes.construction.finite_field import field, prime_powers, primes
 from gcdl.errors import ParameterError
 from gcdl.types import Count, Mask, Natural, Weights
 

@@ -17,8 +17,8 @@ import math
 import numpy as np
 
 from gcdl.codes.base import GradientCode
-from gcdl.codes.cyclic_search import circulant, missing_patterns, refuse_beyond_bound
-from gcdl.codes.few_missing import FewMissing
+from gcdl.codes.construction.cyclic_search import circulant, missing_patterns, refuse_beyond_bound
+from gcdl.codes.construction.few_missing import FewMissing
 from gcdl.errors import ParameterError
 from gcdl.types import IntVector, Matrix, Natural
 

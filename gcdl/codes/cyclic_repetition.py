@@ -5,9 +5,9 @@ add up to zero; row i of B is the vector of that support with H B_i = 0. All row
 has dimension n - s and contains the all-ones vector.
 
 Where we differ: a random H can be so ill-conditioned that decoding multiplies compression noise ten thousandfold. So H is
-searched for, among sampled waves (:mod:`gcdl.codes.cyclic_search`), for the smallest worst ||a|| over patterns of s
-missing workers; and each row is scaled to ||B_i|| = 1, so that ||a|| is the amplification of noise that is in proportion to
-what a worker sends. Where s + 1 divides n, all entries of B come out equal and the worst ||a|| is at most sqrt(n).
+searched for, among sampled waves (:mod:`gcdl.codes.construction.cyclic_search`), for the smallest worst ||a|| over patterns
+of s missing workers; and each row is scaled to ||B_i|| = 1, so that ||a|| is the amplification of noise that is in proportion
+to what a worker sends. Where s + 1 divides n, all entries of B come out equal and the worst ||a|| is at most sqrt(n).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from __future__ import annotations
 import numpy as np
 
 from gcdl.codes.base import GradientCode
-from gcdl.codes.cyclic_search import search
-from gcdl.codes.few_missing import FewMissing
+from gcdl.codes.construction.cyclic_search import search
+from gcdl.codes.construction.few_missing import FewMissing
 from gcdl.errors import ParameterError
 from gcdl.types import Natural
 

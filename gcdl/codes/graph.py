@@ -19,8 +19,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gcdl.codes.assignment import check_sizes, weighted
 from gcdl.codes.base import GradientCode
+from gcdl.codes.construction.assignment import check_sizes, weighted
 from gcdl.types import Count, Natural
 
 _DRAWS = 16

@@ -1,8 +1,8 @@
 """Stochastic gradient coding: B_ij = 1 / (d_j (1 - p)), and the master adds up whatever arrives.
 
-Bitar, Wootters and El Rouayheb, *Stochastic Gradient Coding for Straggler Mitigation in Distributed Learning*, IEEE
-JSAIT 2020. With workers that straggle independently with probability p the sum is unbiased for every assignment; its
-variance is smallest when any two shards meet in the same number of workers (:func:`gcdl.codes.assignment.balanced` says how
+Bitar, Wootters and El Rouayheb, *Stochastic Gradient Coding for Straggler Mitigation in Distributed Learning*, IEEE JSAIT
+2020. With workers that straggle independently with probability p the sum is unbiased for every assignment; its variance is
+smallest when any two shards meet in the same number of workers (:func:`gcdl.codes.construction.assignment.balanced` says how
 near to that the assignment comes). This is the code under 1-bit gradient coding (Li and Skoglund, arXiv 2403.14716).
 
 With a known probability p_i for each worker, the weights are those of Song and Choi (2025): B_ij = B'_ij / (1 - p_i), where B'
@@ -18,8 +18,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gcdl.codes.assignment import balanced, check_sizes, weighted
 from gcdl.codes.base import GradientCode
+from gcdl.codes.construction.assignment import balanced, check_sizes, weighted
 from gcdl.codes.decoders import add_up
 from gcdl.errors import ParameterError
 from gcdl.types import Count, Fraction, Matrix, Natural, Weights

@@ -6,8 +6,8 @@ A randomised one-bit compressor compares x with noise made from u, uniform on [0
 - ``correlated``: all workers share v, uniform, and worker i uses u = frac(v + place_i / n), the places a permutation of 0 ..
   n-1. Still uniform for each worker, but stratified across workers: where their inputs are alike, the errors cancel (Suresh
   et al., *Correlated Quantization for Distributed Mean Estimation and Optimization*, ICML 2022, with a random permutation).
-  Ours is made for the code: workers that hold the same shards lie far apart; see :mod:`gcdl.codes.places`. place_i / n is
-  rounded down to a multiple of 2^-16.
+  Ours is made for the code: workers that hold the same shards lie far apart; see :mod:`gcdl.codes.construction.dither_places`.
+  place_i / n is rounded down to a multiple of 2^-16.
 - ``subtractive``: the master, who can draw the same u, takes the noise out again. The error is then uniform and independent
   of x (Roberts 1962; Schuchman 1964), its variance a third of the worst case without.
 - ``correlated+subtractive``: both.
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gcdl.compressors.base import Draw
-from gcdl.compressors.kernels import BLOCK, Stream16, mix
+from gcdl.compressors.kernels.reference import BLOCK, Stream16, mix
 from gcdl.types import Stream, seed_words
 
 DitherName = Literal["independent", "correlated", "subtractive", "correlated+subtractive"]

@@ -65,7 +65,7 @@ class ErrorFeedbackCodec:
         inner = self.inner.on_device(device) if hasattr(self.inner, "on_device") else None
         if inner is None:
             return None
-        from gcdl.compressors.on_device import DeviceErrorFeedbackCodec
+        from gcdl.compressors.to_device import DeviceErrorFeedbackCodec
 
         return DeviceErrorFeedbackCodec(inner, self._layout, device)
 

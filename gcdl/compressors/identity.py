@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gcdl.compressors.base import Draw, Message, State, Stateless, Voteless
-from gcdl.compressors.halves import from_bfloat16, to_bfloat16
+from gcdl.compressors.bfloat16 import from_bfloat16, to_bfloat16
 from gcdl.types import Buffer, Layout, Vector
 
 _BLOCK = 1 << 16
@@ -74,7 +74,7 @@ class IdentityCodec(Stateless, Voteless):
 
     def on_device(self, device: Any) -> Any:
         """Return a codec that rounds vectors on a PyTorch device to the same numbers; it does not decode."""
-        from gcdl.compressors.on_device import DeviceIdentityCodec
+        from gcdl.compressors.to_device import DeviceIdentityCodec
 
         return DeviceIdentityCodec(self.layout, self.dtype)
 

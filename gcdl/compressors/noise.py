@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from gcdl.compressors.base import Draw
 from gcdl.compressors.dither import Dither, DitherName, Source
-from gcdl.compressors.groups import Block
-from gcdl.compressors.kernels import Kernels, Wraps
+from gcdl.compressors.kernels.reference import Kernels, Wraps
+from gcdl.compressors.scale_groups import Block
 from gcdl.types import Buffer, Vector
 
 _HALF_RANGE = float(1 << 15)

@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gcdl.compressors.base import Draw, Message, State, Stateless
-from gcdl.compressors.groups import Groups
-from gcdl.compressors.kernels import kernels_for, packed_bytes
+from gcdl.compressors.kernels.reference import kernels_for, packed_bytes
 from gcdl.compressors.noise import Adder, Noise
+from gcdl.compressors.scale_groups import Groups
 from gcdl.compressors.scales import LARGEST, Levels, Scale
 from gcdl.compressors.votes import Votes, multiples, rows_by_bit
 from gcdl.types import Buffer, Layout, Vector
@@ -90,7 +90,7 @@ class SignCodec(Stateless):
 
     def on_device(self, device: Any) -> SignCodec:
         """Return a codec that compresses vectors on a PyTorch device to the same bits; it does not decode."""
-        from gcdl.compressors.on_device import DeviceKernels
+        from gcdl.compressors.to_device import DeviceKernels
 
         there = copy(self)
         there._kernels = DeviceKernels(self.layout.size, device)  # type: ignore[assignment]

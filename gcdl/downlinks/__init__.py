@@ -5,11 +5,11 @@ The constructor's parameters are the keys of the config's ``[downlink]`` table.
 
 from collections.abc import Callable
 
-from gcdl.downlinks.archive import most_state_bytes
+from gcdl.downlinks.array_bytes import most_state_bytes
 from gcdl.downlinks.base import UNKNOWN, Downlink, Ends, Follower, Publisher, Steps
 from gcdl.downlinks.gradients import Replies, Votes
-from gcdl.downlinks.log import UpdateLog
 from gcdl.downlinks.sign import SignUpdates
+from gcdl.downlinks.update_log import UpdateLog
 from gcdl.downlinks.whole import WholeContent, WholeModel, WholePublisher
 
 DOWNLINKS: dict[str, Callable[..., Downlink]] = {

@@ -14,8 +14,8 @@ from typing import Protocol
 import numpy as np
 
 from gcdl.compressors import Codec, Draw, Message
-from gcdl.messages import Content
 from gcdl.optimizers import OptimizerRecipe
+from gcdl.protocol.wire import Content
 from gcdl.types import Buffer, IntVector, Layout, Vector, Weights
 
 UNKNOWN = -1

@@ -19,8 +19,8 @@ import numpy as np
 from gcdl.compressors import Message
 from gcdl.compressors.votes import multiples, planes_of
 from gcdl.downlinks.base import Ends, Steps
-from gcdl.downlinks.log import UpdateLog
 from gcdl.downlinks.replica import Replica, snapshot_bytes
+from gcdl.downlinks.update_log import UpdateLog
 from gcdl.downlinks.updates import Form, update_bytes, write_update
 from gcdl.types import Buffer, Natural, Vector, Weights
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gcdl.downlinks.archive import most_state_bytes, read_archive
+from gcdl.downlinks.array_bytes import most_state_bytes, read_archive
 from gcdl.downlinks.base import UNKNOWN, Ends, fingerprint, flip_a_bit
-from gcdl.downlinks.log import HEAD_BYTES, Head
+from gcdl.downlinks.update_log import HEAD_BYTES, Head
 from gcdl.downlinks.updates import Form, Update, decode_update, read_update
 from gcdl.errors import MessageError
 from gcdl.types import Buffer, Vector, aligned_vector, padded

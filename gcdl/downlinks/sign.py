@@ -20,8 +20,8 @@ import numpy as np
 
 from gcdl.compressors import Draw, ErrorFeedback, Message, ScaledSign
 from gcdl.downlinks.base import Ends, Steps
-from gcdl.downlinks.log import UpdateLog
 from gcdl.downlinks.replica import Replica, snapshot_bytes
+from gcdl.downlinks.update_log import UpdateLog
 from gcdl.downlinks.updates import Form, Update, update_bytes, write_update
 from gcdl.types import Layout, Natural, Vector, Weights, aligned_buffer, aligned_vector
 

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from gcdl.compressors import Message
-from gcdl.compressors.halves import from_bfloat16, to_bfloat16
+from gcdl.compressors.bfloat16 import from_bfloat16, to_bfloat16
 from gcdl.downlinks.base import Ends, Steps, flip_a_bit
 from gcdl.errors import MessageError
 from gcdl.types import Buffer, Vector, Weights, aligned_buffer, aligned_vector

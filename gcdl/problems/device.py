@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from gcdl.errors import ParameterError
-from gcdl.launched import Launch
+from gcdl.host.launcher_environment import Launch
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +57,7 @@ def placed(flat: FlatModule, device: torch.device) -> FlatModule:
     """Return the module where it is to compute."""
     if device.type == "cpu":
         return flat
-    from gcdl.problems.on_device import DeviceModule
+    from gcdl.problems.device_module import DeviceModule
 
     return DeviceModule(flat, device)
 

@@ -1,6 +1,6 @@
 """A problem from any ``torch.nn.Module``, loss function and samples.
 
-It is bound to a number of shards and a seed (:class:`BoundProblem`); :mod:`gcdl.problems.torch_passes` does the computing.
+It is bound to a number of shards and a seed (:class:`BoundProblem`); :mod:`gcdl.problems.torch_gradient` does the computing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gcdl.errors import ParameterError
 from gcdl.problems.base import Samples, shard_indices
 from gcdl.problems.device import DeviceName, choose, placed
 from gcdl.problems.samples import Batch, Source, source_of
-from gcdl.problems.torch_passes import TorchEvaluator, TorchGradient, accuracy, seeded
+from gcdl.problems.torch_gradient import TorchEvaluator, TorchGradient, accuracy, seeded
 from gcdl.types import IntVector, Layout, Stream, Vector, Weights
 
 if TYPE_CHECKING:
@@ -129,8 +129,8 @@ class BoundProblem:
         """The model, bound to flat vectors."""
         from torch import nn
 
-        from gcdl.problems.checks import draws_numbers, refuse_what_mixes_samples
         from gcdl.problems.flat import FlatModule
+        from gcdl.problems.layer_checks import draws_numbers, refuse_what_mixes_samples
 
         model = self.given.model
         if not isinstance(model, nn.Module):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from gcdl.codes import bernoulli, bibd, graph, sgc
-from gcdl.codes.assignment import balanced, spread
 from gcdl.codes.bibd import _designs
-from gcdl.codes.finite_field import field, prime_powers
+from gcdl.codes.construction.assignment import balanced, spread
+from gcdl.codes.construction.finite_field import field, prime_powers
 from gcdl.codes.graph import random_regular, second_singular_value
 from gcdl.codes.health import sampled_patterns
 from gcdl.codes.sgc import heterogeneous

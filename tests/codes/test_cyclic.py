@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from gcdl.codes import GradientCode, cyclic_mds, cyclic_repetition, least_squares, noise_gain
-from gcdl.codes.cyclic_search import random_null_space, with_null_space
-from gcdl.codes.few_missing import FewMissing
+from gcdl.codes.construction.cyclic_search import random_null_space, with_null_space
+from gcdl.codes.construction.few_missing import FewMissing
 from gcdl.codes.health import patterns, sampled_patterns, survey
 from gcdl.config import Experiment, parse
-from gcdl.crew import make_pace
 from gcdl.errors import ParameterError
-from gcdl.master import Master
-from gcdl.transport.simulated import SimulatedTransport
-from gcdl.worker import Worker
+from gcdl.protocol.master import Master
+from gcdl.protocol.worker import Worker
+from gcdl.training.build import make_pace
+from gcdl.transport.simulated.virtual_clock import SimulatedTransport
 
 
 def rng(seed=0):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gcdl.codes import cyclic_repetition, fractional_repetition, sgc, uncoded
-from gcdl.codes.places import dither_places, dither_shifts
+from gcdl.codes.construction.dither_places import dither_places, dither_shifts
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gcdl.compressors import Draw, Sign
-from gcdl.compressors.compiled import CompiledKernels
-from gcdl.compressors.groups import Groups
-from gcdl.compressors.kernels import BLOCK, Kernels, Stream16, Wraps, blocks, kernels_for, packed_bytes
+from gcdl.compressors.kernels.native import CompiledKernels
+from gcdl.compressors.kernels.reference import BLOCK, Kernels, Stream16, Wraps, blocks, kernels_for, packed_bytes
+from gcdl.compressors.scale_groups import Groups
 from gcdl.errors import UsageError
 from gcdl.types import Layout
 
@@ -237,7 +237,7 @@ def test_kernels_are_compiled_where_it_is_worth_it(monkeypatch):
 def test_compiling_adds_less_than_a_second_to_the_start_of_a_job():
     script = (
         "import time, gcdl.compressors; began = time.process_time()\n"
-        "from gcdl.compressors.compiled import CompiledKernels; CompiledKernels(100)\n"
+        "from gcdl.compressors.kernels.native import CompiledKernels; CompiledKernels(100)\n"
         "print(time.process_time() - began)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
@@ -245,7 +245,7 @@ def test_compiling_adds_less_than_a_second_to_the_start_of_a_job():
 
 
 def test_without_the_compiler_numpy_does_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "gcdl.compressors.compiled", None)
+    monkeypatch.setitem(sys.modules, "gcdl.compressors.kernels.native", None)
     monkeypatch.delenv("GCDL_KERNELS", raising=False)
     assert type(kernels_for(1_000_000)) is Kernels
     monkeypatch.setenv("GCDL_KERNELS", "compiled")

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from gcdl.errors import NonFiniteGradient
-from gcdl.messages import Task
+from gcdl.protocol.wire import Task
+from gcdl.protocol.worker import Worker
 from gcdl.stragglers import NoDelays
-from gcdl.worker import Worker
 
 SIZES = (5, 70, 6)
 

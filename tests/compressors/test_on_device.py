@@ -9,7 +9,7 @@ import torch
 from gcdl.compressors import Draw
 from gcdl.compressors.error_feedback import ErrorFeedback
 from gcdl.compressors.identity import Identity
-from gcdl.compressors.kernels import BLOCK
+from gcdl.compressors.kernels.reference import BLOCK
 from gcdl.compressors.noisy_sign import NoisySign
 from gcdl.compressors.scaled_sign import ScaledSign
 from gcdl.compressors.sign import Sign

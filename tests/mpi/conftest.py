@@ -18,9 +18,9 @@ import pytest
 
 import gcdl
 from gcdl.config import parse
-from gcdl.launcher import mpirun
-from gcdl.run import simulate
-from gcdl.start import Start as Beginning
+from gcdl.launch.supervisor import mpirun
+from gcdl.training.roles import simulate
+from gcdl.training.starting_point import Start as Beginning
 
 LINEAR = """
 seed = 3

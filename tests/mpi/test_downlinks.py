@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from gcdl.replay import replay
+from gcdl.analysis.replay import replay
 
 pytestmark = pytest.mark.mpi
 

@@ -64,7 +64,7 @@ def test_a_worker_that_raises_sends_its_traceback_home_once(start):
 
 UNFORESEEN = """
 import sys
-from gcdl import master
+from gcdl.protocol import master
 def broken(self, step):
     raise RuntimeError("a bug in the master")
 master.Master._step = broken

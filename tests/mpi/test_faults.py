@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from gcdl.replay import replay
+from gcdl.analysis.replay import replay
 
 pytestmark = pytest.mark.mpi
 
@@ -92,7 +92,7 @@ def test_a_killed_master_or_mpirun_ends_the_job_in_seconds(start, killed):
 def test_a_worker_that_dies_before_the_first_step_is_named(start):
     script = """
 import os
-from gcdl.replay import replay
+from gcdl.analysis.replay import replay
 from gcdl.problems import linear_model
 def load(self, shards):
     from mpi4py import MPI

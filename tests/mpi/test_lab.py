@@ -7,12 +7,12 @@ import shutil
 
 import pytest
 
+from gcdl.analysis.replay import replay
 from gcdl.config import load
 from gcdl.errors import ReplayDiffers
-from gcdl.replay import replay
-from gcdl.run import simulate
-from gcdl.start import Start
 from gcdl.stragglers import delays_at
+from gcdl.training.roles import simulate
+from gcdl.training.starting_point import Start
 
 pytestmark = pytest.mark.mpi
 

@@ -46,7 +46,7 @@ def test_resumed_after_a_kill_of_the_master(start, simulated):
 
 KILLED = """
 import os
-from gcdl import master
+from gcdl.protocol import master
 step = master.Master._step
 def killed(self, number):
     if number == 16:
@@ -74,7 +74,7 @@ def test_a_run_interrupted_by_ctrl_c_resumes_under_mpirun(start, simulated):
 
 SLOW = """
 import time
-from gcdl import master
+from gcdl.protocol import master
 step = master.Master._step
 def slow(self, number):
     time.sleep(0.1)

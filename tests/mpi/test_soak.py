@@ -14,10 +14,10 @@ import time
 import numpy as np
 import pytest
 
-from gcdl import checkpoint
 from gcdl.config import parse
-from gcdl.run import simulate
-from gcdl.start import Start
+from gcdl.training import checkpoint_file as checkpoint
+from gcdl.training.roles import simulate
+from gcdl.training.starting_point import Start
 
 pytestmark = [pytest.mark.mpi, pytest.mark.soak, pytest.mark.timeout(0)]
 

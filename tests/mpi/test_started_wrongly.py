@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gcdl.launcher import environment, mpirun
+from gcdl.launch.supervisor import environment, mpirun
 
 pytestmark = pytest.mark.mpi
 

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from gcdl.messages import HEADER_BYTES
+from gcdl.protocol.wire import HEADER_BYTES
 
 pytestmark = pytest.mark.mpi
 
@@ -137,7 +137,8 @@ def test_a_classifier_trains_over_mpi_as_in_simulation(start, simulated):
 
 WATCHED = """
 import tracemalloc
-from gcdl import master, worker
+from gcdl.protocol import master
+from gcdl.protocol import worker
 def watched(cls, name):
     original = getattr(cls, name)
     def watch(self, step):

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from gcdl.launcher import mpirun
+from gcdl.launch.supervisor import mpirun
 
 pytestmark = pytest.mark.mpi
 
@@ -20,12 +20,12 @@ from types import SimpleNamespace
 import numpy as np
 from gcdl.downlinks import WholeContent, WholeModel
 from gcdl.errors import *
-from gcdl.messages import *
-from gcdl.transport.job import MPI, TAG, world
-from gcdl.transport.mpi import MpiTransport
-from gcdl.transport.serve import serve
+from gcdl.protocol.wire import *
+from gcdl.transport.mpi.job import MPI, TAG, world
+from gcdl.transport.mpi.master_end import MpiTransport
+from gcdl.transport.mpi.worker_end import serve
 from gcdl.types import Layout, aligned_buffer
-from gcdl.worker import Encode, Sleep, Work
+from gcdl.protocol.worker import Encode, Sleep, Work
 
 D, RUN = {d}, 5
 job = world()

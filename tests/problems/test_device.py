@@ -10,11 +10,11 @@ import torch
 
 import gcdl
 from gcdl.config import Experiment, parse
-from gcdl.crew import make_crew
 from gcdl.errors import ConfigError, ParameterError
-from gcdl.launched import Launch
-from gcdl.messages import Task
+from gcdl.host.launcher_environment import Launch
 from gcdl.problems import device
+from gcdl.protocol.wire import Task
+from gcdl.training.build import make_crew
 
 CONFIG = """
 workers = 2
@@ -70,7 +70,7 @@ def elsewhere(monkeypatch):
     """The CPU, but by the way that leads to a GPU."""
 
     def placed(flat, place):
-        from gcdl.problems.on_device import DeviceModule
+        from gcdl.problems.device_module import DeviceModule
 
         return DeviceModule(flat, torch.device("cpu"))
 
@@ -79,7 +79,7 @@ def elsewhere(monkeypatch):
 
     monkeypatch.setattr("gcdl.problems.classifier.placed", placed)
     monkeypatch.setattr("gcdl.problems.torch_problem.placed", placed)
-    monkeypatch.setattr("gcdl.crew.vector_for", vectors)
+    monkeypatch.setattr("gcdl.training.build.vector_for", vectors)
 
 
 CASES = [

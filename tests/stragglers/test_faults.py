@@ -7,8 +7,8 @@ import pytest
 
 from gcdl.config import Experiment, parse
 from gcdl.errors import ConfigError, TooManyLost, WorkerError
-from gcdl.run import simulate
-from gcdl.start import Start, resume
+from gcdl.training.roles import simulate
+from gcdl.training.starting_point import Start, resume
 
 CONFIG = """
 workers = 4

@@ -1,0 +1,1 @@
+"""Grids of runs: what to run, what came of it, tables and figures."""

@@ -1,0 +1,425 @@
+"""The lines on which the speed of one bit depends, in numpy: the reference for every other implementation of them.
+
+Each method of :class:`Kernels` works on one block of at most :data:`BLOCK` coordinates that starts at a multiple of BLOCK,
+so that a block stays in the cache while several of them pass over it, and so that nothing allocates more than a block.
+Whoever calls loops over :func:`blocks`. Bits are in ``numpy.packbits`` order; bit 1 means +1.
+
+The order of every float32 operation is part of the definition: :mod:`gcdl.compressors.kernels.native` gives the same bits.
+
+Where scales differ within a block, ``edges``, (q+1,), cuts it into q runs, edges[0] = 0, and ``values``, (q,), has a number
+for each; see :class:`gcdl.compressors.scale_groups.Groups`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gcdl.errors import UsageError
+from gcdl.types import Buffer, IntVector, Vector
+
+BLOCK = 1 << 17
+"""Coordinates a block. Part of every seed's meaning: never change it."""
+LANES = 1 << 10
+"""Partial sums that a long run is added up in."""
+FEW = 16
+"""Runs of a block that are worth a Python loop; more are spread over the coordinates."""
+_TABLES = 1 << 10
+_RANGE = 1 << 16
+_WORTH_COMPILING = 1 << 16
+_SAFE_SQUARE = 1e-24  # a float32 sum of squares below this may have lost terms to underflow
+
+Words = NDArray[np.uint64]
+Shorts = NDArray[np.int16]
+Wide = NDArray[np.float64]
+
+
+def packed_bytes(d: int) -> int:
+    """Return ceil(d / 8)."""
+    return (d + 7) // 8
+
+
+def blocks(d: int) -> Iterator[tuple[slice, slice]]:
+    """Yield (coordinates, bytes of bits) of each block of d coordinates."""
+    for start in range(0, d, BLOCK):
+        stop = min(start + BLOCK, d)
+        yield slice(start, stop), slice(start // 8, packed_bytes(stop))
+
+
+# --- random numbers -------------------------------------------------------------------------------------------------
+
+GAMMA = 0x9E3779B97F4A7C15
+MIX_1 = 0xBF58476D1CE4E5B9
+MIX_2 = 0x94D049BB133111EB
+ALL = (1 << 64) - 1
+
+
+class Stream16(NamedTuple):
+    """Where a block's 16-bit random numbers come from: words ``first``, ... of a key, with ``shift`` added modulo 2^16."""
+
+    key: tuple[int, int]
+    first: int
+    shift: int
+
+
+def mix(counter: int, key: tuple[int, int]) -> int:
+    """Return the 64 random bits at a counter: Steele, Lea and Flood's SplitMix64 finaliser (OOPSLA 2014), keyed twice.
+
+    The second key word goes in half way, so that two keys give different numbers even where their counters meet.
+    """
+    z = (counter * GAMMA + key[0]) & ALL
+    z = ((z ^ (z >> 30)) * MIX_1) & ALL
+    z ^= key[1]
+    z = ((z ^ (z >> 27)) * MIX_2) & ALL
+    return z ^ (z >> 31)
+
+
+def random_words(first: int, key: tuple[int, int], z: Words, t: Words) -> Words:
+    """Fill z, (at most BLOCK / 4,) uint64, with :func:`mix` of counters first, first + 1, ...; ``t`` is scratch as long."""
+    np.add(_counters()[: z.size], np.uint64((first * GAMMA + key[0]) & ALL), out=z)
+    np.right_shift(z, np.uint64(30), out=t)
+    np.bitwise_xor(z, t, out=z)
+    np.multiply(z, np.uint64(MIX_1), out=z)
+    np.bitwise_xor(z, np.uint64(key[1]), out=z)
+    np.right_shift(z, np.uint64(27), out=t)
+    np.bitwise_xor(z, t, out=z)
+    np.multiply(z, np.uint64(MIX_2), out=z)
+    np.right_shift(z, np.uint64(31), out=t)
+    return np.bitwise_xor(z, t, out=z)
+
+
+@cache
+def _counters() -> Words:
+    with np.errstate(over="ignore"):
+        return np.arange(BLOCK // 4, dtype=np.uint64) * np.uint64(GAMMA)
+
+
+# --- bits -----------------------------------------------------------------------------------------------------------
+
+
+@cache
+def signs_of_bytes() -> NDArray[np.float32]:
+    """Return (256, 8): +-1 for each bit of each byte."""
+    every = np.arange(256, dtype=np.uint8)[:, np.newaxis]
+    return (2.0 * np.unpackbits(every, axis=1) - 1.0).astype(np.float32)
+
+
+def spread(values: Vector, edges: IntVector) -> Vector | np.float32:
+    """Return the value of each coordinate's run."""
+    return values[0] if values.size == 1 else np.repeat(values, np.diff(edges))
+
+
+@dataclass(frozen=True, eq=False)
+class Wraps:
+    """``thresholds``, (m,) int32, ascending: from which r on, r + shift leaves the int16, for each of m shifts."""
+
+    thresholds: NDArray[np.int32]
+
+    @cached_property
+    def counts(self) -> NDArray[np.uint16]:
+        """(65536,): how many have wrapped, by r as uint16."""
+        places = self.thresholds + (1 << 15)
+        ascending = np.cumsum(np.bincount(places, minlength=_RANGE + 1)[:_RANGE])
+        return np.roll(ascending, _RANGE // 2).astype(np.uint16)
+
+
+# A 64-bit word is an 8 x 8 matrix of bits: (distance, mask) of the swaps that mirror it along its antidiagonal.
+_SWAPS = (
+    (np.array(9, np.uint64), np.array(0x0055005500550055, np.uint64)),
+    (np.array(18, np.uint64), np.array(0x0000333300003333, np.uint64)),
+    (np.array(36, np.uint64), np.array(0x000000000F0F0F0F, np.uint64)),
+)
+
+
+class Kernels:
+    """All of it, for vectors of d coordinates, with the scratch it needs: allocated once. Not shared between threads."""
+
+    def __init__(self, d: int) -> None:
+        n = min(8 * packed_bytes(d), BLOCK)
+        self._signs = np.empty(n, dtype=np.bool_)
+        self._values = np.empty(n, dtype=np.float32)
+        self._more = np.empty(n, dtype=np.float32)
+        self._random = np.empty(n // 4 + 1, dtype=np.uint64)
+        self._words = np.empty(n // 4 + 1, dtype=np.uint64)
+        self._index = np.empty(n, dtype=np.intp)
+        self._columns = np.zeros((n // 8, 8), dtype=np.uint8)
+        self._tables: dict[bytes, Vector] = {}
+
+    # --- encoding
+
+    def pack(self, x: Vector, out: Buffer) -> None:
+        """Write bit = (x >= 0): zero, and minus zero, count as +."""
+        # A float64 zero would make this comparison five times slower.
+        out[:] = np.packbits(np.greater_equal(x, np.float32(0.0), out=self._signs[: x.size]))
+
+    def stochastic(self, x: Vector, units: Vector, edges: IntVector, stream: Stream16, delta: float, out: Buffer) -> None:
+        """Write bit = (x unit - delta > r): with delta uniform on [0, 1), +1 with probability 1/2 + x unit / 2^16."""
+        threshold = self.times(x, units, edges, self._values[: x.size])
+        threshold -= np.float32(delta)
+        out[:] = np.packbits(np.greater(threshold, self.shorts(x.size, stream), out=self._signs[: x.size]))
+
+    def exceeds(self, x: Vector, units: Vector, edges: IntVector, noise: Vector, out: Buffer) -> None:
+        """Write bit = (x unit > noise)."""
+        scaled = self.times(x, units, edges, self._values[: x.size])
+        out[:] = np.packbits(np.greater(scaled, noise, out=self._signs[: x.size]))
+
+    def times(self, x: Vector, values: Vector, edges: IntVector, out: Vector) -> Vector:
+        """Write x times the value of its run to ``out``, and return it."""
+        if values.size == 1:
+            np.multiply(x, values[0], out=out)
+        elif values.size > FEW:
+            np.multiply(x, np.repeat(values, np.diff(edges)), out=out)
+        else:
+            for value, (start, stop) in zip(values, pairwise(edges.tolist()), strict=True):
+                np.multiply(x[start:stop], value, out=out[start:stop])
+        return out
+
+    def shorts(self, n: int, stream: Stream16) -> Shorts:
+        """Return n uniform int16, four from each word, in scratch."""
+        count = (n + 3) // 4
+        r = random_words(stream.first, stream.key, self._random[:count], self._words[:count]).view(np.uint16)[:n]
+        if stream.shift:
+            np.add(r, np.uint16(stream.shift), out=r)
+        return r.view(np.int16)
+
+    def lookup(self, table: Vector, stream: Stream16, n: int) -> Vector:
+        """Return table[r] of n random numbers as uint16, in scratch; ``table``, (65536,)."""
+        index = self._index[:n]
+        np.copyto(index, self.shorts(n, stream).view(np.uint16))
+        return np.take(table, index, out=self._more[:n], mode="clip")
+
+    # --- sums of one vector
+
+    def sums_abs(self, x: Vector, edges: IntVector) -> Wide:
+        """Return sum |x_j| of each run, (q,) float64."""
+        return _sums(np.abs(x, out=self._values[: x.size]), edges)
+
+    def sums_positive(self, x: Vector, edges: IntVector) -> Wide:
+        """Return sum max(x_j, 0) of each run, (q,) float64."""
+        return _sums(np.maximum(x, np.float32(0.0), out=self._values[: x.size]), edges)
+
+    def sums_square(self, x: Vector, edges: IntVector) -> Wide:
+        """Return sum x_j^2 of each run, (q,) float64: in float32, and again in float64 where that over- or underflows."""
+        sums = self._float_squares(x, edges)
+        full = np.diff(edges) > 0
+        doubtful = self.doubtful_squares(sums, edges)
+        if doubtful.any():
+            wide = np.zeros(sums.size)
+            wide[full] = np.add.reduceat(np.square(x, dtype=np.float64), edges[:-1][full])
+            sums[doubtful] = wide[doubtful]
+        return sums
+
+    @staticmethod
+    def doubtful_squares(sums: Wide, edges: IntVector) -> NDArray[np.bool_]:
+        """Say which sums of squares of float32 may have lost terms, (q,)."""
+        return (np.diff(edges) > 0) & ~((sums > _SAFE_SQUARE) & (sums < np.inf))
+
+    def _float_squares(self, x: Vector, edges: IntVector) -> Wide:
+        with np.errstate(over="ignore", under="ignore"):
+            return _sums(np.multiply(x, x, out=self._values[: x.size]), edges)
+
+    def maxima(self, x: Vector, edges: IntVector) -> Vector:
+        """Return max |x_j| of each run, (q,) float32, 0 for an empty one."""
+        found = np.zeros(edges.size - 1, dtype=np.float32)
+        full = np.flatnonzero(np.diff(edges))
+        if full.size > FEW:
+            starts = edges[full]
+            found[full] = np.maximum(np.maximum.reduceat(x, starts), -np.minimum.reduceat(x, starts))
+        else:
+            for run in full.tolist():
+                part = x[edges[run] : edges[run + 1]]
+                found[run] = max(part.max(), -part.min())
+        return np.abs(found, out=found)  # no minus zero
+
+    def counts_positive(self, x: Vector, edges: IntVector) -> IntVector:
+        """Return how many coordinates of each run are >= 0, (q,)."""
+        signs = np.greater_equal(x, np.float32(0.0), out=self._signs[: x.size])
+        if edges.size - 1 > FEW:
+            return np.diff(np.concatenate([[0], np.cumsum(signs, dtype=np.int64)])[edges])
+        return np.array([np.count_nonzero(signs[start:stop]) for start, stop in pairwise(edges)], dtype=np.int64)
+
+    def count_beyond(self, x: Vector, values: Vector, edges: IntVector) -> int:
+        """Return how many coordinates are larger in magnitude than the value of their run."""
+        magnitudes = np.abs(x, out=self._values[: x.size])
+        return int(np.count_nonzero(np.greater(magnitudes, spread(values, edges), out=self._signs[: x.size])))
+
+    # --- decoding
+
+    def fold(self, bits: Buffer, values: Vector, edges: IntVector, source: Vector, into: Vector) -> None:
+        """Write source + value (+-1) to ``into``, which may be ``source``: one message into a sum, or out of its input."""
+        signed = self._values[: 8 * bits.size]
+        table = signs_of_bytes() * values[0] if values.size == 1 else signs_of_bytes()
+        np.take(table, bits, axis=0, out=signed.reshape(-1, 8), mode="clip")
+        signed = signed[: source.size]
+        if values.size > 1:
+            self.times(signed, values, edges, signed)
+        np.add(source, signed, out=into)
+
+    def decode(self, rows: Sequence[Buffer], values: NDArray[np.float32], edges: IntVector, into: Vector) -> None:
+        """Overwrite ``into`` with sum_i values[i] (+-1)_i of m rows of bits; ``values`` (m, q).
+
+        Eight rows at a time are summed from +0 in their order, and the sums of eight added up in theirs. For few runs the
+        sum of eight is looked up: the bits of eight rows at one coordinate, transposed into a byte, name one of 256 sums.
+        """
+        into.fill(0.0)
+        partial = self._more[: into.size]
+        for first in range(0, len(rows), 8):
+            octet, weights = rows[first : first + 8], values[first : first + 8]
+            if values.shape[1] <= FEW:
+                index = self._index[: into.size]
+                # take wants intp; converting here saves it an allocation.
+                np.copyto(index, self._transposed(octet)[: into.size])
+                for run, (start, stop) in enumerate(pairwise(edges.tolist())):
+                    np.take(self._sums_of_eight(weights[:, run]), index[start:stop], out=partial[start:stop], mode="clip")
+            else:
+                partial.fill(0.0)
+                for bits, weight in zip(octet, weights, strict=True):
+                    self.fold(bits, weight, edges, partial, partial)
+            into += partial
+
+    def _transposed(self, rows: Sequence[Buffer]) -> Buffer:
+        """Return a byte a coordinate, with the bits of up to eight rows, the first row's highest; the other bits are stale."""
+        size = rows[0].size
+        columns = self._columns[:size]
+        for i, row in enumerate(rows):
+            columns[:, i] = row
+        word, t = columns.view(np.uint64)[:, 0], self._words[:size]
+        for distance, mask in _SWAPS:
+            np.right_shift(word, distance, out=t)
+            np.bitwise_xor(t, word, out=t)
+            np.bitwise_and(t, mask, out=t)
+            np.bitwise_xor(word, t, out=word)
+            np.left_shift(t, distance, out=t)
+            np.bitwise_xor(word, t, out=word)
+        return columns.reshape(-1)
+
+    def _sums_of_eight(self, weights: Vector) -> Vector:
+        """Return (256,): the signed sum of up to eight weights for each byte of their signs, the first weight's bit highest."""
+        key = weights.tobytes()
+        table = self._tables.get(key)
+        if table is None:
+            # All blocks of a tensor ask for the same one.
+            if len(self._tables) >= _TABLES:
+                self._tables.clear()
+            table = self._tables[key] = np.zeros(256, dtype=np.float32)
+            for weight, signs in zip(weights, signs_of_bytes().T, strict=False):
+                table += weight * signs
+        return table
+
+    def add_values(self, values: Vector, edges: IntVector, into: Vector) -> None:
+        """Add the value of its run to each coordinate of ``into``."""
+        into += spread(values, edges)
+
+    # --- subtractive dither
+
+    def add_ramp(self, stream: Stream16, units: Vector, offsets: Vector, edges: IntVector, into: Vector) -> None:
+        """Add (r unit) + offset to ``into``: one worker's dither."""
+        dither = self._values[: into.size]
+        np.copyto(dither, self.shorts(into.size, stream))
+        self.times(dither, units, edges, dither)
+        dither += spread(offsets, edges)
+        into += dither
+
+    def add_steps(
+        self, stream: Stream16, wraps: Wraps, units: Vector, levels: NDArray[np.float32], edges: IntVector, into: Vector
+    ) -> None:
+        """Add (r unit) + levels[how many have wrapped at r] to ``into``; ``levels``, (q, m+1).
+
+        With the right levels that is the weighted sum of m workers' dithers, r shifted differently for each.
+        """
+        dither, level, index = self._values[: into.size], self._more[: into.size], self._index[: into.size]
+        r = self.shorts(into.size, stream)
+        np.copyto(dither, r)
+        self.times(dither, units, edges, dither)
+        np.copyto(index, r.view(np.uint16))
+        np.copyto(index, np.take(wraps.counts, index, mode="clip"))
+        if levels.shape[0] > 1:
+            index += np.repeat(np.arange(levels.shape[0]) * levels.shape[1], np.diff(edges))
+        np.take(levels.reshape(-1), index, out=level, mode="clip")
+        dither += level
+        into += dither
+
+    def add_noise(self, noise: Vector, units: Vector, edges: IntVector, into: Vector) -> None:
+        """Add noise times unit to ``into``."""
+        into += self.times(noise, units, edges, self._values[: into.size])
+
+    # --- votes
+
+    def count_votes(self, columns: Sequence[Sequence[Buffer]]) -> list[Buffer]:
+        """Return the weighted number of +1 at each coordinate as bit planes, the lowest first.
+
+        ``columns[b]`` holds the rows of bits that weigh 2^b. Carry-save addition: three planes of one weight become one of it
+        and one of twice it.
+        """
+        total = sum(len(column) << bit for bit, column in enumerate(columns))
+        waiting = [list(column) for column in columns]
+        planes: list[Buffer] = []
+        for bit in range(total.bit_length()):
+            if bit + 1 >= len(waiting):
+                waiting.append([])
+            here = waiting[bit]
+            while len(here) > 1:
+                a, b = here.pop(), here.pop()
+                half = a ^ b
+                carry = a & b
+                if here:
+                    c = here.pop()
+                    carry |= half & c
+                    half ^= c
+                here.append(half)
+                waiting[bit + 1].append(carry)
+            planes.append(here[0] if here else np.zeros_like(columns[-1][0]))
+        return planes
+
+
+def _sums(x: Vector, edges: IntVector) -> Wide:
+    """Sum runs of float32: in lanes, row after row, then the lanes in float64. Many short runs: one by one in float32."""
+    sizes = np.diff(edges)
+    if sizes.size > FEW:
+        full = np.flatnonzero(sizes)
+        total = np.zeros(sizes.size)
+        total[full] = np.add.reduceat(x, edges[full])
+        return total
+    return np.array([_lane_sum(x[start:stop]) for start, stop in pairwise(edges)])
+
+
+def _lane_sum(x: Vector) -> float:
+    rows = x.size // LANES
+    lanes = np.add.reduce(x[: rows * LANES].reshape(rows, LANES), axis=0) if rows else None
+    return sums_of_lanes(x[rows * LANES :], lanes)
+
+
+def sums_of_lanes(tail: Vector, lanes: Vector | None) -> float:
+    """Return the sum of a run from that of its rows, (LANES,), if it has any, and what follows them, in float64."""
+    total = float(tail.sum(dtype=np.float64))
+    return total if lanes is None else total + float(lanes.sum(dtype=np.float64))
+
+
+def kernels_for(d: int) -> Kernels:
+    """Return the fastest kernels there are for d coordinates: the compiled ones if llvmlite is installed and d is worth it.
+
+    ``GCDL_KERNELS`` = numpy or compiled in the environment decides otherwise; the numbers are the same, to the bit.
+
+    Raises
+    ------
+    UsageError : the environment asks for compiled kernels where there are none, or for something else.
+    """
+    wanted = os.environ.get("GCDL_KERNELS", "")
+    if wanted not in ("", "numpy", "compiled"):
+        raise UsageError(f"GCDL_KERNELS={wanted}: must be numpy or compiled")
+    if wanted == "numpy" or (not wanted and d < _WORTH_COMPILING):
+        return Kernels(d)
+    try:
+        from gcdl.compressors.kernels.native import CompiledKernels
+    except ImportError:
+        if wanted:
+            raise UsageError("GCDL_KERNELS=compiled: llvmlite is missing; pip install 'gcdl[fast]'") from None
+        return Kernels(d)
+    return CompiledKernels(d)

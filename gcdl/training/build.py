@@ -1,0 +1,170 @@
+"""The workers of an experiment, made in one process, and how long everything takes them there."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from gcdl.codes import Decoder
+from gcdl.compressors import Codec
+from gcdl.config import Experiment
+from gcdl.downlinks import Ends, Publisher
+from gcdl.errors import DataError
+from gcdl.host.launcher_environment import Launch
+from gcdl.optimizers import Optimizer
+from gcdl.problems import Samples
+from gcdl.problems.device import vector_for
+from gcdl.protocol.wire import HEADER_BYTES, TaskFormat
+from gcdl.protocol.worker import Worker
+from gcdl.stragglers import Fault, delays_at
+from gcdl.training.run_reader import read_run
+from gcdl.transport.simulated.network import Network
+from gcdl.transport.simulated.virtual_clock import Pace
+from gcdl.types import IntVector, Layout, Stream, Weights, rng_for
+
+
+class Row(NamedTuple):
+    """What a worker has to know of the code: its shards, their entries in B, and its place under correlated dither."""
+
+    shards: IntVector
+    weights: Weights
+    shift: int
+
+    def plain(self) -> tuple[list[int], list[float], int]:
+        """Return it as what JSON or pickle carry without numpy."""
+        return self.shards.tolist(), self.weights.tolist(), self.shift
+
+    @classmethod
+    def of_plain(cls, plain: tuple[list[int], list[float], int]) -> Row:
+        """Return the row that :meth:`plain` was taken of."""
+        shards, weights, shift = plain
+        return cls(np.array(shards), np.array(weights), shift)
+
+
+def row_of(experiment: Experiment, worker: int) -> Row:
+    """Return a worker's row of the code."""
+    code = experiment.code
+    shards = code.shards(worker)
+    return Row(shards, code.B[worker, shards], int(code.shifts[worker]))
+
+
+def faults_since(experiment: Experiment, step: int) -> list[Fault]:
+    """Return the injected faults that have not struck yet where all before ``step`` have."""
+    return [fault for fault in experiment.faults if fault.step >= step]
+
+
+def make_worker(experiment: Experiment, worker: int, row: Row, samples: Samples, faults: Sequence[Fault] = ()) -> Worker:
+    """Return a worker whose shards are loaded in ``samples``, and whom those of ``faults`` strike that name it."""
+    layout = experiment.problem.layout()
+    gradient = experiment.problem.gradient(samples, row.shards, row.weights)
+    coded, codec = vector_for(gradient, experiment.compressor.codec(layout), layout.size)
+    return Worker(
+        worker,
+        experiment.n,
+        gradient=gradient,
+        codec=codec,
+        layout=layout,
+        stragglers=experiment.stragglers,
+        seed=experiment.config.seed,
+        shift=row.shift,
+        faults=[fault for fault in faults if fault.worker == worker],
+        coded=coded,
+    )
+
+
+def make_crew(experiment: Experiment) -> list[Worker]:
+    """Load all data once and return all n workers.
+
+    Raises
+    ------
+    DataError : a data file is missing or not of its format.
+    """
+    limit_threads(experiment)
+    samples = experiment.problem.load(np.arange(experiment.problem.k))
+    return [make_worker(experiment, i, row_of(experiment, i), samples) for i in range(experiment.n)]
+
+
+def limit_threads(experiment: Experiment) -> None:
+    """Hold the compute libraries that are loaded by now to [run] threads. torch is not loaded for this alone."""
+    threads = experiment.config.run.threads or Launch.read().threads()
+    threadpool_limits(threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+
+
+def make_ends(experiment: Experiment, codec: Codec, shifts: IntVector, decoder: Decoder) -> Ends:
+    """Return what both ends of the downlink know; ``codec`` may be in use for other vectors in between."""
+    problem = experiment.problem
+    return Ends(
+        layout=problem.layout(),
+        optimizer=experiment.optimizer,
+        initial=problem.initial_parameters,
+        codec=codec,
+        seed=experiment.config.seed,
+        shifts=shifts,
+        finish=decoder.finish,
+    )
+
+
+def make_publisher(experiment: Experiment, codec: Codec, optimizer: Optimizer) -> Publisher:
+    """Return the master's end of the downlink, which steps ``optimizer``; ``codec`` decodes what the master decodes."""
+    ends = make_ends(experiment, codec, experiment.code.shifts, experiment.code.decoder)
+    return experiment.downlink.publisher(ends, optimizer)
+
+
+def task_format(experiment: Experiment, codec: Codec) -> TaskFormat:
+    """Return how tasks lie in memory."""
+    return TaskFormat(experiment.n, codec.agreed_count, checksums=experiment.config.run.checksums)
+
+
+def make_pace(experiment: Experiment, layout: Layout) -> Pace:
+    """Return what [simulate] and [stragglers] say of how long things take, for a model of this layout.
+
+    Raises
+    ------
+    DataError : [simulate] compute names no run, or one that measured nothing.
+    """
+    config = experiment.config
+    options = config.simulate.model_dump(exclude={"compute", "parameters"})
+    codec = experiment.compressor.codec(layout)
+    return Pace(
+        loads=np.count_nonzero(experiment.code.B, axis=1),
+        delays=lambda step: delays_at(experiment.stragglers, experiment.n, config.seed, step),
+        seconds_per_shard=_seconds_per_shard(experiment),
+        d=layout.size,
+        task_bytes=task_format(experiment, codec).nbytes,
+        task_overhead=task_format(experiment, codec).overhead_bytes,
+        reply_bytes=HEADER_BYTES + codec.payload_bytes,
+        network=Network(**options),
+    )
+
+
+def _seconds_per_shard(experiment: Experiment) -> Callable[[int], Weights]:
+    """Return step -> (n,): always the same, or drawn from what a run measured."""
+    config, n = experiment.config, experiment.n
+    if not config.simulate.compute:
+        same = np.full(n, config.run.seconds_per_shard)
+        return lambda step: same
+    measured = measured_seconds_per_shard(Path(config.simulate.compute))
+    return lambda step: measured[rng_for(config.seed, Stream.COMPUTE, step).integers(len(measured), size=n)]
+
+
+def measured_seconds_per_shard(path: Path) -> Weights:
+    """Return the seconds that computing and encoding took a worker in a step of a run, by shard: one for each reply used.
+
+    Raises
+    ------
+    DataError : there is no such run, or it recorded no such seconds.
+    """
+    history = read_run(path)
+    loads = np.count_nonzero(Experiment.of(history.config, history.workers).code.B, axis=1)
+    seconds = history.by_worker("compute_seconds") / loads
+    found = seconds[np.isfinite(seconds)]
+    if found.size == 0:
+        raise DataError(f"{path}: no step was recorded")
+    return np.asarray(found, dtype=np.float64)

@@ -1,0 +1,117 @@
+"""Keeps a run's checkpoints: takes a snapshot, waits for the workers' states without holding up the run, and writes.
+
+Where the compressor has a state a checkpoint of step t is complete only when each worker has sent the state it had at t,
+which a late worker does when it can. Until then the snapshot waits in memory and the run goes on. When the next one is due
+it is written without the states that have not come: resumed, those workers start with a fresh one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gcdl.protocol.master import Master
+from gcdl.training.checkpoint_file import Checkpoint, save
+
+
+class Keeper:
+    """Writes the checkpoints of one run.
+
+    Parameters
+    ----------
+    folder : the run folder.
+    keep : how many checkpoints to keep.
+    master : whose model, and whose knowledge of the workers, it saves.
+    progress : returns the totals so far, JSON-ready.
+    decoder : the decoder's name.
+    say : takes a line for the user.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        keep: int,
+        master: Master,
+        progress: Callable[[], Mapping[str, Any]],
+        decoder: str,
+        say: Callable[[str], None],
+    ) -> None:
+        self._folder = folder
+        self._keep = keep
+        self._master = master
+        self._progress = progress
+        self._decoder = decoder
+        self._say = say
+        self._waiting: Checkpoint | None = None
+        self._lacked: list[int] = []
+        """The workers whose states the newest checkpoint written has not got."""
+        self.written = 0
+        """The step of the newest checkpoint that was written; 0: none was."""
+
+    def begin(self, *, hold: bool = False) -> None:
+        """Take a snapshot of the run as it is between two steps.
+
+        It is written at once, if no worker need be asked for its state; to be held, by the next :meth:`look` at the earliest.
+        """
+        self._write()
+        self._master.ask_for_states()
+        self._waiting = self._snapshot(hold=hold)
+        if not hold:
+            self.look()
+
+    def look(self) -> None:
+        """Write the snapshot if all that it waits for has come."""
+        if self._waiting is not None and not self._master.silent(self._waiting.accepted):
+            self._write()
+
+    def finish(self, *, interrupted: bool = False) -> None:
+        """Write a last checkpoint, with the states that are known.
+
+        ``interrupted``: who stops the run may have stopped workers too. Then a checkpoint that has states which this one would
+        lack is the better one to go on from, to the model of a run that was never stopped: it stays the newest.
+        """
+        self._waiting = self._snapshot()
+        self._write(interrupted=interrupted)
+
+    def _snapshot(self, *, hold: bool = False) -> Checkpoint:
+        master = self._master
+        held = hold or bool(master.states.state_bytes)  # a snapshot that may have to wait needs a copy of what changes
+        return Checkpoint(
+            step=master.steps_done,
+            parameters=master.optimizer.parameters.copy() if held else master.optimizer.parameters,
+            accepted=master.accepted.copy(),
+            optimizer=master.optimizer.state(),
+            states={},
+            B=master.code.B,
+            decoder=self._decoder,
+            progress=self._progress(),
+            downlink=master.downlink_state(),
+        )
+
+    def _write(self, *, interrupted: bool = False) -> None:
+        if self._waiting is None:
+            return
+        snapshot, self._waiting = self._waiting, None
+        missing = self._master.states.missing(snapshot.accepted)
+        lost = [worker for worker in missing if worker not in self._lacked]
+        if interrupted and self.written and lost:
+            self._say(
+                f"no checkpoint of step {snapshot.step}: the compressor's state of worker {', '.join(map(str, lost))} has not "
+                f"come; that of step {self.written} has it"
+            )
+            return
+        if missing:
+            self._say(
+                f"checkpoint of step {snapshot.step}: the compressor's state of worker {', '.join(map(str, missing))} has not "
+                "come; resumed from here, it starts afresh"
+            )
+        complete = replace(snapshot, states=self._master.states.known(snapshot.accepted))
+        try:
+            save(self._folder, complete, self._keep)
+        except OSError as error:  # a full disk does not end a run
+            self._say(f"checkpoint of step {snapshot.step} not written: {error}; the ones before it are as they were")
+        else:
+            self.written, self._lacked = snapshot.step, missing

@@ -1,0 +1,92 @@
+"""What a run folder tells once the run is over: its config, its steps, its summary."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gcdl.config import Config, load
+from gcdl.errors import DataError
+from gcdl.training.run_folder import CONFIG, STEPS, SUMMARY, whole_lines
+from gcdl.types import Matrix
+
+_NUMBERS = ("seconds", "train_loss", "decoding_error", "noise_gain", "gradient_norm", "uplink_bytes", "downlink_bytes")
+
+
+@dataclass(frozen=True)
+class History:
+    """A run that was. ``steps``: the lines of ``steps.jsonl``, checked; ``summary``: None if the run did not end well."""
+
+    path: Path
+    config: Config
+    workers: int
+    steps: list[dict[str, Any]]
+    summary: dict[str, Any] | None
+
+    def by_worker(self, key: str) -> Matrix:
+        """Return what a list beside ``replies`` says, as (steps, n); NaN where a worker's reply was not used.
+
+        Raises
+        ------
+        DataError : the run did not record it.
+        """
+        table = np.full((len(self.steps), self.workers), np.nan)
+        for row, line in zip(table, self.steps, strict=True):
+            values = line.get(key)
+            if not isinstance(values, list) or len(values) != len(line["replies"]):
+                raise DataError(f"{self.path / STEPS}, line {line['step'] + 1}: has no {key} beside its replies")
+            row[line["replies"]] = values
+        return table
+
+
+def read_run(path: Path) -> History:
+    """Read a run folder.
+
+    Raises
+    ------
+    DataError : it is none, or a line of ``steps.jsonl`` is not what a run writes; names the line.
+    ConfigError : its config is not valid any more.
+    """
+    if not (path / CONFIG).is_file() or not (path / STEPS).is_file():
+        raise DataError(f"{path}: not a run folder (it has no {CONFIG} and {STEPS})")
+    config = load(path / CONFIG)
+    if config.workers is None:
+        raise DataError(f"{path / CONFIG}: says no number of workers; not a resolved config")
+    try:
+        lines = list(whole_lines(path))
+        summary = json.loads((path / SUMMARY).read_text(encoding="utf-8")) if (path / SUMMARY).exists() else None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
+    steps = []
+    for number, text in enumerate(lines):
+        try:
+            line = json.loads(text)
+        except ValueError:
+            raise DataError(f"{path / STEPS}, line {number + 1}: not JSON") from None
+        wrong = _wrong(line, number, config.workers)
+        if wrong is not None:
+            raise DataError(f"{path / STEPS}, line {number + 1}: {wrong}")
+        steps.append(line)
+    return History(path, config, config.workers, steps, summary)
+
+
+def _wrong(line: Any, step: int, n: int) -> str | None:
+    """Say what is wrong with a line that should be of ``step``."""
+    if not isinstance(line, dict) or line.get("step") != step:
+        return f"step {line.get('step') if isinstance(line, dict) else line!r} where step {step} was expected"
+    for key in ("replies", "lost", "fresh"):
+        ids = line.get(key)
+        if not isinstance(ids, list) or not all(type(i) is int and 0 <= i < n for i in ids) or ids != sorted(set(ids)):
+            return f"{key}: {ids!r} are not ascending ids of {n} workers"
+    if not line["replies"]:
+        return "replies: none; a step has one at least"
+    for key in _NUMBERS:
+        if key not in line:
+            return f"{key}: missing"
+        if not isinstance(line[key], int | float | None):
+            return f"{key}: {line[key]!r} is not a number"
+    return None

@@ -1,0 +1,115 @@
+"""Where a run starts: at step 0 in a new folder, or from the newest good checkpoint of an earlier one."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gcdl.config import RESUMED, Config, Experiment, parse_resumed
+from gcdl.errors import DataError, UsageError
+from gcdl.training.checkpoint_file import Checkpoint, newest
+from gcdl.training.provenance import manifest
+from gcdl.training.run_folder import CONFIG, SUMMARY, Past, RunFolder, check_unused
+
+
+@dataclass(frozen=True)
+class Start:
+    """What to run, and from where.
+
+    Attributes
+    ----------
+    config : the config.
+    out : the run folder.
+    past : of the run to resume; None for a new one.
+    checkpoint : to go on from; None: from the beginning.
+    refused : checkpoints that can't be used, newer than the one that is.
+    timing_only : of a simulation: only the clock runs, no gradient is computed, and nothing of the model's size is allocated.
+    """
+
+    config: Config
+    out: Path
+    past: Past | None = None
+    checkpoint: Checkpoint | None = None
+    refused: Sequence[tuple[Path, DataError]] = ()
+    timing_only: bool = False
+
+    @property
+    def step(self) -> int:
+        """The number of steps done."""
+        return 0 if self.checkpoint is None else self.checkpoint.step
+
+    @property
+    def since(self) -> int:
+        """The first step that no part of the run has begun yet."""
+        return 0 if self.past is None else self.past.reached + 1
+
+    def check(self, experiment: Experiment) -> None:
+        """Check what can be wrong with the folder or the checkpoint before anything is started or written.
+
+        Raises
+        ------
+        UsageError : there is a run already, or the checkpoint is of another code.
+        """
+        if self.past is None:
+            check_unused(self.out)
+        elif self.checkpoint is not None:
+            same = np.array_equal(self.checkpoint.B, experiment.code.B)
+            if not same or self.checkpoint.decoder != experiment.decoder_name:
+                raise UsageError(f"{self.out}: the checkpoint of step {self.step} is of another code than {CONFIG}'s")
+
+    def open(self, experiment: Experiment, hosts: list[str] | None, say: Callable[[str], None]) -> RunFolder:
+        """Open the run folder; what a resumed run had written after the checkpoint is cut off."""
+        about = manifest(experiment.n + 1, hosts, timing_only=self.timing_only)
+        if self.past is None:
+            return RunFolder(self.out, experiment.config.toml(), about, say, workers=experiment.n)
+        past = self.past.cut(self.step)
+        for path, error in self.refused:
+            say(f"refused: {error}")
+            path.replace(path.with_suffix(".refused"))
+        say(f"resumed after {self.step} steps" + ("" if self.checkpoint else ": there is no checkpoint yet"))
+        return RunFolder.reopen(past, experiment.config.toml(), about, say, workers=experiment.n)
+
+
+def resume(folder: Path, overrides: Sequence[str]) -> Start:
+    """Find out how to go on with a run that ended early, or had fewer steps than are asked for now. Changes nothing.
+
+    Raises
+    ------
+    UsageError : no run folder, nothing left to do, an override of what can't change, or no checkpoint that can be used.
+    """
+    past = Past.read(folder)
+    if past.timing_only:
+        raise UsageError(f"{folder}: a timing-only simulation keeps no model to go on with; run it again, with more steps")
+    return _after(past, parse_resumed(past.config_toml, overrides))
+
+
+def go_on(config: Config, folder: Path) -> Start:
+    """As :func:`resume`, with the config that a script makes anew: it must be the run's, but for what may be overridden.
+
+    Raises
+    ------
+    UsageError : as :func:`resume`; or the config is of another run, with the first key that differs.
+    """
+    past = Past.read(folder)
+    was = tomllib.loads(past.config_toml)
+    now = tomllib.loads(config.for_workers(config.workers or int(was["workers"])).toml())
+    for name in sorted({*was, *now} - {*RESUMED}):
+        if was.get(name) != now.get(name):
+            raise UsageError(f"{folder}: cannot be resumed: its {name} was {was.get(name)}, the script says {now.get(name)}")
+    return _after(past, config)
+
+
+def _after(past: Past, config: Config) -> Start:
+    """Return how to go on with a run."""
+    folder = past.folder
+    checkpoint, refused = newest(folder)
+    if checkpoint is None and refused:
+        raise DataError(f"{folder}: none of its checkpoints can be used: " + "; ".join(str(error) for _, error in refused))
+    start = Start(config, folder, past, checkpoint, refused)
+    if start.step > config.steps or (start.step == config.steps and (folder / SUMMARY).exists()):
+        raise UsageError(f"{folder}: all its {start.step} steps are done; steps={2 * start.step} would go on")
+    return start

@@ -1,0 +1,120 @@
+"""Stand-ins for a run in which only the clock runs (``gcdl simulate --timing-only``): the master's loop, without any data.
+
+No vector of d numbers exists: the parameters, the gradient and every message are empty; their sizes are what they would be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from gcdl.compressors import Message
+from gcdl.downlinks import Downlink, UpdateLog, WholeContent, most_state_bytes
+from gcdl.optimizers import OptimizerRecipe
+from gcdl.problems import Evaluation
+from gcdl.protocol.wire import Content
+from gcdl.types import Buffer, Vector, Weights, aligned_vector
+
+
+class NoOptimizer:
+    """Steps nothing."""
+
+    def __init__(self) -> None:
+        self.parameters = aligned_vector(0)
+
+    def step(self, gradient: Vector) -> None:
+        """Do nothing."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return no arrays."""
+        return {}
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """Do nothing."""
+
+
+class NoCodec:
+    """Decodes nothing."""
+
+    state_bytes = 0
+    agreed_count = 0
+
+    def decode(self, messages: Sequence[Message], into: Vector) -> None:
+        """Do nothing."""
+
+    def agree(self, payloads: Sequence[Buffer]) -> Vector | None:
+        """Return None: there are no messages to ask of."""
+        return None
+
+    def energy(self, payload: Buffer, agreed: Vector | None = None) -> tuple[float, float]:
+        """Return nothing: there are no messages to ask of."""
+        return 0.0, 0.0
+
+
+class NoPublisher:
+    """Counts what would be sent.
+
+    Parameters
+    ----------
+    downlink : the recipe.
+    optimizer : the optimizer's recipe, asked for the size of its state.
+    d, payload_bytes, scales : parameters, bytes of a reply's payload, scales that are agreed on.
+    """
+
+    def __init__(self, downlink: Downlink, optimizer: OptimizerRecipe, d: int, payload_bytes: int, scales: int) -> None:
+        self.version = 0
+        self.model = aligned_vector(0)
+        self._size: Callable[[Sequence[float]], int] = lambda weights: downlink.size(d, payload_bytes, scales, weights)
+        self.content: Content
+        if not downlink.replicas:
+            self._log: UpdateLog | None = None
+            self.content = WholeContent(_nothing(downlink.size(d, 0, 0, [])))
+            return
+        state = {"state": _nothing(most_state_bytes(optimizer, d))} if downlink.steps_replicas else {}
+        limit = 4 * d + sum(array.size for array in state.values())
+        self.content = self._log = UpdateLog(np.broadcast_to(np.float32(0.0), (d,)), lambda: state, limit=limit, check_every=0)
+
+    def step(self, gradient: Vector, messages: Sequence[Message], a: Weights) -> None:
+        """Note an update's size."""
+        self.version += 1
+        if self._log is not None:
+            self._log.append(_nothing(self._size(a[a != 0.0].tolist())))
+
+    def restart(self, version: int) -> None:
+        """Never called: such a simulation is not resumed."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return no arrays."""
+        return {}
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """Do nothing."""
+
+
+def _nothing(nbytes: int) -> Buffer:
+    """Return (nbytes,) zeros that take no memory."""
+    return np.broadcast_to(np.uint8(0), (nbytes,))
+
+
+class NoEvaluator:
+    """Judges nothing."""
+
+    def evaluate(self, parameters: Vector, *, train: bool) -> Evaluation:
+        """Return no figures."""
+        return Evaluation(None, None, None)
+
+
+class NoKeeper:
+    """Keeps no checkpoints."""
+
+    written = 0
+
+    def begin(self, *, hold: bool = False) -> None:
+        """Do nothing."""
+
+    def look(self) -> None:
+        """Do nothing."""
+
+    def finish(self, *, interrupted: bool = False) -> None:
+        """Do nothing."""

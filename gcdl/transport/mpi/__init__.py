@@ -1,0 +1,1 @@
+"""Master and workers as MPI ranks."""

@@ -1,0 +1,1 @@
+"""Master and workers in one process, on a virtual clock."""

@@ -1,0 +1,330 @@
+"""n workers in this process, on a virtual clock.
+
+A worker sleeps and computes for as long as its delays and its shards say; messages and the master's own work take what
+:mod:`gcdl.transport.simulated.network` says. A sleeping worker takes up a newer task at once, a computing one when it has
+finished the shard it is at, as over MPI. What happens at the same instant happens in worker order. Gradients are computed
+only where the reply is still wanted; without workers, nowhere: then only the clock runs (*timing only*).
+
+The seconds of a job are known when it begins: so the events of a step are found for all workers at once, in arrays, when its
+tasks are sent. A later task can only take replies away that were to come after it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gcdl.errors import GcdlError, Interrupted, WorkerError, WorkerLost
+from gcdl.protocol.ledger import Traffic
+from gcdl.protocol.wire import HEADER_BYTES, Joined, Replies, Task, WorkerState
+from gcdl.protocol.worker import Worker
+from gcdl.stragglers import Delays, Fault, flip_bits
+from gcdl.training.trace_events import Rows, rows_of
+from gcdl.transport.simulated.faults import Blow, Mishaps, worker_error
+from gcdl.transport.simulated.network import Network
+from gcdl.types import Buffer, IntVector, Mask, Weights, aligned_buffer
+
+_ROUNDING = 1e-9  # of a shard: what a sum of seconds may be off
+_STALE: Buffer = aligned_buffer(0)
+
+
+@dataclass(frozen=True, eq=False)
+class Pace:
+    """How long everything takes.
+
+    ``loads``, (n,): shards of each worker. ``delays``: step -> what is injected. ``seconds_per_shard``: step -> (n,) seconds
+    that one shard's gradient takes each worker. ``d``: parameters. ``task_bytes``: of the message that brings a task to a
+    worker with this version of the model, ``task_overhead`` of them not its content; ``reply_bytes``: of a reply's.
+    """
+
+    loads: IntVector
+    delays: Callable[[int], Delays]
+    seconds_per_shard: Callable[[int], Weights]
+    d: int
+    task_bytes: Callable[[Task, int], int]
+    task_overhead: int
+    reply_bytes: int
+    network: Network
+
+
+class SimulatedTransport:
+    """See the module.
+
+    Parameters
+    ----------
+    pace : of everything.
+    workers : all of them, worker i at place i; None: timing only, replies then carry no message and no loss.
+    interrupted : asked while replies are gathered; true raises Interrupted.
+    faults : strike the workers here, so that the workers themselves have none.
+    checksums : replies corrupted on their way are found out.
+    first_version : of the model that the workers start with; see gcdl.downlinks.
+    """
+
+    def __init__(
+        self,
+        pace: Pace,
+        workers: Sequence[Worker] | None,
+        interrupted: Callable[[], bool] = lambda: False,
+        *,
+        faults: Sequence[Fault] = (),
+        checksums: bool = False,
+        first_version: int = 0,
+    ) -> None:
+        n = self.n = len(pace.loads)
+        self.traffic = Traffic(n)
+        self.link_seconds = 0.0
+        """How long the master's link was occupied, in either direction, while the master waited."""
+        self.master_seconds = 0.0
+        """How long the master decoded and stepped."""
+        self._pace = pace
+        self._network = pace.network
+        self._workers = workers
+        self._interrupted = interrupted
+        self._checksums = checksums
+        self._mishaps = Mishaps(faults)
+        self._blows: dict[int, Blow] = {}
+        """Of the newest job of each worker, where there is one."""
+        self._trouble: dict[int, tuple[float, WorkerLost | WorkerError]] = {}
+        """What the master will be told of which worker, and when."""
+        self._corrupt: set[tuple[int, int]] = set()
+        """Of which worker's reply to which step bits are flipped."""
+        self._states: deque[WorkerState] = deque()
+        self._now = 0.0
+        self._task: Task | None = None
+        self._addressees: list[int] = []
+        """To whom the newest task goes; its events are not found yet."""
+        self._leaves = np.full(n, -np.inf)
+        """When the newest task to each worker leaves the master."""
+        self._sizes = np.zeros(n, dtype=np.int64)
+        """Bytes of the newest task to each worker."""
+        self._held = np.full(n, first_version, dtype=np.int64)
+        """The version of the model that each worker has, or is being sent; and the one that its newest task leads to."""
+        self._leads_to = self._held.copy()
+        self._busy = np.full(n, -np.inf)
+        """Until when a worker is at a shard that it will not answer for, or stopped."""
+        self._jobs = rows_of(n)
+        """The newest job of each worker; ``received`` is when its reply will be sent."""
+        self._jobs["step"] = -1
+        self._jobs["worker"] = np.arange(n)
+        self._starts, self._goes_on, self._wakes, self._computed = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n)
+        """When the newest job begins, when its process goes on that was stopped there, when its first sleep ends, and when
+        its last shard is done."""
+        self._unit = np.zeros(n)
+        self._coming = rows_of(0)
+        """Replies in the order they arrive, ``received`` at that time; and when each leaves the master's link."""
+        self._sent = np.zeros(0)
+        self._ends = np.zeros(0)
+        self._free = 0.0
+        """When the master's link has taken in the last reply delivered."""
+        self._since = self._out_until = 0.0
+
+    def now(self) -> float:
+        """Return virtual seconds since the start."""
+        return self._now
+
+    def send(self, worker: int, task: Task) -> None:
+        """Give a worker a task."""
+        self._task = task
+        self._addressees.append(worker)
+
+    def load(self, state: WorkerState) -> None:
+        """Hand a worker its state."""
+        assert self._workers is not None
+        self._workers[state.worker].load(state.saved)
+
+    def save(self, worker: int, accepted: int) -> None:
+        """Ask a worker for its state, which takes no time."""
+        assert self._workers is not None
+        message = self._workers[worker].save(accepted)
+        self.traffic.control += HEADER_BYTES + message.size
+        self._states.append(WorkerState(worker, accepted, message[HEADER_BYTES:]))
+
+    def receive(self, until: float, at_most: int) -> Replies | WorkerState | Joined | None:
+        """Return the next replies, or None and go on to ``until``; states come first."""
+        if self._states:
+            return self._states.popleft()
+        if self._addressees:
+            self._dispatch(np.array(self._addressees))
+            self._addressees.clear()
+        if self._interrupted():
+            raise Interrupted("interrupted")
+        ends, worker = min(((ends, worker) for worker, (ends, _) in self._trouble.items()), default=(np.inf, -1))
+        troubled = worker in self._trouble and ends <= until
+        limit = ends if troubled else until
+        count = min(int(np.searchsorted(self._coming["received"], limit, side="left" if troubled else "right")), at_most)
+        if count == 0:
+            self._now = max(self._now, limit)
+            if troubled:
+                raise self._trouble.pop(worker)[1]
+            return None
+        rows = self._take(count)
+        if not len(rows):
+            return self.receive(until, at_most)
+        return Replies(rows, [] if self._workers is None else [self._answer(row) for row in rows])
+
+    def decoded(self, replies: int) -> None:
+        """Let the seconds pass that decoding takes."""
+        per_reply = self._network.decode_seconds + self._pace.d * self._network.decode_seconds_per_coordinate
+        self._work(replies * per_reply)
+
+    def stepped(self) -> None:
+        """Let the seconds pass that the optimizer takes."""
+        self._work(self._network.step_seconds)
+
+    def close(self) -> int:
+        """Drop all work; return the number of replies that were on their way."""
+        self._account()
+        flying = int((self._sent < self._now).sum())
+        self._count_up(self._coming["worker"][self._sent < self._now])
+        self._count_down(np.flatnonzero(self._leaves > self._now), -1)
+        self._leaves[:] = -np.inf
+        self._coming, self._sent, self._ends = self._coming[:0], self._sent[:0], self._ends[:0]
+        self._trouble.clear()
+        return flying
+
+    def _take(self, count: int) -> Rows:
+        """Take in the next replies, and return those that are not found to be damaged."""
+        rows, self._coming = self._coming[:count], self._coming[count:]
+        ends, self._ends = self._ends[:count], self._ends[count:]
+        self._sent = self._sent[count:]
+        self._now = max(self._now, float(rows["received"][-1]))
+        self._free = float(ends[-1])
+        occupation = self._pace.reply_bytes / self._network.master_bandwidth
+        self.link_seconds += float(np.maximum(ends - np.maximum(ends - occupation, self._out_until), 0.0).sum())
+        if self._checksums and self._corrupt:
+            rows = rows[[(int(row["worker"]), int(row["step"])) not in self._corrupt for row in rows]]
+            self.traffic.foreign += count - len(rows)
+        self._count_up(rows["worker"])
+        return rows
+
+    def _count_up(self, workers: IntVector) -> None:
+        """Count a reply of each of these workers."""
+        np.add.at(self.traffic.up, workers, (self._pace.reply_bytes - HEADER_BYTES, HEADER_BYTES))
+
+    def _count_down(self, workers: IntVector, sign: int) -> None:
+        """Count the newest task to each of these workers, or take it back."""
+        self.traffic.down[workers, 0] += sign * (self._sizes[workers] - self._pace.task_overhead)
+        self.traffic.down[workers, 1] += sign * self._pace.task_overhead
+
+    def _work(self, seconds: float) -> None:
+        self._now += seconds
+        self.master_seconds += seconds
+
+    def _answer(self, row: np.void) -> Buffer:
+        """Let a worker do its newest job for real; a stale reply is never looked at."""
+        assert self._workers is not None
+        assert self._task is not None
+        if row["step"] != self._task.step:
+            return _STALE
+        if self._interrupted():
+            raise Interrupted("interrupted")
+        worker = int(row["worker"])
+        try:
+            reply = self._workers[worker].finish(self._task)
+        except GcdlError:
+            raise
+        except Exception as error:
+            raise worker_error(worker, error) from error
+        if (worker, self._task.step) in self._corrupt:
+            flip_bits(reply.payload)
+        row["loss"], row["clipped"] = reply.loss, reply.clipped
+        return reply.message
+
+    def _dispatch(self, to: IntVector) -> None:
+        """Find what the newest task leads to: when it arrives, what it ends, and which replies come until the next one."""
+        assert self._task is not None
+        pace, network, step = self._pace, self._network, self._task.step
+        self._account()
+        arrives = np.full(self.n, np.inf)
+        to, arrives[to] = self._queue(to)
+        jobs = self._jobs
+        # Replies sent before the news arrive stay; what was to follow is dropped.
+        sent = self._sent < arrives[self._coming["worker"]]
+        stale, stale_sent = self._coming[sent], self._sent[sent]
+
+        news = arrives[to]
+        ended = jobs["received"][to]
+        working = (self._starts[to] < news) & (news <= ended) & (jobs["step"][to] >= 0)
+        at_shard = working & (self._wakes[to] <= news) & (news < self._computed[to])
+        shards = np.ceil((news - self._wakes[to])[at_shard] / self._unit[to[at_shard]] - _ROUNDING)
+        self._busy[to[at_shard]] = self._wakes[to[at_shard]] + shards * self._unit[to[at_shard]]
+        stopped = working & (news < self._goes_on[to])
+        self._busy[to[stopped]] = self._goes_on[to[stopped]]
+        for worker in [worker for worker in self._blows if self._starts[worker] >= arrives[worker]]:
+            self._spare(worker)
+
+        delays = pace.delays(step)
+        self._unit[to] = pace.seconds_per_shard(step)[to]
+        self._starts[to] = np.maximum(news, self._busy[to])
+        silent, slept = self._strike(step, to)
+        self._goes_on[to] = self._starts[to] + silent
+        slept += delays.before_compute[to]
+        self._wakes[to] = self._goes_on[to] + slept
+        work = pace.loads[to] * self._unit[to]
+        self._computed[to] = self._wakes[to] + work
+        held = (delays.factor[to] - 1.0) * work + delays.before_send[to]
+        fresh = rows_of(len(to))
+        fresh["worker"], fresh["step"], fresh["loss"] = to, step, np.nan
+        fresh["slept"], fresh["computed"], fresh["held"] = slept, work, held
+        fresh["received"] = self._computed[to] + held
+        jobs[to] = fresh
+
+        come = np.isfinite(fresh["received"])
+        rows = np.concatenate([stale, fresh[come]])
+        sent_at = np.concatenate([stale_sent, fresh["received"][come]])
+        order = np.lexsort((rows["worker"], sent_at))
+        self._coming, self._sent = rows[order], sent_at[order]
+        received, self._ends = network.arrivals(self._sent, pace.reply_bytes, self._free)
+        self._coming["received"] = received
+
+    def _strike(self, step: int, to: IntVector) -> tuple[Weights, Weights]:
+        """Let the faults strike that are due; return for how many seconds each worker is stopped, and how many it sleeps."""
+        silent, slept = np.zeros(len(to)), np.zeros(len(to))
+        place = {int(worker): i for i, worker in enumerate(to)} if self._blows or self._mishaps.pending else {}
+        for worker in place.keys() & self._blows.keys():
+            del self._blows[worker]
+        for worker in self._mishaps.workers(step):
+            if worker in place:
+                blow = self._blows[worker] = self._mishaps.blow(worker, step)
+                silent[place[worker]], slept[place[worker]] = blow.silent, blow.slept
+                if blow.corrupt:
+                    self._corrupt.add((worker, step))
+                if blow.end is not None:
+                    self._trouble[worker] = (float(self._starts[worker]) + blow.ends, blow.end)
+        return silent, slept
+
+    def _spare(self, worker: int) -> None:
+        """Take back what was to strike a worker's job: it never begins."""
+        self._mishaps.put_back(self._blows.pop(worker))
+        self._trouble.pop(worker, None)
+
+    def _queue(self, to: IntVector) -> tuple[IntVector, Weights]:
+        """Queue the newest task on the master's link; return the workers in that order, and when it reaches each."""
+        assert self._task is not None
+        leaves = self._leaves[to]
+        waiting: Mask = leaves > self._now
+        begun = to[~waiting]
+        self._held[begun] = self._leads_to[begun]
+        self._count_down(to[waiting], -1)
+        last = int(np.argmax(np.where(self._leaves <= self._now, self._leaves, -np.inf)))
+        free = self._now
+        if self._leaves[last] <= self._now:
+            free = max(free, float(self._leaves[last] + self._network.occupation(self._sizes[[last]])[0]))
+        to = to[np.argsort(np.where(waiting, leaves, np.inf), kind="stable")]
+        for base in np.unique(self._held[to]).tolist():
+            self._sizes[to[self._held[to] == base]] = self._pace.task_bytes(self._task, base)
+        self._leads_to[to] = self._task.step
+        self._count_down(to, 1)
+        ends = free + np.cumsum(self._network.occupation(self._sizes[to]))
+        self._leaves[to] = np.concatenate([[free], ends[:-1]])
+        self._since = self._now
+        self._out_until = float(ends[-1])
+        return to, self._leaves[to] + self._network.transfer(self._sizes[to])
+
+    def _account(self) -> None:
+        """Count how long the link carried tasks since they were sent."""
+        self.link_seconds += max(0.0, min(self._out_until, self._now) - self._since)
+        self._since = self._out_until = self._now
