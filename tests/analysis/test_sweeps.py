@@ -25,7 +25,7 @@ from gcdl.analysis.sweeps.suite import load_suite, parse_suite
 from gcdl.cli import commands as cli
 from gcdl.errors import ConfigError, DataError, Interrupted, UsageError
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+README = Path(__file__).resolve().parents[2] / "README.md"
 SUITE = """
 seeds = [0, 1, 2]
 rates = [0.05, 0.2, 50.0]

@@ -15,7 +15,7 @@ from gcdl.compressors import ErrorFeedback, ScaledSign
 from gcdl.config import SECTIONS, Config, Experiment, load, parse
 from gcdl.errors import ConfigError
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
 LAW = settings(deadline=None, derandomize=True)
 N = 4
 PROBLEM = '[problem]\nkind = "linear_regression"\nfeatures = 5\nsamples = 4\n'
@@ -34,7 +34,7 @@ NEEDS = {
     ("stragglers", "shifted_exponential"): {"shift": 0.5},
     ("stragglers", "bursts"): {"p": 0.25},
     ("stragglers", "speeds"): {"factors": [1.0, 1.0, 2.5, 1.0]},
-    ("stragglers", "trace"): {"file": str(Path(__file__).parent / "stragglers" / "four_workers.csv")},
+    ("stragglers", "trace"): {"file": str(Path(__file__).parents[1] / "stragglers" / "four_workers.csv")},
     ("stragglers", "sum"): {"models": [{"kind": "speeds", "factors": 2.0, "workers": [0]}, {"kind": "bernoulli", "p": 0.5}]},
 }
 
