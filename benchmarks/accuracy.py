@@ -39,9 +39,9 @@ from rich.table import Table
 from gcdl.config import Config, Experiment, parse
 from gcdl.errors import GcdlError
 from gcdl.problems.linear_regression import LinearRegression
+from gcdl.protocol.step_record import StepRecord
 from gcdl.protocol.wire import HEADER_BYTES
 from gcdl.training.roles import simulate
-from gcdl.training.run_folder import StepRecord
 from gcdl.training.starting_point import Start
 
 RATES = [10.0 ** (-4 + step / 4) for step in range(20)]  # 1e-4 to 5.6

@@ -40,7 +40,8 @@ from gcdl.errors import (
 )
 from gcdl.optimizers import TorchOptimizer
 from gcdl.problems import TorchProblem
-from gcdl.training.run_folder import StepRecord, Summary
+from gcdl.protocol.step_record import StepRecord
+from gcdl.training.summary import Summary
 from gcdl.training.trainer import Trainer
 
 __version__ = version("gcdl")

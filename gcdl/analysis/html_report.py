@@ -14,7 +14,7 @@ import numpy as np
 
 from gcdl.analysis.plots import plot
 from gcdl.errors import UsageError
-from gcdl.training.run_folder import CONFIG, MANIFEST, TIMELINE
+from gcdl.training.run_files import CONFIG, MANIFEST, TIMELINE
 from gcdl.training.run_reader import History, read_run
 
 _STEPS_DRAWN = 12

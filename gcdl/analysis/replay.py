@@ -13,9 +13,11 @@ from gcdl.config import Experiment
 from gcdl.errors import DataError, GcdlError, Interrupted, ReplayDiffers
 from gcdl.host.stop_request import StopRequest
 from gcdl.protocol.master import Master
+from gcdl.protocol.step_record import StepRecord
 from gcdl.training.build import limit_threads, make_crew, make_publisher
-from gcdl.training.run_folder import STEPS, StepRecord, model_sha256
+from gcdl.training.run_files import STEPS
 from gcdl.training.run_reader import History, read_run
+from gcdl.training.summary import model_sha256
 from gcdl.transport.recorded import AsRecorded, ReplayTransport
 
 _COMPARED = ("replies", "train_loss", "decoding_error", "noise_gain", "gradient_norm")

@@ -15,7 +15,7 @@ import numpy as np
 from gcdl.analysis.delay_fits import Fit, gilbert_elliott, shifted_exponential
 from gcdl.errors import DataError, UsageError
 from gcdl.stragglers import write_trace
-from gcdl.training.run_folder import STEPS
+from gcdl.training.run_files import STEPS
 from gcdl.training.run_reader import History, read_run
 from gcdl.types import Matrix, Weights
 

@@ -23,8 +23,10 @@ from gcdl.errors import GcdlError, MasterGone, UsageError, WorkerError
 from gcdl.host.launcher_environment import Launch
 from gcdl.host.processes import birth, end_soon, when_gone
 from gcdl.launch import supervisor as launcher
+from gcdl.protocol.step_record import StepRecord
 from gcdl.training.display import Display
-from gcdl.training.run_folder import STEPS, StepRecord, check_unused
+from gcdl.training.run_files import STEPS
+from gcdl.training.run_folder import check_unused
 from gcdl.training.starting_point import Start
 from gcdl.training.starting_point import resume as find_start
 from gcdl.training.tensorboard import FOLDER as EVENTS

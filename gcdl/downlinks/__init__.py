@@ -6,7 +6,7 @@ The constructor's parameters are the keys of the config's ``[downlink]`` table.
 from collections.abc import Callable
 
 from gcdl.downlinks.array_bytes import most_state_bytes
-from gcdl.downlinks.base import UNKNOWN, Downlink, Ends, Follower, Publisher, Steps
+from gcdl.downlinks.base import UNKNOWN, Content, Downlink, Ends, Follower, Publisher, Steps
 from gcdl.downlinks.gradients import Replies, Votes
 from gcdl.downlinks.sign import SignUpdates
 from gcdl.downlinks.update_log import UpdateLog
@@ -22,6 +22,7 @@ DOWNLINKS: dict[str, Callable[..., Downlink]] = {
 __all__ = [
     "DOWNLINKS",
     "UNKNOWN",
+    "Content",
     "Downlink",
     "Ends",
     "Follower",

@@ -15,7 +15,6 @@ import numpy as np
 
 from gcdl.compressors import Codec, Draw, Message
 from gcdl.optimizers import OptimizerRecipe
-from gcdl.protocol.wire import Content
 from gcdl.types import Buffer, IntVector, Layout, Vector, Weights
 
 UNKNOWN = -1
@@ -49,6 +48,23 @@ class Ends:
     def draw(self, step: int, worker: int, agreed: Vector | None) -> Draw:
         """Return what has to be known of a worker's message beside its bytes."""
         return Draw(self.seed, step, worker, int(self.shifts[worker]), agreed)
+
+
+class Content(Protocol):
+    """What a task carries to bring a worker's model up to date."""
+
+    version: int
+    """The version of the model that it leads to."""
+    whole: Buffer | None
+    """All of it, where it is the same for every worker; None where it depends on what the worker has."""
+
+    def nbytes(self, base: int) -> int:
+        """Return its bytes for a worker that has version ``base`` of the model; -1: none."""
+        ...
+
+    def write(self, base: int, into: Buffer) -> None:
+        """Write it, (nbytes(base),)."""
+        ...
 
 
 class Steps(Protocol):

@@ -32,7 +32,7 @@ from gcdl.host.processes import birth, segments
 from gcdl.host.stall_notice import Silence
 from gcdl.host.stop_request import SIGNALS
 from gcdl.training.display import Display
-from gcdl.training.run_folder import CONFIG, STEPS, SUMMARY
+from gcdl.training.run_files import CONFIG, STEPS, SUMMARY
 
 BEGAN, LAUNCHER, MASTER_PID, SHOW_FROM, EXIT_CODE = "began", "launcher", "master.pid", "show-from", "exit-code"
 MASTER_LOST = 1

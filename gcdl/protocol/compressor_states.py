@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gcdl.protocol.wire import WorkerState
+from gcdl.protocol.tasks import WorkerState
 from gcdl.types import Buffer, IntVector
 
 _NONE = -2  # as of no step

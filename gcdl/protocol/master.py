@@ -18,12 +18,13 @@ from gcdl.downlinks import Publisher, Steps, WholePublisher
 from gcdl.errors import TooManyLost, WorkerError, WorkerLost
 from gcdl.protocol.compressor_states import CompressorStates
 from gcdl.protocol.ledger import Ledger
+from gcdl.protocol.measurements import Rows, StepTiming, rows_of
 from gcdl.protocol.replica_check import Replicas
+from gcdl.protocol.step_record import StepRecord
+from gcdl.protocol.tasks import Joined, Replies, Task, WorkerState
 from gcdl.protocol.transport import Transport
 from gcdl.protocol.wait_rules import WaitRule
-from gcdl.protocol.wire import HEADER_BYTES, Joined, Replies, Task, WorkerState
-from gcdl.training.run_folder import StepRecord
-from gcdl.training.trace_events import Rows, StepTiming, rows_of
+from gcdl.protocol.wire import HEADER_BYTES
 from gcdl.types import Buffer, IntVector, Vector, Weights, aligned_vector
 
 _NEWS_SECONDS = 10.0

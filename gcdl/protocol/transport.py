@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from gcdl.protocol.ledger import Traffic
-from gcdl.protocol.wire import Joined, Replies, Task, WorkerState
+from gcdl.protocol.tasks import Joined, Replies, Task, WorkerState
 
 
 class Transport(Protocol):

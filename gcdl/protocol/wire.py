@@ -6,24 +6,21 @@ A message is a 64-byte header and a body::
     0       4     magic "GCDL"
     4       1     version
     5       1     kind
-    6       2     1: the body has a checksum; else 0
-    8       4     worker
-    12      4     seconds of encoding (replies)
-    16      4     step
-    20      4     seconds of injected sleep after computing (replies)
-    24      8     run id
-    32      8     coded loss (replies); where the part begins (states)
+    6       2     worker
+    8       4     step
+    12      4     coordinates clipped, 2^32 - 1: so many or more (replies)
+    16      8     run id
+    24      8     bytes in the body
+    32      8     coded loss, float64 (replies); where the part begins in the state, int64 (states)
     40      4     seconds of injected sleep before computing (replies)
     44      4     seconds of computing (replies)
-    48      5     bytes in the body
-    53      3     coordinates clipped, 2^24 - 1: so many or more (replies)
-    56      4     CRC-32 of the body, if it has one
+    48      4     seconds of injected sleep after computing (replies)
+    52      4     seconds of encoding (replies)
+    56      4     CRC-32 of the body; 0: the body has none
     60      4     CRC-32 of the 60 bytes before
 
-Body of a TASK: the (n,) int64 step of each worker's last accepted reply, padded to 64 bytes; the (G,) float32 scales agreed
-on, if the compressor has such, NaN in the first step, padded to 64 bytes; then what the downlink says (gcdl.downlinks). Body
-of a REPLY: the compressor's payload. HELLO, READY, BYE and ERROR: JSON. STATE: a part of a compressor's state. LOAD: all of
-one. The other kinds have no body. All little-endian.
+Body of a TASK: :mod:`gcdl.protocol.task_format`. Body of a REPLY: the compressor's payload. HELLO, READY, BYE and ERROR: JSON.
+STATE: a part of a compressor's state. LOAD: all of one. The other kinds have no body. All little-endian.
 """
 
 from __future__ import annotations
@@ -31,23 +28,23 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 
 from gcdl.errors import MessageError
-from gcdl.training.trace_events import Rows, rows_of
-from gcdl.types import Buffer, IntVector, Vector, aligned_buffer, padded
+from gcdl.types import Buffer, aligned_buffer
 
 HEADER_BYTES = 64
-_VERSION = 3
-_MOST_CLIPPED = (1 << 24) - 1
-_BODY_BITS = 40
+_VERSION = 4
+_MOST_CLIPPED = (1 << 32) - 1
 _MAGIC = b"GCDL"
-_FIELDS = struct.Struct("<4sBBHIfifQdffQI")
+_START = struct.Struct("<4sBBHiIQQ")
+_LOSS = struct.Struct("<d")
+_OFFSET = struct.Struct("<q")
+_SECONDS = struct.Struct("<ffff")
 _CHECKSUM = struct.Struct("<I")
 
 
@@ -88,27 +85,42 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The first 64 bytes of a message."""
+    """The first 64 bytes of a message.
+
+    Attributes
+    ----------
+    kind, run, worker, step : as in the table above.
+    body_bytes : the size of the body.
+    loss : the coded loss of a reply.
+    slept, computed, held, encoded : seconds of a reply's parts; see :class:`gcdl.protocol.tasks.Reply`.
+    clipped : coordinates of a reply that lay beyond the scale agreed on.
+    offset : where the body of a STATE message begins in the whole state, in bytes.
+    """
 
     kind: Kind
     run: int
     worker: int = 0
     step: int = -1
+    body_bytes: int = 0
     loss: float = 0.0
     slept: float = 0.0
     computed: float = 0.0
-    body_bytes: int = 0
     held: float = 0.0
     encoded: float = 0.0
     clipped: int = 0
+    offset: int = 0
 
     def write(self, buffer: Buffer, *, checksum: bool = False) -> None:
-        """Write this header to the start of ``buffer``, which holds the body already where that gets a ``checksum``."""
-        body = zlib.crc32(buffer[HEADER_BYTES : HEADER_BYTES + self.body_bytes].data) if checksum else 0
-        fields = _FIELDS.pack(
-            _MAGIC, _VERSION, self.kind, checksum, self.worker, self.encoded, self.step, self.held, self.run,
-            self.loss, self.slept, self.computed, self.body_bytes | min(self.clipped, _MOST_CLIPPED) << _BODY_BITS, body,
-        )  # fmt: skip
+        """Write this header to the start of ``buffer``. With ``checksum`` the body must be there already."""
+        clipped = min(self.clipped, _MOST_CLIPPED)
+        fields = b"".join(
+            (
+                _START.pack(_MAGIC, _VERSION, self.kind, self.worker, self.step, clipped, self.run, self.body_bytes),
+                _OFFSET.pack(self.offset) if self.kind is Kind.STATE else _LOSS.pack(self.loss),
+                _SECONDS.pack(self.slept, self.computed, self.held, self.encoded),
+                _CHECKSUM.pack(zlib.crc32(buffer[HEADER_BYTES : HEADER_BYTES + self.body_bytes].data) if checksum else 0),
+            )
+        )
         buffer[:HEADER_BYTES] = np.frombuffer(fields + _CHECKSUM.pack(zlib.crc32(fields)), dtype=np.uint8)
 
     @classmethod
@@ -122,196 +134,28 @@ class Header:
         if received < HEADER_BYTES:
             raise MessageError(f"a message of {received} bytes is shorter than a header")
         head = buffer[:HEADER_BYTES].tobytes()
-        (
-            magic,
-            version,
-            kind,
-            checksum,
-            worker,
-            encoded,
-            step,
-            held,
-            its_run,
-            loss,
-            slept,
-            computed,
-            sizes,
-            body,
-        ) = _FIELDS.unpack(head[: _FIELDS.size])
+        magic, version, number, worker, step, clipped, its_run, body_bytes = _START.unpack_from(head, 0)
         if magic != _MAGIC:
             raise MessageError("a message that is not gcdl's")
-        if _CHECKSUM.unpack(head[_FIELDS.size :])[0] != zlib.crc32(head[: _FIELDS.size]):
+        if _CHECKSUM.unpack_from(head, 60)[0] != zlib.crc32(head[:60]):
             raise MessageError("a message whose header was altered on the way")
         if version != _VERSION:
             raise MessageError(f"a message of version {version}; this is version {_VERSION}")
         if its_run != run:
             raise MessageError("a message of another run")
-        body_bytes, clipped = sizes & ((1 << _BODY_BITS) - 1), sizes >> _BODY_BITS
         if received != HEADER_BYTES + body_bytes:
             raise MessageError(f"a message of {received} bytes that should have {HEADER_BYTES + body_bytes}")
-        if checksum and zlib.crc32(buffer[HEADER_BYTES:received].data) != body:
+        checksum = _CHECKSUM.unpack_from(head, 56)[0]
+        if checksum and zlib.crc32(buffer[HEADER_BYTES:received].data) != checksum:
             raise MessageError("a message whose body was altered on the way")
         try:
-            kind = Kind(kind)
+            kind = Kind(number)
         except ValueError:
-            raise MessageError(f"a message of unknown kind {kind}") from None
-        return cls(kind, run, worker, step, loss, slept, computed, body_bytes, held, encoded, clipped)
-
-
-class Content(Protocol):
-    """What a task carries to bring a worker's model up to date; see :mod:`gcdl.downlinks`."""
-
-    version: int
-    """The version of the model that it leads to."""
-    whole: Buffer | None
-    """All of it, where it is the same for every worker; None where it depends on what the worker has."""
-
-    def nbytes(self, base: int) -> int:
-        """Return its bytes for a worker that has version ``base`` of the model; -1: none."""
-        ...
-
-    def write(self, base: int, into: Buffer) -> None:
-        """Write it, (nbytes(base),)."""
-        ...
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Task:
-    """Compute the coded gradient of step ``step`` at ``model``, (d,).
-
-    ``accepted``, (n,): the last step decoded with each worker's reply, -1 for none yet. ``agreed``, (G,): the scales that the
-    workers agreed on, if they do. ``content``: what a worker elsewhere has to be sent for it to have the model.
-    """
-
-    step: int
-    accepted: IntVector
-    model: Vector
-    agreed: Vector | None = None
-    content: Content | None = None
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Reply:
-    """Worker ``worker``'s compressed coded gradient of step ``step``, and its coded loss.
-
-    ``message`` is the whole message, its payload starting at HEADER_BYTES. Seconds that its worker spent: ``slept`` (injected,
-    before computing), ``computed``, ``held`` (injected, after it), ``encoded``.
-    """
-
-    worker: int
-    step: int
-    loss: float
-    message: Buffer
-    slept: float = 0.0
-    computed: float = 0.0
-    held: float = 0.0
-    encoded: float = 0.0
-    clipped: int = 0
-    """Coordinates that lay beyond the scale agreed on."""
-    corrupt: bool = False
-    """A fault: bits are to be flipped on the way."""
-
-    @property
-    def payload(self) -> Buffer:
-        """The compressor's bytes."""
-        return self.message[HEADER_BYTES:]
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Replies:
-    """Replies that a transport hands over together, in the order they came: their table, and their messages beside it.
-
-    ``messages`` is empty where a transport moves no data.
-    """
-
-    rows: Rows
-    messages: Sequence[Buffer]
-
-    @classmethod
-    def of(cls, reply: Reply, received: float) -> Replies:
-        """Return one reply, which came at ``received``."""
-        rows = rows_of(1)
-        rows[0] = (
-            reply.worker, reply.step, received, reply.loss, reply.slept, reply.computed, reply.held, reply.encoded,
-            reply.clipped,
-        )  # fmt: skip
-        return cls(rows, [reply.message])
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class WorkerState:
-    """Worker ``worker``'s compressor state, (state_bytes,) uint8, as of ``accepted``, its last decoded step; or a part of it.
-
-    ``offset``: where in the state ``saved`` begins. Parts come in their order.
-    """
-
-    worker: int
-    accepted: int
-    saved: Buffer
-    offset: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """A spare rank has taken a lost worker's place, and has loaded its data."""
-
-    worker: int
-    name: str
-
-
-class Brought(NamedTuple):
-    """What a task message brings a worker, as views of it."""
-
-    accepted: IntVector
-    agreed: Vector | None
-    content: Buffer
-
-
-class TaskFormat:
-    """How tasks for n workers lie in memory, ``scales`` of them agreed on; ``checksums``: their bodies get one."""
-
-    def __init__(self, n: int, scales: int = 0, *, checksums: bool = False) -> None:
-        self.checksums = checksums
-        self._scales = scales
-        self._accepted = slice(HEADER_BYTES, HEADER_BYTES + 8 * n)
-        start = HEADER_BYTES + padded(8 * n)
-        self._agreed = slice(start, start + 4 * scales)
-        self.overhead_bytes = start + padded(4 * scales)
-        """All but the content."""
-
-    def nbytes(self, task: Task, base: int) -> int:
-        """Return the bytes of a task's message to a worker that has version ``base`` of the model."""
-        assert task.content is not None
-        return self.overhead_bytes + task.content.nbytes(base)
-
-    def write(self, task: Task, run: int, base: int, buffer: Buffer) -> None:
-        """Write a task into a buffer of ``nbytes(task, base)`` bytes."""
-        assert task.content is not None
-        task.content.write(base, buffer[self.overhead_bytes :])
-        self.write_overhead(task, run, buffer)
-
-    def write_overhead(self, task: Task, run: int, buffer: Buffer) -> None:
-        """Write all but the content, which is there already."""
-        buffer[HEADER_BYTES : self.overhead_bytes] = 0
-        buffer[self._accepted].view(np.int64)[:] = task.accepted
-        if self._scales:
-            buffer[self._agreed].view(np.float32)[:] = np.nan if task.agreed is None else task.agreed
-        header = Header(Kind.TASK, run, step=task.step, body_bytes=buffer.size - HEADER_BYTES)
-        header.write(buffer, checksum=self.checksums)
-
-    def read(self, header: Header, buffer: Buffer) -> Brought:
-        """Return what the task in an (aligned) buffer brings.
-
-        Raises
-        ------
-        MessageError : it is too short for a task.
-        """
-        if HEADER_BYTES + header.body_bytes < self.overhead_bytes:
-            raise MessageError(f"a task of {header.body_bytes} bytes where {self.overhead_bytes - HEADER_BYTES} are the least")
-        agreed = buffer[self._agreed].view(np.float32)
-        content = buffer[self.overhead_bytes : HEADER_BYTES + header.body_bytes]
-        known = bool(self._scales) and not np.isnan(agreed[0])
-        return Brought(buffer[self._accepted].view(np.int64), agreed if known else None, content)
+            raise MessageError(f"a message of unknown kind {number}") from None
+        offset = _OFFSET.unpack_from(head, 32)[0] if kind is Kind.STATE else 0
+        loss = 0.0 if kind is Kind.STATE else _LOSS.unpack_from(head, 32)[0]
+        slept, computed, held, encoded = _SECONDS.unpack_from(head, 40)
+        return cls(kind, run, worker, step, body_bytes, loss, slept, computed, held, encoded, clipped, offset)
 
 
 def bare(kind: Kind, run: int, *, worker: int = 0, step: int = -1) -> Buffer:
@@ -321,11 +165,11 @@ def bare(kind: Kind, run: int, *, worker: int = 0, step: int = -1) -> Buffer:
     return buffer
 
 
-def with_state(run: int, state: WorkerState) -> Buffer:
-    """Return the LOAD message that hands a worker its state."""
-    buffer = aligned_buffer(HEADER_BYTES + state.saved.size)
-    buffer[HEADER_BYTES:] = state.saved
-    Header(Kind.LOAD, run, state.worker, state.accepted, body_bytes=state.saved.size).write(buffer, checksum=True)
+def with_state(run: int, worker: int, accepted: int, state: Buffer) -> Buffer:
+    """Return the LOAD message that hands a worker its compressor's state, (state_bytes,), as of the step ``accepted``."""
+    buffer = aligned_buffer(HEADER_BYTES + state.size)
+    buffer[HEADER_BYTES:] = state
+    Header(Kind.LOAD, run, worker, accepted, body_bytes=state.size).write(buffer, checksum=True)
     return buffer
 
 

@@ -17,7 +17,8 @@ import numpy as np
 from gcdl.compressors import Codec, Draw
 from gcdl.errors import NonFiniteGradient
 from gcdl.problems import CodedGradient
-from gcdl.protocol.wire import HEADER_BYTES, Reply, Task
+from gcdl.protocol.tasks import Reply, Task
+from gcdl.protocol.wire import HEADER_BYTES
 from gcdl.stragglers import AnyModel, Fault, InjectedError, delays_at
 from gcdl.types import Buffer, Layout, Vector, aligned_buffer, aligned_vector
 

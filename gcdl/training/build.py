@@ -19,7 +19,8 @@ from gcdl.host.launcher_environment import Launch
 from gcdl.optimizers import Optimizer
 from gcdl.problems import Samples
 from gcdl.problems.device import vector_for
-from gcdl.protocol.wire import HEADER_BYTES, TaskFormat
+from gcdl.protocol.task_format import TaskFormat
+from gcdl.protocol.wire import HEADER_BYTES
 from gcdl.protocol.worker import Worker
 from gcdl.stragglers import Fault, delays_at
 from gcdl.training.run_reader import read_run

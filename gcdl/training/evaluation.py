@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gcdl.problems import Evaluation, Evaluator
-from gcdl.training.run_folder import StepRecord
+from gcdl.protocol.step_record import StepRecord
 from gcdl.types import Vector
 
 _GIVE_UP_SECONDS = 5.0

@@ -20,6 +20,7 @@ from gcdl.errors import GcdlError, Interrupted, NonFiniteLoss, UsageError
 from gcdl.host.stop_request import StopRequest
 from gcdl.problems import Evaluation, Evaluator
 from gcdl.protocol.master import Decodes, Master
+from gcdl.protocol.step_record import StepRecord
 from gcdl.protocol.transport import Transport
 from gcdl.protocol.wire import HEADER_BYTES
 from gcdl.stragglers import delays_at
@@ -27,9 +28,10 @@ from gcdl.training.build import limit_threads, make_publisher
 from gcdl.training.checkpoint_file import FOLDER, Checkpoint
 from gcdl.training.checkpoint_writer import Keeper
 from gcdl.training.evaluation import Judge
-from gcdl.training.run_folder import MODEL, StepRecord, Summary, Totals, model_sha256
+from gcdl.training.run_files import MODEL
 from gcdl.training.run_warnings import coverage_warning, limit_warning, noise_warning, votes_warning
 from gcdl.training.starting_point import Start
+from gcdl.training.summary import Summary, Totals, model_sha256
 from gcdl.training.tensorboard import Events
 from gcdl.training.timing_only import NoKeeper
 from gcdl.transport.simulated.virtual_clock import SimulatedTransport

@@ -38,8 +38,8 @@ from gcdl.training.build import (
     task_format,
 )
 from gcdl.training.loop import Learner, Run, Watcher, conduct
-from gcdl.training.run_folder import Summary
 from gcdl.training.starting_point import Start
+from gcdl.training.summary import Summary
 from gcdl.training.timing_only import NoCodec, NoEvaluator, NoOptimizer, NoPublisher
 from gcdl.transport.simulated.virtual_clock import SimulatedTransport
 from gcdl.types import Layout

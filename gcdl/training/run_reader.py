@@ -11,7 +11,7 @@ import numpy as np
 
 from gcdl.config import Config, load
 from gcdl.errors import DataError
-from gcdl.training.run_folder import CONFIG, STEPS, SUMMARY, whole_lines
+from gcdl.training.run_files import CONFIG, STEPS, SUMMARY, whole_lines
 from gcdl.types import Matrix
 
 _NUMBERS = ("seconds", "train_loss", "decoding_error", "noise_gain", "gradient_norm", "uplink_bytes", "downlink_bytes")

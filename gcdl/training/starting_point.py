@@ -12,8 +12,10 @@ import numpy as np
 from gcdl.config import RESUMED, Config, Experiment, parse_resumed
 from gcdl.errors import DataError, UsageError
 from gcdl.training.checkpoint_file import Checkpoint, newest
+from gcdl.training.past_run import Past
 from gcdl.training.provenance import manifest
-from gcdl.training.run_folder import CONFIG, SUMMARY, Past, RunFolder, check_unused
+from gcdl.training.run_files import CONFIG, SUMMARY
+from gcdl.training.run_folder import RunFolder, check_unused
 
 
 @dataclass(frozen=True)

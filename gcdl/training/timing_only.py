@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from gcdl.compressors import Message
-from gcdl.downlinks import Downlink, UpdateLog, WholeContent, most_state_bytes
+from gcdl.downlinks import Content, Downlink, UpdateLog, WholeContent, most_state_bytes
 from gcdl.optimizers import OptimizerRecipe
 from gcdl.problems import Evaluation
-from gcdl.protocol.wire import Content
 from gcdl.types import Buffer, Vector, Weights, aligned_vector
 
 

@@ -34,11 +34,13 @@ from gcdl.errors import ConfigError, GcdlError, MasterGone, TooManyLost, UsageEr
 from gcdl.host import excepthook as exits
 from gcdl.host.launcher_environment import Launch
 from gcdl.problems import TorchProblem
+from gcdl.protocol.step_record import StepRecord
 from gcdl.training.display import Display
 from gcdl.training.loop import Run
 from gcdl.training.roles import be_worker, leading, simulating
-from gcdl.training.run_folder import CONFIG, StepRecord, Summary
+from gcdl.training.run_files import CONFIG
 from gcdl.training.starting_point import Start, go_on
+from gcdl.training.summary import Summary
 
 if TYPE_CHECKING:
     from gcdl.problems.torch_problem import BoundProblem

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 from gcdl.errors import Interrupted
 from gcdl.protocol.ledger import Traffic
-from gcdl.protocol.wire import Joined, Replies, Task, WorkerState
+from gcdl.protocol.measurements import rows_of
+from gcdl.protocol.tasks import Joined, Replies, Task, WorkerState
 from gcdl.protocol.worker import Worker
-from gcdl.training.trace_events import rows_of
 from gcdl.types import Mask
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gcdl.errors import NonFiniteGradient
-from gcdl.protocol.wire import Task
+from gcdl.protocol.tasks import Task
 from gcdl.protocol.worker import Worker
 from gcdl.stragglers import NoDelays
 

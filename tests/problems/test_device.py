@@ -13,7 +13,7 @@ from gcdl.config import Experiment, parse
 from gcdl.errors import ConfigError, ParameterError
 from gcdl.host.launcher_environment import Launch
 from gcdl.problems import device
-from gcdl.protocol.wire import Task
+from gcdl.protocol.tasks import Task
 from gcdl.training.build import make_crew
 
 CONFIG = """

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gcdl.protocol.compressor_states import CompressorStates
-from gcdl.protocol.wire import WorkerState
+from gcdl.protocol.tasks import WorkerState
 
 BYTES = 10
 

@@ -16,8 +16,9 @@ from gcdl.errors import TooManyLost, WorkerLost
 from gcdl.optimizers import Sgd
 from gcdl.protocol.ledger import Traffic
 from gcdl.protocol.master import Master
+from gcdl.protocol.tasks import Replies, Reply
 from gcdl.protocol.wait_rules import Deadline, Decodable, FirstReplies
-from gcdl.protocol.wire import HEADER_BYTES, Replies, Reply
+from gcdl.protocol.wire import HEADER_BYTES
 from gcdl.protocol.worker import Worker
 from gcdl.training.build import make_pace
 from gcdl.transport.simulated.virtual_clock import SimulatedTransport

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from gcdl.protocol.compressor_states import CompressorStates
-from gcdl.protocol.wire import WorkerState
+from gcdl.protocol.tasks import WorkerState
 from gcdl.training import checkpoint_file as checkpoint
 from gcdl.training.checkpoint_writer import Keeper
 

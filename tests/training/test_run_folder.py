@@ -10,20 +10,11 @@ import pytest
 
 from gcdl.errors import UsageError
 from gcdl.protocol.ledger import Ledger
-from gcdl.training.run_folder import (
-    CONFIG,
-    MANIFEST,
-    STEPS,
-    SUMMARY,
-    TIMELINE,
-    RunFolder,
-    StepRecord,
-    Summary,
-    Totals,
-    check_unused,
-    model_sha256,
-)
-from gcdl.training.trace_events import StepTiming, rows_of
+from gcdl.protocol.measurements import StepTiming, rows_of
+from gcdl.protocol.step_record import StepRecord
+from gcdl.training.run_files import CONFIG, MANIFEST, STEPS, SUMMARY, TIMELINE
+from gcdl.training.run_folder import RunFolder, check_unused
+from gcdl.training.summary import Summary, Totals, model_sha256
 
 STEP_FIELDS = {
     "step", "seconds", "train_loss", "replies", "late", "decoding_error", "noise_gain", "uplink_bytes", "downlink_bytes",

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from gcdl.downlinks import UNKNOWN
-from gcdl.protocol.wire import Header, Kind, TaskFormat
+from gcdl.protocol.task_format import TaskFormat
+from gcdl.protocol.wire import Header, Kind
 from gcdl.transport.mpi.model_receiver import Model
 from gcdl.transport.mpi.shared_memory import REFERENCE_BYTES, Board
 from gcdl.types import aligned_buffer

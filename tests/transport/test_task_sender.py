@@ -7,7 +7,9 @@ import pytest
 
 from gcdl.downlinks import WholeContent
 from gcdl.protocol.ledger import Traffic
-from gcdl.protocol.wire import HEADER_BYTES, Header, Kind, Task, TaskFormat
+from gcdl.protocol.task_format import TaskFormat
+from gcdl.protocol.tasks import Task
+from gcdl.protocol.wire import HEADER_BYTES, Header, Kind
 from gcdl.transport.mpi.shared_memory import Address, Board, Boards, Reference
 from gcdl.transport.mpi.task_sender import Lane, Lanes
 

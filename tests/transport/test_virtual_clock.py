@@ -12,8 +12,9 @@ import pytest
 
 from gcdl.config import Experiment, parse
 from gcdl.protocol.master import Master
+from gcdl.protocol.task_format import TaskFormat
 from gcdl.protocol.wait_rules import Deadline, FirstReplies
-from gcdl.protocol.wire import HEADER_BYTES, TaskFormat
+from gcdl.protocol.wire import HEADER_BYTES
 from gcdl.stragglers import Delays
 from gcdl.training.build import make_crew, make_pace
 from gcdl.training.roles import simulate

@@ -18,8 +18,9 @@ from rich.console import Console
 from gcdl.analysis.sweeps.outcome import Outcome
 from gcdl.config import Config, parse
 from gcdl.errors import GcdlError, Interrupted
+from gcdl.protocol.step_record import StepRecord
 from gcdl.training.display import Display
-from gcdl.training.run_folder import CONFIG, STEPS, TIMELINE, StepRecord
+from gcdl.training.run_files import CONFIG, STEPS, TIMELINE
 from gcdl.training.run_reader import read_run
 from gcdl.training.starting_point import Start
 

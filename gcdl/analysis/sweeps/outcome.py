@@ -16,7 +16,7 @@ from typing import Any, Literal
 from gcdl.config import Config, load
 from gcdl.errors import DataError, UsageError
 from gcdl.protocol.wire import HEADER_BYTES
-from gcdl.training.run_folder import CONFIG
+from gcdl.training.run_files import CONFIG
 from gcdl.training.run_reader import History
 
 CELL = "cell.json"

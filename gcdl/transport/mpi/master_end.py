@@ -29,20 +29,9 @@ from mpi4py import MPI
 from gcdl.errors import Interrupted, MessageError, TooManyLost, WorkerError, WorkerLost
 from gcdl.host.processes import birth
 from gcdl.protocol.ledger import Traffic
-from gcdl.protocol.wire import (
-    HEADER_BYTES,
-    Header,
-    Joined,
-    Kind,
-    Replies,
-    Reply,
-    Task,
-    TaskFormat,
-    WorkerState,
-    bare,
-    read_json,
-    with_state,
-)
+from gcdl.protocol.task_format import TaskFormat
+from gcdl.protocol.tasks import Joined, Replies, Reply, Task, WorkerState
+from gcdl.protocol.wire import HEADER_BYTES, Header, Kind, bare, read_json, with_state
 from gcdl.transport.mpi.job import CONTROL_BYTES, LAUNCHER_SECONDS, PART_BYTES, SHUTDOWN_SECONDS, TAG, Backoff, Job
 from gcdl.transport.mpi.respawn import Replacements
 from gcdl.transport.mpi.shared_memory import Address, Board
@@ -161,7 +150,7 @@ class MpiTransport:
 
     def load(self, state: WorkerState) -> None:
         """Hand a worker its state; the message goes before all tasks."""
-        self._note(self._peers[state.worker], with_state(self._run, state))
+        self._note(self._peers[state.worker], with_state(self._run, state.worker, state.accepted, state.saved))
 
     def save(self, worker: int, accepted: int) -> None:
         """Ask a worker for its state; see :class:`gcdl.protocol.transport.Transport`."""
@@ -358,11 +347,11 @@ class MpiTransport:
             )  # fmt: skip
         self.traffic.control += received
         if header.kind is Kind.STATE:
-            offset = int(header.loss)
-            if not 0 <= offset < offset + header.body_bytes <= self._state_bytes:
-                raise MessageError(f"bytes {offset} to {offset + header.body_bytes} of a state of {self._state_bytes}")
+            first, last = header.offset, header.offset + header.body_bytes
+            if not 0 <= first < last <= self._state_bytes:
+                raise MessageError(f"bytes {first} to {last} of a state of {self._state_bytes}")
             peer.held = -1
-            return WorkerState(peer.worker, header.step, peer.inbox[HEADER_BYTES:received], offset)
+            return WorkerState(peer.worker, header.step, peer.inbox[HEADER_BYTES:received], header.offset)
         body = read_json(header, peer.inbox)
         if header.kind is Kind.HELLO:
             peer.host, peer.pid, born = str(body["host"]), int(body["pid"]), int(body["born"])

@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 
 from mpi4py import MPI
 
-from gcdl.downlinks import UNKNOWN
+from gcdl.downlinks import UNKNOWN, Content
 from gcdl.protocol.ledger import Traffic
-from gcdl.protocol.wire import Content, Kind, Task, TaskFormat, bare
+from gcdl.protocol.task_format import TaskFormat
+from gcdl.protocol.tasks import Task
+from gcdl.protocol.wire import Kind, bare
 from gcdl.transport.mpi.job import TAG
 from gcdl.transport.mpi.shared_memory import REFERENCE_BYTES, Address, Board
 from gcdl.types import Buffer, aligned_buffer

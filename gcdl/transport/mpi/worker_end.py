@@ -13,7 +13,9 @@ from mpi4py import MPI
 from gcdl.downlinks import Follower
 from gcdl.errors import GcdlError, MasterGone, MessageError, NonFiniteGradient, WorkerError
 from gcdl.host.processes import this_process
-from gcdl.protocol.wire import HEADER_BYTES, Header, Kind, Reply, Task, TaskFormat, with_json
+from gcdl.protocol.task_format import TaskFormat
+from gcdl.protocol.tasks import Reply, Task
+from gcdl.protocol.wire import HEADER_BYTES, Header, Kind, with_json
 from gcdl.protocol.worker import Encode, Pause, Sleep, Slowdown, Struck, Worker
 from gcdl.stragglers import flip_bits
 from gcdl.transport.mpi.fault_injection import strike
@@ -214,9 +216,18 @@ def _work(worker: Worker, task: Task, model: Model, inbox: _Inbox, outbox: _Outb
         job.close()
     if not model.intact():
         return
-    body_bytes = reply.message.size - HEADER_BYTES
     header = Header(
-        Kind.REPLY, run, reply.worker, reply.step, reply.loss, slept, computed, body_bytes, held, encoded, reply.clipped
+        Kind.REPLY,
+        run,
+        reply.worker,
+        reply.step,
+        body_bytes=reply.message.size - HEADER_BYTES,
+        loss=reply.loss,
+        slept=slept,
+        computed=computed,
+        held=held,
+        encoded=encoded,
+        clipped=reply.clipped,
     )
     header.write(reply.message, checksum=checksums)
     if reply.corrupt:
@@ -253,7 +264,7 @@ def _state(worker: Worker, accepted: int, run: int, me: int) -> Iterator[Buffer]
         part = saved[offset : offset + PART_BYTES]
         message = aligned_buffer(HEADER_BYTES + part.size)
         message[HEADER_BYTES:] = part
-        Header(Kind.STATE, run, me, accepted, float(offset), body_bytes=part.size).write(message, checksum=True)
+        Header(Kind.STATE, run, me, accepted, body_bytes=part.size, offset=offset).write(message, checksum=True)
         yield message
 
 

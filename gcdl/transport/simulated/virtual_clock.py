@@ -19,10 +19,11 @@ import numpy as np
 
 from gcdl.errors import GcdlError, Interrupted, WorkerError, WorkerLost
 from gcdl.protocol.ledger import Traffic
-from gcdl.protocol.wire import HEADER_BYTES, Joined, Replies, Task, WorkerState
+from gcdl.protocol.measurements import Rows, rows_of
+from gcdl.protocol.tasks import Joined, Replies, Task, WorkerState
+from gcdl.protocol.wire import HEADER_BYTES
 from gcdl.protocol.worker import Worker
 from gcdl.stragglers import Delays, Fault, flip_bits
-from gcdl.training.trace_events import Rows, rows_of
 from gcdl.transport.simulated.faults import Blow, Mishaps, worker_error
 from gcdl.transport.simulated.network import Network
 from gcdl.types import Buffer, IntVector, Mask, Weights, aligned_buffer

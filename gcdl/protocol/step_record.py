@@ -1,0 +1,95 @@
+"""The record of one step: what a line of ``steps.jsonl`` says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gcdl.protocol.ledger import Ledger
+from gcdl.protocol.measurements import StepTiming
+from gcdl.types import Weights
+
+
+@dataclass(slots=True)
+class StepRecord:
+    """What one step measured.
+
+    A line of ``steps.jsonl`` has the same fields, but for ``coverage``, ``timing`` and ``ledger``. In their place it has the
+    bytes of :meth:`gcdl.protocol.ledger.Ledger.fields`. It also has two times for each of ``replies``: ``reply_seconds`` (from
+    the step's beginning until the reply came) and ``compute_seconds`` (computing and encoding).
+
+    Attributes
+    ----------
+    step : from 0.
+    seconds : of the step, from its task to the new model; evaluation left out.
+    train_loss : of the minibatches of the replies decoded, estimated by the same weights a; before the step.
+    replies : ids of the workers decoded, ascending.
+    late : stale replies dropped during the step (in the last step: and while shutting down).
+    decoding_error : ||a B - 1||; 0: the decoded gradient is the sum over all shards, but for compression (Tandon et al. 2017).
+    noise_gain : ||a||, what decoding does to compression noise that is independent from worker to worker.
+    gradient_norm : Euclidean norm of the decoded gradient; NaN where there is none (timing only).
+    timed_out : the step ended at [wait] timeout, with fewer replies than the rule asks for.
+    lost : ids of all workers lost so far.
+    disagreed : ids of workers whose replies were not those of their replicas; see :mod:`gcdl.protocol.replica_check`.
+    clipped : coordinates of the replies used that lay beyond the scale agreed on (``compressor.agreed``).
+    fresh : ids of workers whose compressor had begun afresh since the last step: a successor's, or one a checkpoint lacked.
+    coverage : (k,) a B, the weight each shard entered with; 1 is right.
+    timing : seconds of each part of the step, as the timeline has them.
+    ledger : bytes by worker and kind.
+    test_loss, test_accuracy : of the model after the step; None in steps without an evaluation. An accuracy is 0 to 1.
+    metrics : the user's own figures, by name; what is added before the next step is asked for is written too.
+    """
+
+    step: int
+    seconds: float
+    train_loss: float
+    replies: list[int]
+    late: int
+    decoding_error: float
+    noise_gain: float
+    gradient_norm: float
+    timed_out: bool
+    lost: list[int]
+    disagreed: list[int]
+    clipped: int
+    fresh: list[int]
+    coverage: Weights
+    timing: StepTiming
+    ledger: Ledger = field(default_factory=Ledger)
+    test_loss: float | None = None
+    test_accuracy: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def uplink_bytes(self) -> int:
+        """Bytes of the replies that came in during the step, headers included."""
+        return int(self.ledger.up.sum())
+
+    @property
+    def downlink_bytes(self) -> int:
+        """Bytes of the tasks that went out during the step, headers included."""
+        return int(self.ledger.down.sum())
+
+    def line(self) -> dict[str, Any]:
+        """Return the record as JSON-ready fields, evaluation only where there was one."""
+        fields = {name: getattr(self, name) for name in self.__slots__ if name not in ("coverage", "timing", "ledger")}
+        if self.test_loss is None and self.test_accuracy is None:
+            del fields["test_loss"], fields["test_accuracy"]
+        fields |= self.ledger.fields()
+        if self.metrics:
+            fields["metrics"] = json_ready(self.metrics)
+        else:
+            del fields["metrics"]
+        replies = self.timing.replies
+        fields["reply_seconds"] = np.round(replies["received"] - self.timing.began, 6).tolist()
+        fields["compute_seconds"] = np.round(replies["computed"] + replies["encoded"], 6).tolist()
+        return json_ready(fields)
+
+
+def json_ready(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace NaN and infinities, which JSON does not have, by None."""
+    return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in fields.items()}

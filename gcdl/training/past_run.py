@@ -1,0 +1,85 @@
+"""What a run folder says of a run that is to be resumed, and cutting its records to the step where that begins."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from gcdl.errors import UsageError
+from gcdl.training.durable_file import lock
+from gcdl.training.run_files import CONFIG, MANIFEST, STEPS, SUMMARY, TIMELINE, whole_lines, writing
+
+
+@dataclass(frozen=True)
+class Past:
+    """What a run folder says of a run that is to be resumed.
+
+    Attributes
+    ----------
+    folder : the run folder.
+    config_toml : its resolved config.
+    simulated : it ran in one process, on a virtual clock.
+    timing_only : only the clock ran.
+    resumed : of each time it was resumed: ``step`` (where it went on), ``reached`` (the last step begun before that), when.
+    """
+
+    folder: Path
+    config_toml: str
+    simulated: bool
+    timing_only: bool
+    resumed: list[dict[str, Any]]
+
+    @classmethod
+    def read(cls, folder: Path) -> Past:
+        """Read it.
+
+        Raises
+        ------
+        UsageError : there is no run in this folder, or its files are damaged.
+        """
+        if not (folder / CONFIG).is_file():
+            raise UsageError(f"{folder}: not a run folder: there is no {CONFIG}")
+        try:
+            config_toml = (folder / CONFIG).read_text(encoding="utf-8")
+            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            simulated = manifest["transport"] == "simulated"
+            timing_only = bool(manifest["timing_only"])
+            resumed = [{"step": int(one["step"]), "reached": int(one["reached"]), "at": str(one["at"])}
+                       for one in manifest.get("resumed", [])]  # fmt: skip
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise UsageError(f"{folder}: {MANIFEST} or {CONFIG} cannot be read: {error}") from None
+        return cls(folder, config_toml, simulated, timing_only, resumed)
+
+    @property
+    def reached(self) -> int:
+        """The last step that had begun, in any part of the run; -1 when none had."""
+        lines, _ = self._lines()
+        here = lines - 1 if (self.folder / SUMMARY).exists() else lines
+        return max(here, *(int(one["reached"]) for one in self.resumed), -1)
+
+    def cut(self, step: int) -> Past:
+        """Cut the records to the first ``step`` steps, and note that the run is resumed there.
+
+        Raises
+        ------
+        UsageError : another process writes there, or the folder can't be written.
+        """
+        reached = self.reached
+        with writing(self.folder), (self.folder / STEPS).open("a+b") as file:
+            lock(file.fileno(), self.folder / STEPS)
+            file.truncate(self._lines(step)[1])
+            (self.folder / SUMMARY).unlink(missing_ok=True)
+            timeline = self.folder / TIMELINE
+            if timeline.exists():
+                timeline.replace(self.folder / f"timeline-{len(self.resumed)}.json")
+        entry = {"step": step, "reached": reached, "at": datetime.now(UTC).isoformat(timespec="seconds")}
+        return replace(self, resumed=[*self.resumed, entry])
+
+    def _lines(self, at_most: int | None = None) -> tuple[int, int]:
+        """Return how many whole lines ``steps.jsonl`` has, or the first ``at_most``, and how many bytes they take."""
+        found = list(itertools.islice(whole_lines(self.folder), at_most))
+        return len(found), sum(map(len, found))
