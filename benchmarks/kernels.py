@@ -24,7 +24,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from gcdl.compressors import Codec, Compressor, Draw, ErrorFeedback, Message, ScaledSign, Sign, StochasticSign
-from gcdl.compressors.kernels.reference import Kernels, blocks, kernels_for, packed_bytes
+from gcdl.compressors.kernels import Kernels, blocks, kernels_for, packed_bytes
 from gcdl.types import Buffer, Layout, Vector, aligned_buffer
 
 WAYS = ("numpy", "compiled", "textbook")

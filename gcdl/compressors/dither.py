@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gcdl.compressors.base import Draw
-from gcdl.compressors.kernels.reference import BLOCK, Stream16, mix
+from gcdl.compressors.kernels import BLOCK, Stream16, mix
 from gcdl.types import Stream, seed_words
 
 DitherName = Literal["independent", "correlated", "subtractive", "correlated+subtractive"]

@@ -57,17 +57,8 @@ class ErrorFeedbackCodec:
         self.payload_bytes = inner.payload_bytes
         self.state_bytes = 4 * layout.size + inner.state_bytes
         self.agreed_count = inner.agreed_count
-        self._layout = layout
+        self.layout = layout
         self._d = layout.size
-
-    def on_device(self, device: Any) -> Codec | None:
-        """Return a codec for vectors on a PyTorch device, where the residuals stay; None if the inner compressor has none."""
-        inner = self.inner.on_device(device) if hasattr(self.inner, "on_device") else None
-        if inner is None:
-            return None
-        from gcdl.compressors.to_device import DeviceErrorFeedbackCodec
-
-        return DeviceErrorFeedbackCodec(inner, self._layout, device)
 
     def init(self) -> Residual:
         """Return a residual of zeros."""

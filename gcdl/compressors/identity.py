@@ -65,18 +65,11 @@ class IdentityCodec(Stateless, Voteless):
     """Copies, block by block."""
 
     def __init__(self, layout: Layout, dtype: Literal["float32", "bfloat16", "float16"]) -> None:
-        self.layout = layout
         self.dtype = dtype
         self._number = number = _NUMBERS[dtype]
         self.payload_bytes = number.stored.itemsize * layout.size
         self._blocks = [slice(start, min(start + _BLOCK, layout.size)) for start in range(0, layout.size, _BLOCK)]
         self._value = np.empty(min(layout.size, _BLOCK), dtype=np.float32)
-
-    def on_device(self, device: Any) -> Any:
-        """Return a codec that rounds vectors on a PyTorch device to the same numbers; it does not decode."""
-        from gcdl.compressors.to_device import DeviceIdentityCodec
-
-        return DeviceIdentityCodec(self.layout, self.dtype)
 
     def compress(self, x: Vector, state: State, draw: Draw, out: Buffer, plus: Vector | None = None) -> State:
         """Write x + plus to ``out``."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gcdl.compressors.base import Draw
 from gcdl.compressors.dither import Dither, DitherName, Source
-from gcdl.compressors.kernels.reference import Kernels, Wraps
+from gcdl.compressors.kernels import Kernels, Wraps
 from gcdl.compressors.scale_groups import Block
 from gcdl.types import Buffer, Vector
 

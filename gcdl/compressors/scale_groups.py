@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gcdl.compressors.kernels.reference import blocks
+from gcdl.compressors.kernels import blocks
 from gcdl.types import IntVector, Layout
 
 

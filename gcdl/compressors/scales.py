@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gcdl.compressors.kernels.reference import Kernels, Wide
+from gcdl.compressors.kernels import Kernels, Wide
 from gcdl.types import IntVector, Vector
 
 LARGEST = float(np.finfo(np.float32).max)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gcdl.compressors.base import Draw, Message, State, Stateless
-from gcdl.compressors.kernels.reference import kernels_for, packed_bytes
+from gcdl.compressors.kernels import kernels_for, packed_bytes
 from gcdl.compressors.noise import Adder, Noise
 from gcdl.compressors.scale_groups import Groups
 from gcdl.compressors.scales import LARGEST, Levels, Scale
@@ -88,13 +88,11 @@ class SignCodec(Stateless):
         self._signal = np.array([shares.get(size, 0.0) for size in self._sizes.tolist()]) * self._sizes
         self._noise = np.array([noise_share(shares[size]) if size else 0.0 for size in self._sizes.tolist()]) * self._sizes
 
-    def on_device(self, device: Any) -> SignCodec:
-        """Return a codec that compresses vectors on a PyTorch device to the same bits; it does not decode."""
-        from gcdl.compressors.to_device import DeviceKernels
-
-        there = copy(self)
-        there._kernels = DeviceKernels(self.layout.size, device)  # type: ignore[assignment]
-        return there
+    def with_kernels(self, kernels: Any) -> SignCodec:
+        """Return this codec at work with other kernels, such as those of a GPU."""
+        other = copy(self)
+        other._kernels = kernels
+        return other
 
     def compress(self, x: Vector, state: State, draw: Draw, out: Buffer, plus: Vector | None = None) -> State:
         """Write the bits, then the levels; see :class:`gcdl.compressors.base.Codec`."""

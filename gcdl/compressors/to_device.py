@@ -1,253 +1,64 @@
-"""A worker's half of the codecs for a gradient that lies on a GPU: the same bits.
+"""A worker's codec where its gradient lies: on a GPU it gives the same bits, and its residuals stay on the device.
 
-What is computed is the arithmetic of :mod:`gcdl.compressors.kernels.reference`, in its order, by PyTorch on the tensor's
-device: the counter-based generator in int64 (two's complement wraps as uint64 does), comparisons and packing, and sums row
-after row. To the host go the packed bits, d/8 bytes, and for scales that are sums the last 1,024 partial sums of each block,
-added up there by numpy. Where more than FEW scales fall into one block the block is measured on the host. The residuals of
-error feedback stay on the device, and come to the host for a checkpoint.
-
-Decoding is the master's, on its processors. This is tested on PyTorch's CPU device against numpy.
+What needs PyTorch is imported only where a gradient is on a device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
+from functools import singledispatch
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from torch import Tensor
+from gcdl.compressors.base import Codec
+from gcdl.compressors.error_feedback import ErrorFeedbackCodec
+from gcdl.compressors.identity import IdentityCodec
+from gcdl.compressors.sign_codec import SignCodec
 
-from gcdl.compressors.base import Codec, Draw, Message, State, Stateless, Voteless
-from gcdl.compressors.error_feedback import ErrorFeedbackCodec, Residual
-from gcdl.compressors.kernels.reference import (
-    BLOCK,
-    FEW,
-    GAMMA,
-    LANES,
-    MIX_1,
-    MIX_2,
-    Kernels,
-    Stream16,
-    Wide,
-    Wraps,
-    sums_of_lanes,
-)
-from gcdl.types import Buffer, IntVector, Layout, Vector
-
-_HALF = 1 << 63
+if TYPE_CHECKING:
+    import torch
 
 
-def signed(word: int) -> int:
-    """Return the int64 whose bits are those of a uint64."""
-    word &= 2 * _HALF - 1
-    return word - 2 * _HALF if word >= _HALF else word
+@singledispatch
+def to_device(codec: Codec, device: torch.device) -> Codec | None:
+    """Return a codec that compresses vectors on a PyTorch device to the bits that ``codec`` gives for the same numbers.
 
-
-def shifted(z: Tensor, places: int) -> Tensor:
-    """Shift int64 right as if it were uint64."""
-    return (z >> places) & ((1 << (64 - places)) - 1)
-
-
-class DeviceKernels:
-    """What encoding needs of :class:`gcdl.compressors.kernels.reference.Kernels`, for float32 tensors of a device.
-
-    Bits, scales and edges are the host's.
+    It does not decode. None: this kind of codec computes on the host only; ``to_device.register`` takes in another kind.
     """
-
-    def __init__(self, d: int, device: torch.device) -> None:
-        self._device = device
-        self._host = Kernels(d)
-        self._counters = torch.arange(min(d, BLOCK) // 4 + 1, device=device) * signed(GAMMA)
-        self._weights = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=device)
-        self._signs = torch.tensor([-1.0, 1.0], device=device)
-        self._tables: dict[int, Tensor] = {}
-
-    # --- encoding, as Kernels
-
-    def pack(self, x: Tensor, out: Buffer) -> None:
-        """Write bit = (x >= 0)."""
-        self._write(x >= 0.0, out)
-
-    def stochastic(self, x: Tensor, units: Vector, edges: IntVector, stream: Stream16, delta: float, out: Buffer) -> None:
-        """Write bit = (x unit - delta > r)."""
-        threshold = self._times(x, units, edges) - torch.tensor(np.float32(delta), device=self._device)
-        self._write(threshold > self._shorts(x.numel(), stream), out)
-
-    def exceeds(self, x: Tensor, units: Vector, edges: IntVector, noise: Tensor, out: Buffer) -> None:
-        """Write bit = (x unit > noise)."""
-        self._write(self._times(x, units, edges) > noise, out)
-
-    def lookup(self, table: Vector, stream: Stream16, n: int) -> Tensor:
-        """Return table[r] of n random numbers as uint16; a table is kept on the device."""
-        kept = self._tables.get(id(table))
-        if kept is None:
-            kept = self._tables[id(table)] = self._there(table)
-        return kept[self._shorts(n, stream).long() & 0xFFFF]
-
-    def _times(self, x: Tensor, values: Vector, edges: IntVector) -> Tensor:
-        return x * self._spread(values, edges)
-
-    def _spread(self, values: Vector, edges: IntVector) -> Tensor:
-        there = self._there(values)
-        return there if values.size == 1 else self._repeated(there, edges)
-
-    def _there(self, values: Vector) -> Tensor:
-        return torch.from_numpy(np.array(values, dtype=np.float32)).to(self._device)
-
-    def _repeated(self, values: Tensor, edges: IntVector) -> Tensor:
-        return torch.repeat_interleave(values, torch.from_numpy(np.diff(edges)).to(self._device))
-
-    def _shorts(self, n: int, stream: Stream16) -> Tensor:
-        z = self._counters[: (n + 3) // 4] + signed(stream.first * GAMMA + stream.key[0])
-        z = (z ^ shifted(z, 30)) * signed(MIX_1)
-        z = z ^ signed(stream.key[1])
-        z = (z ^ shifted(z, 27)) * signed(MIX_2)
-        shorts = (z ^ shifted(z, 31)).view(torch.int16)[:n]
-        return shorts + int(np.uint16(stream.shift).astype(np.int16)) if stream.shift else shorts
-
-    def _write(self, bits: Tensor, out: Buffer) -> None:
-        padded = torch.zeros(8 * out.size, dtype=torch.uint8, device=self._device)
-        padded[: bits.numel()] = bits
-        out[:] = (padded.view(-1, 8) * self._weights).sum(dim=1, dtype=torch.uint8).cpu().numpy()
-
-    # --- what was sent, taken out of what it was made of, as Kernels
-
-    def fold(self, bits: Buffer, values: Vector, edges: IntVector, source: Tensor, into: Tensor) -> None:
-        """Write source + value (+-1) to ``into``, which may be ``source``."""
-        packed = torch.from_numpy(np.array(bits)).to(self._device)
-        ones = (packed[:, None] & self._weights).ne(0).view(-1)[: source.numel()]
-        torch.add(source, self._times(self._signs[ones.long()], values, edges), out=into)
-
-    def add_values(self, values: Vector, edges: IntVector, into: Tensor) -> None:
-        """Add the value of its run to each coordinate of ``into``."""
-        into += self._spread(values, edges)
-
-    def add_ramp(self, stream: Stream16, units: Vector, offsets: Vector, edges: IntVector, into: Tensor) -> None:
-        """Add (r unit) + offset to ``into``."""
-        into += self._times(self._shorts(into.numel(), stream).float(), units, edges) + self._spread(offsets, edges)
-
-    def add_steps(self, stream: Stream16, wraps: Wraps, units: Vector, levels: Vector, edges: IntVector, into: Tensor) -> None:
-        """Add (r unit) + levels[how many have wrapped at r] to ``into``; ``levels``, (q, m+1)."""
-        r = self._shorts(into.numel(), stream)
-        wrapped = torch.zeros_like(r, dtype=torch.int64)
-        for threshold in wraps.thresholds.tolist():
-            wrapped += r.int() >= threshold
-        if levels.shape[0] > 1:
-            wrapped += self._repeated(torch.arange(levels.shape[0], device=self._device) * levels.shape[1], edges)
-        into += self._times(r.float(), units, edges) + self._there(levels).view(-1)[wrapped]
-
-    def add_noise(self, noise: Tensor, units: Vector, edges: IntVector, into: Tensor) -> None:
-        """Add noise times unit to ``into``."""
-        into += self._times(noise, units, edges)
-
-    # --- sums of one vector, as Kernels
-
-    def sums_abs(self, x: Tensor, edges: IntVector) -> Wide:
-        """Return sum |x_j| of each run."""
-        if edges.size - 1 > FEW:
-            return self._host.sums_abs(x.cpu().numpy(), edges)
-        return self._sums(x.abs(), edges)
-
-    def sums_positive(self, x: Tensor, edges: IntVector) -> Wide:
-        """Return sum max(x_j, 0) of each run."""
-        if edges.size - 1 > FEW:
-            return self._host.sums_positive(x.cpu().numpy(), edges)
-        return self._sums(x.clamp(min=0.0), edges)
-
-    def sums_square(self, x: Tensor, edges: IntVector) -> Wide:
-        """Return sum x_j^2 of each run; where float32 may have over- or underflown, by the host's way in float64."""
-        if edges.size - 1 <= FEW:
-            sums = self._sums(x * x, edges)
-            if not self._host.doubtful_squares(sums, edges).any():
-                return sums
-        return self._host.sums_square(x.cpu().numpy(), edges)
-
-    def maxima(self, x: Tensor, edges: IntVector) -> Vector:
-        """Return max |x_j| of each run, 0 for an empty one."""
-        if edges.size - 1 > FEW:
-            return self._host.maxima(x.cpu().numpy(), edges)
-        found = [x[start:stop].abs().max() if stop > start else x.new_zeros(()) for start, stop in _runs(edges)]
-        return torch.stack(found).cpu().numpy()
-
-    def counts_positive(self, x: Tensor, edges: IntVector) -> IntVector:
-        """Return how many coordinates of each run are >= 0."""
-        signs = torch.cat([x.new_zeros(1, dtype=torch.int64), (x >= 0.0).cumsum(0)])
-        return np.diff(signs[torch.from_numpy(edges).to(self._device)].cpu().numpy())
-
-    def count_beyond(self, x: Tensor, values: Vector, edges: IntVector) -> int:
-        """Return how many coordinates are larger in magnitude than the value of their run."""
-        return int((x.abs() > self._spread(values, edges)).sum())
-
-    def _sums(self, x: Tensor, edges: IntVector) -> Wide:
-        return np.array([self._lane_sum(x[start:stop]) for start, stop in _runs(edges)])
-
-    def _lane_sum(self, x: Tensor) -> float:
-        rows = x.numel() // LANES
-        tail = x[rows * LANES :].cpu().numpy()
-        if not rows:
-            return sums_of_lanes(tail, None)
-        lanes = x[:LANES].clone()
-        for row in range(1, rows):
-            lanes += x[row * LANES : (row + 1) * LANES]
-        return sums_of_lanes(tail, lanes.cpu().numpy())
+    return None
 
 
-def _runs(edges: IntVector) -> list[tuple[int, int]]:
-    return list(pairwise(edges.tolist()))
+@to_device.register(SignCodec)
+def _sign(codec: SignCodec, device: torch.device) -> Codec:
+    from gcdl.compressors.kernels.torch_ops import TorchKernels
+
+    return codec.with_kernels(TorchKernels(codec.layout.size, device))
 
 
-class DeviceErrorFeedbackCodec(ErrorFeedbackCodec):
-    """Error feedback whose residuals are tensors of a device."""
+@to_device.register(IdentityCodec)
+def _identity(codec: IdentityCodec, device: torch.device) -> Any:
+    from gcdl.compressors.device_codecs import DeviceIdentityCodec
 
-    def __init__(self, inner: Codec, layout: Layout, device: torch.device) -> None:
-        super().__init__(inner, layout)
-        self._device = device
-
-    def init(self) -> Residual:
-        """Return a residual of zeros."""
-        kept, candidate = (torch.zeros(self._d, device=self._device) for _ in range(2))
-        return Residual(kept, candidate, -1, self.inner.init())
-
-    def dump(self, state: Residual, out: Buffer) -> None:
-        """Write e, (d,) float32, then the inner state."""
-        torch.from_numpy(out[: 4 * self._d].view(np.float32)).copy_(state.kept)
-        self.inner.dump(state.inner, out[4 * self._d :])
-
-    def load(self, saved: Buffer) -> Residual:
-        """Return the residual that was dumped."""
-        state = self.init()
-        state.kept.copy_(torch.from_numpy(np.array(saved[: 4 * self._d]).view(np.float32)))
-        state.inner = self.inner.load(saved[4 * self._d :])
-        return state
+    return DeviceIdentityCodec(codec)
 
 
-class DeviceIdentityCodec(Stateless, Voteless):
-    """Rounds on a device, and copies what is left to the host. It does not decode."""
+@to_device.register(ErrorFeedbackCodec)
+def _error_feedback(codec: ErrorFeedbackCodec, device: torch.device) -> Codec | None:
+    from gcdl.compressors.device_codecs import DeviceErrorFeedbackCodec
 
-    def __init__(self, layout: Layout, dtype: str) -> None:
-        self._dtype: torch.dtype = getattr(torch, dtype)
-        self.payload_bytes = self._dtype.itemsize * layout.size
+    inner = to_device(codec.inner, device)
+    return None if inner is None else DeviceErrorFeedbackCodec(inner, codec.layout, device)
 
-    def compress(self, x: Tensor, state: State, draw: Draw, out: Buffer, plus: Tensor | None = None) -> State:
-        """Write x + plus to ``out``."""
-        if plus is not None:
-            x += plus
-        torch.from_numpy(out).view(self._dtype).copy_(self._rounded(x))
-        return state
 
-    def remainder(self, x: Tensor, payload: Buffer, draw: Draw, into: Tensor) -> None:
-        """Overwrite ``into`` with what rounding took off."""
-        torch.sub(x, self._rounded(x).float(), out=into)
+def vector_and_codec(gradient: Any, codec: Codec, d: int) -> tuple[Any, Codec]:
+    """Return the vector, (d,), that a worker computes its coded gradient into, and the codec that compresses it.
 
-    def _rounded(self, x: Tensor) -> Tensor:
-        largest = torch.finfo(self._dtype).max
-        return (x.clamp(-largest, largest) if self._dtype == torch.float16 else x).to(self._dtype)
+    None, and the codec as it is, where the gradient lies on the host, or where this codec computes on the host only.
+    """
+    device = getattr(gradient, "device", None)
+    if device is None or device.type == "cpu":
+        return None, codec
+    there = to_device(codec, device)
+    if there is None:
+        return None, codec
+    from gcdl.compressors.kernels.torch_ops import zeros
 
-    def decode(self, messages: Sequence[Message], into: Vector) -> None:
-        """Never called: the master decodes with the codec that this one was made of."""
-        raise NotImplementedError
-
-    def energy(self, payload: Buffer, agreed: Vector | None = None) -> tuple[float, float]:
-        """Never called either."""
-        raise NotImplementedError
+    return zeros(d, device), there

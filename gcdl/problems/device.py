@@ -6,7 +6,7 @@ bytes come back. Only for a compressor of the user's own, that can't, the gradie
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from gcdl.errors import ParameterError
 from gcdl.host.launcher_environment import Launch
@@ -60,19 +60,3 @@ def placed(flat: FlatModule, device: torch.device) -> FlatModule:
     from gcdl.problems.device_module import DeviceModule
 
     return DeviceModule(flat, device)
-
-
-def vector_for(gradient: Any, codec: Any, d: int) -> tuple[Any, Any]:
-    """Return what a worker computes its coded gradient into, (d,), and the codec that compresses that.
-
-    None, and the codec as it is, where the gradient is the host's, or the codec can't compress elsewhere.
-    """
-    device = getattr(gradient, "device", None)
-    if device is None or device.type == "cpu":
-        return None, codec
-    there = codec.on_device(device) if hasattr(codec, "on_device") else None
-    if there is None:
-        return None, codec
-    import torch
-
-    return torch.zeros(d, dtype=torch.float32, device=device), there

@@ -12,13 +12,13 @@ from threadpoolctl import threadpool_limits
 
 from gcdl.codes import Decoder
 from gcdl.compressors import Codec
+from gcdl.compressors.to_device import vector_and_codec
 from gcdl.config import Experiment
 from gcdl.downlinks import Ends, Publisher
 from gcdl.errors import DataError
 from gcdl.host.launcher_environment import Launch
 from gcdl.optimizers import Optimizer
 from gcdl.problems import Samples
-from gcdl.problems.device import vector_for
 from gcdl.protocol.task_format import TaskFormat
 from gcdl.protocol.wire import HEADER_BYTES
 from gcdl.protocol.worker import Worker
@@ -63,7 +63,7 @@ def make_worker(experiment: Experiment, worker: int, row: Row, samples: Samples,
     """Return a worker whose shards are loaded in ``samples``, and whom those of ``faults`` strike that name it."""
     layout = experiment.problem.layout()
     gradient = experiment.problem.gradient(samples, row.shards, row.weights)
-    coded, codec = vector_for(gradient, experiment.compressor.codec(layout), layout.size)
+    coded, codec = vector_and_codec(gradient, experiment.compressor.codec(layout), layout.size)
     return Worker(
         worker,
         experiment.n,

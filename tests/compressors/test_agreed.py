@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gcdl.compressors import Draw, ErrorFeedback, Identity, Message, NoisySign, ScaledSign, Sign, StochasticSign, TwoMean
-from gcdl.compressors.kernels.reference import Kernels
+from gcdl.compressors.kernels import Kernels
 from gcdl.compressors.votes import MOST_VOTES, multiples, planes_of
 from gcdl.types import Layout, aligned_vector
 

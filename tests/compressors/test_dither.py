@@ -9,7 +9,7 @@ import pytest
 from gcdl.codes import fractional_repetition
 from gcdl.compressors import Draw, Message, NoisySign, StochasticSign
 from gcdl.compressors.dither import Dither
-from gcdl.compressors.kernels.reference import BLOCK, Kernels, Stream16, mix
+from gcdl.compressors.kernels import BLOCK, Kernels, Stream16, mix
 
 DRAWS = 1000
 N = 16

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gcdl.compressors import Draw, Sign
+from gcdl.compressors.kernels import BLOCK, Kernels, Stream16, Wraps, blocks, kernels_for, packed_bytes
 from gcdl.compressors.kernels.native import CompiledKernels
-from gcdl.compressors.kernels.reference import BLOCK, Kernels, Stream16, Wraps, blocks, kernels_for, packed_bytes
 from gcdl.compressors.scale_groups import Groups
 from gcdl.errors import UsageError
 from gcdl.types import Layout

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import gcdl
+from gcdl.compressors.to_device import to_device
 from gcdl.config import Experiment, parse
 from gcdl.errors import ConfigError, ParameterError
 from gcdl.host.launcher_environment import Launch
@@ -75,11 +76,11 @@ def elsewhere(monkeypatch):
         return DeviceModule(flat, torch.device("cpu"))
 
     def vectors(gradient, codec, d):
-        return torch.zeros(d), codec.on_device(gradient.device)
+        return torch.zeros(d), to_device(codec, gradient.device)
 
     monkeypatch.setattr("gcdl.problems.classifier.placed", placed)
     monkeypatch.setattr("gcdl.problems.torch_problem.placed", placed)
-    monkeypatch.setattr("gcdl.training.build.vector_for", vectors)
+    monkeypatch.setattr("gcdl.training.build.vector_and_codec", vectors)
 
 
 CASES = [

@@ -19,7 +19,9 @@ import llvmlite.binding as llvm
 import numpy as np
 from numpy.typing import NDArray
 
-from gcdl.compressors.kernels.reference import ALL, FEW, GAMMA, LANES, MIX_1, MIX_2, Kernels, Shorts, Stream16, Wide, Wraps
+from gcdl.compressors.kernels.random import ALL, GAMMA, MIX_1, MIX_2, Shorts, Stream16
+from gcdl.compressors.kernels.reference import Kernels, Wraps
+from gcdl.compressors.kernels.sums import FEW, LANES, Wide
 from gcdl.types import Buffer, IntVector, Vector
 
 _CHUNK = 64

@@ -1,8 +1,8 @@
-"""The lines on which the speed of one bit depends, in numpy: the reference for every other implementation of them.
+"""The kernels in numpy: packing, drawing and decoding. They define the bits that every other implementation must give.
 
-Each method of :class:`Kernels` works on one block of at most :data:`BLOCK` coordinates that starts at a multiple of BLOCK,
-so that a block stays in the cache while several of them pass over it, and so that nothing allocates more than a block.
-Whoever calls loops over :func:`blocks`. Bits are in ``numpy.packbits`` order; bit 1 means +1.
+A method of :class:`Kernels` works on one block: at most :data:`gcdl.compressors.kernels.blocks.BLOCK` coordinates, beginning
+at a multiple of BLOCK. So several passes over a block find it in the cache, and no scratch is larger than a block.
+The caller loops over the blocks. Bits are in ``numpy.packbits`` order; bit 1 means +1.
 
 The order of every float32 operation is part of the definition: :mod:`gcdl.compressors.kernels.native` gives the same bits.
 
@@ -12,96 +12,21 @@ for each; see :class:`gcdl.compressors.scale_groups.Groups`.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gcdl.errors import UsageError
+from gcdl.compressors.kernels.blocks import BLOCK, packed_bytes
+from gcdl.compressors.kernels.random import Shorts, Stream16, random_words
+from gcdl.compressors.kernels.sums import FEW, Wide, doubtful_squares, sum_runs
 from gcdl.types import Buffer, IntVector, Vector
 
-BLOCK = 1 << 17
-"""Coordinates a block. Part of every seed's meaning: never change it."""
-LANES = 1 << 10
-"""Partial sums that a long run is added up in."""
-FEW = 16
-"""Runs of a block that are worth a Python loop; more are spread over the coordinates."""
 _TABLES = 1 << 10
 _RANGE = 1 << 16
-_WORTH_COMPILING = 1 << 16
-_SAFE_SQUARE = 1e-24  # a float32 sum of squares below this may have lost terms to underflow
-
-Words = NDArray[np.uint64]
-Shorts = NDArray[np.int16]
-Wide = NDArray[np.float64]
-
-
-def packed_bytes(d: int) -> int:
-    """Return ceil(d / 8)."""
-    return (d + 7) // 8
-
-
-def blocks(d: int) -> Iterator[tuple[slice, slice]]:
-    """Yield (coordinates, bytes of bits) of each block of d coordinates."""
-    for start in range(0, d, BLOCK):
-        stop = min(start + BLOCK, d)
-        yield slice(start, stop), slice(start // 8, packed_bytes(stop))
-
-
-# --- random numbers -------------------------------------------------------------------------------------------------
-
-GAMMA = 0x9E3779B97F4A7C15
-MIX_1 = 0xBF58476D1CE4E5B9
-MIX_2 = 0x94D049BB133111EB
-ALL = (1 << 64) - 1
-
-
-class Stream16(NamedTuple):
-    """Where a block's 16-bit random numbers come from: words ``first``, ... of a key, with ``shift`` added modulo 2^16."""
-
-    key: tuple[int, int]
-    first: int
-    shift: int
-
-
-def mix(counter: int, key: tuple[int, int]) -> int:
-    """Return the 64 random bits at a counter: Steele, Lea and Flood's SplitMix64 finaliser (OOPSLA 2014), keyed twice.
-
-    The second key word goes in half way, so that two keys give different numbers even where their counters meet.
-    """
-    z = (counter * GAMMA + key[0]) & ALL
-    z = ((z ^ (z >> 30)) * MIX_1) & ALL
-    z ^= key[1]
-    z = ((z ^ (z >> 27)) * MIX_2) & ALL
-    return z ^ (z >> 31)
-
-
-def random_words(first: int, key: tuple[int, int], z: Words, t: Words) -> Words:
-    """Fill z, (at most BLOCK / 4,) uint64, with :func:`mix` of counters first, first + 1, ...; ``t`` is scratch as long."""
-    np.add(_counters()[: z.size], np.uint64((first * GAMMA + key[0]) & ALL), out=z)
-    np.right_shift(z, np.uint64(30), out=t)
-    np.bitwise_xor(z, t, out=z)
-    np.multiply(z, np.uint64(MIX_1), out=z)
-    np.bitwise_xor(z, np.uint64(key[1]), out=z)
-    np.right_shift(z, np.uint64(27), out=t)
-    np.bitwise_xor(z, t, out=z)
-    np.multiply(z, np.uint64(MIX_2), out=z)
-    np.right_shift(z, np.uint64(31), out=t)
-    return np.bitwise_xor(z, t, out=z)
-
-
-@cache
-def _counters() -> Words:
-    with np.errstate(over="ignore"):
-        return np.arange(BLOCK // 4, dtype=np.uint64) * np.uint64(GAMMA)
-
-
-# --- bits -----------------------------------------------------------------------------------------------------------
 
 
 @cache
@@ -139,7 +64,7 @@ _SWAPS = (
 
 
 class Kernels:
-    """All of it, for vectors of d coordinates, with the scratch it needs: allocated once. Not shared between threads."""
+    """The kernels for vectors of d coordinates, and the scratch that they need, allocated once. Not shared between threads."""
 
     def __init__(self, d: int) -> None:
         n = min(8 * packed_bytes(d), BLOCK)
@@ -199,31 +124,26 @@ class Kernels:
 
     def sums_abs(self, x: Vector, edges: IntVector) -> Wide:
         """Return sum |x_j| of each run, (q,) float64."""
-        return _sums(np.abs(x, out=self._values[: x.size]), edges)
+        return sum_runs(np.abs(x, out=self._values[: x.size]), edges)
 
     def sums_positive(self, x: Vector, edges: IntVector) -> Wide:
         """Return sum max(x_j, 0) of each run, (q,) float64."""
-        return _sums(np.maximum(x, np.float32(0.0), out=self._values[: x.size]), edges)
+        return sum_runs(np.maximum(x, np.float32(0.0), out=self._values[: x.size]), edges)
 
     def sums_square(self, x: Vector, edges: IntVector) -> Wide:
         """Return sum x_j^2 of each run, (q,) float64: in float32, and again in float64 where that over- or underflows."""
         sums = self._float_squares(x, edges)
-        full = np.diff(edges) > 0
-        doubtful = self.doubtful_squares(sums, edges)
+        doubtful = doubtful_squares(sums, edges)
         if doubtful.any():
+            full = np.diff(edges) > 0
             wide = np.zeros(sums.size)
             wide[full] = np.add.reduceat(np.square(x, dtype=np.float64), edges[:-1][full])
             sums[doubtful] = wide[doubtful]
         return sums
 
-    @staticmethod
-    def doubtful_squares(sums: Wide, edges: IntVector) -> NDArray[np.bool_]:
-        """Say which sums of squares of float32 may have lost terms, (q,)."""
-        return (np.diff(edges) > 0) & ~((sums > _SAFE_SQUARE) & (sums < np.inf))
-
     def _float_squares(self, x: Vector, edges: IntVector) -> Wide:
         with np.errstate(over="ignore", under="ignore"):
-            return _sums(np.multiply(x, x, out=self._values[: x.size]), edges)
+            return sum_runs(np.multiply(x, x, out=self._values[: x.size]), edges)
 
     def maxima(self, x: Vector, edges: IntVector) -> Vector:
         """Return max |x_j| of each run, (q,) float32, 0 for an empty one."""
@@ -377,49 +297,3 @@ class Kernels:
                 waiting[bit + 1].append(carry)
             planes.append(here[0] if here else np.zeros_like(columns[-1][0]))
         return planes
-
-
-def _sums(x: Vector, edges: IntVector) -> Wide:
-    """Sum runs of float32: in lanes, row after row, then the lanes in float64. Many short runs: one by one in float32."""
-    sizes = np.diff(edges)
-    if sizes.size > FEW:
-        full = np.flatnonzero(sizes)
-        total = np.zeros(sizes.size)
-        total[full] = np.add.reduceat(x, edges[full])
-        return total
-    return np.array([_lane_sum(x[start:stop]) for start, stop in pairwise(edges)])
-
-
-def _lane_sum(x: Vector) -> float:
-    rows = x.size // LANES
-    lanes = np.add.reduce(x[: rows * LANES].reshape(rows, LANES), axis=0) if rows else None
-    return sums_of_lanes(x[rows * LANES :], lanes)
-
-
-def sums_of_lanes(tail: Vector, lanes: Vector | None) -> float:
-    """Return the sum of a run from that of its rows, (LANES,), if it has any, and what follows them, in float64."""
-    total = float(tail.sum(dtype=np.float64))
-    return total if lanes is None else total + float(lanes.sum(dtype=np.float64))
-
-
-def kernels_for(d: int) -> Kernels:
-    """Return the fastest kernels there are for d coordinates: the compiled ones if llvmlite is installed and d is worth it.
-
-    ``GCDL_KERNELS`` = numpy or compiled in the environment decides otherwise; the numbers are the same, to the bit.
-
-    Raises
-    ------
-    UsageError : the environment asks for compiled kernels where there are none, or for something else.
-    """
-    wanted = os.environ.get("GCDL_KERNELS", "")
-    if wanted not in ("", "numpy", "compiled"):
-        raise UsageError(f"GCDL_KERNELS={wanted}: must be numpy or compiled")
-    if wanted == "numpy" or (not wanted and d < _WORTH_COMPILING):
-        return Kernels(d)
-    try:
-        from gcdl.compressors.kernels.native import CompiledKernels
-    except ImportError:
-        if wanted:
-            raise UsageError("GCDL_KERNELS=compiled: llvmlite is missing; pip install 'gcdl[fast]'") from None
-        return Kernels(d)
-    return CompiledKernels(d)

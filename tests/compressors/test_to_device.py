@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from gcdl.compressors import Draw
-from gcdl.compressors.error_feedback import ErrorFeedback
+from gcdl.compressors.error_feedback import ErrorFeedback, ErrorFeedbackCodec
 from gcdl.compressors.identity import Identity
-from gcdl.compressors.kernels.reference import BLOCK
+from gcdl.compressors.kernels import BLOCK
 from gcdl.compressors.noisy_sign import NoisySign
 from gcdl.compressors.scaled_sign import ScaledSign
 from gcdl.compressors.sign import Sign
 from gcdl.compressors.stochastic_sign import StochasticSign
+from gcdl.compressors.to_device import to_device
 from gcdl.compressors.two_mean import TwoMean
 from gcdl.types import Layout, aligned_buffer
 
@@ -48,7 +51,7 @@ def test_a_tensor_on_a_device_is_encoded_to_the_bits_of_the_same_numbers_in_nump
     layout = layout_of(shapes)
     rng = np.random.default_rng(5)
     codec = recipe.codec(layout)
-    there = codec.on_device(torch.device(device))
+    there = to_device(codec, torch.device(device))
     agreed = np.full(codec.agreed_count, 0.7, dtype=np.float32) if codec.agreed_count else None
     for step, magnitude in enumerate((1.0, 1e-20, 0.0)):  # squares that underflow; zeros
         x = (magnitude * rng.standard_normal(layout.size)).astype(np.float32)
@@ -74,7 +77,7 @@ def test_residuals_on_a_device_are_kept_dropped_saved_and_loaded_as_on_the_host(
     layout = layout_of(SHAPES[1])
     rng = np.random.default_rng(6)
     codec = ErrorFeedback(recipe).codec(layout)
-    there = codec.on_device(torch.device(device))
+    there = to_device(codec, torch.device(device))
     ours, theirs = codec.init(), there.init()
     for step, accepted in enumerate((-1, 0, 0, 2)):  # the reply of step 1 is not used
         ours, theirs = codec.settle(ours, accepted), there.settle(theirs, accepted)
@@ -94,11 +97,10 @@ def test_residuals_on_a_device_are_kept_dropped_saved_and_loaded_as_on_the_host(
     np.testing.assert_array_equal(there.load(saved).kept.cpu().numpy(), codec.load(saved).kept)
 
 
-def test_a_compressor_that_only_knows_the_host_stays_there():
-    class Inner:
-        def codec(self, layout):
-            codec = Sign().codec(layout)
-            codec.on_device = lambda device: None
-            return codec
+def test_a_compressor_of_the_users_own_stays_on_the_host():
+    class Own:
+        pass
 
-    assert ErrorFeedback(Inner()).codec(layout_of(SHAPES[0])).on_device(torch.device("cpu")) is None
+    assert to_device(Own(), torch.device("cpu")) is None
+    assert to_device(ErrorFeedbackCodec(SimpleNamespace(payload_bytes=1, state_bytes=0, agreed_count=0), layout_of(SHAPES[0])),
+                     torch.device("cpu")) is None  # fmt: skip
