@@ -71,7 +71,7 @@ def ddp(config: Path, result: Path, rank: int, address: str, hook: list[str]) ->
     from torch.nn.functional import cross_entropy
     from torch.nn.parallel import DistributedDataParallel
 
-    from gcdl.problems.base import minibatch
+    from gcdl.problems.minibatches import minibatch
 
     torch.set_num_threads(1)
     measured = Measured.of(config, result)

@@ -22,8 +22,7 @@ from gcdl.config.factories import Given, custom, custom_problem
 from gcdl.config.schema import Choice, Section, Table, validate
 from gcdl.downlinks import DOWNLINKS, Downlink
 from gcdl.errors import ConfigError
-from gcdl.optimizers.flat import OPTIMIZERS, OptimizerRecipe, Tuned
-from gcdl.optimizers.schedules import SCHEDULES
+from gcdl.optimizers import OPTIMIZERS, SCHEDULES, OptimizerRecipe, Tuned
 from gcdl.problems import PROBLEMS, Problem
 from gcdl.protocol.replica_check import Replicas
 from gcdl.protocol.wait_rules import WAIT_RULES, WaitRule

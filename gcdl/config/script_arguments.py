@@ -10,7 +10,7 @@ from gcdl.config.experiment import SECTIONS
 from gcdl.config.factories import Given
 from gcdl.config.schema import Choice
 from gcdl.errors import ConfigError, ParameterError
-from gcdl.optimizers.flat import TorchOptimizer
+from gcdl.optimizers import TorchOptimizer
 
 Table = str | Mapping[str, Any]
 """A ``kind``, or a table of the config: ``{"kind": "sgc", "replication": 3}``."""

@@ -1,11 +1,8 @@
-"""From a decoded gradient to new parameters: ``torch.optim`` on one flat parameter vector.
+"""Torch optimizers on one flat parameter vector: a decoded gradient becomes new parameters.
 
-Everything that happens to a decoded gradient happens here: clipping, weight decay, the schedule of the learning rate. What it
-needs to go on is in :meth:`Optimizer.state`, and the same recipe, state and gradients give the same parameters to the bit, on
-whichever rank.
-
-A new optimizer is a recipe with a ``build`` method and a line in :data:`OPTIMIZERS`; the recipe's parameters are the keys
-of the config's ``[optimizer]`` table.
+Everything that happens to a decoded gradient happens here: clipping, weight decay, the schedule of the learning rate.
+:meth:`Optimizer.state` returns what an optimizer needs to go on. The same recipe, state and gradients give the same
+parameters to the bit on every rank.
 """
 
 from __future__ import annotations
@@ -13,14 +10,12 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gcdl.errors import ParameterError
-from gcdl.optimizers.schedules import Schedule
-from gcdl.types import Fraction, Nonnegative, Positive, Vector, aligned_vector
+from gcdl.types import Vector, aligned_vector
 
 if TYPE_CHECKING:
     import torch
@@ -65,7 +60,7 @@ class Optimizer:
         self._begin()
 
     def _begin(self) -> None:
-        """Make the torch optimizer, and its scheduler, as they are before the first step."""
+        """Make the torch optimizer and its scheduler, as before the first step."""
         import torch
 
         self._torch = self._make([self._flat])
@@ -95,7 +90,7 @@ class Optimizer:
             self._scheduled += 1
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return copies of the optimizer's own arrays (momentum, step counts), by name, and how far its schedule is."""
+        """Return copies of the optimizer's own arrays (momentum, step counts) by name, and the number of scheduled steps."""
         state = {
             name: np.array(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
             for name, value in self._torch.state.get(self._flat, {}).items()
@@ -104,9 +99,9 @@ class Optimizer:
         return state if self._scheduler is None else {**state, _SCHEDULED: np.array(self._scheduled)}
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
-        """Begin with arrays that :meth:`state` returned; the parameters are set beside.
+        """Continue from arrays that :meth:`state` returned. The caller sets the parameters.
 
-        A scheduler is not restored but repeated, step by step: whatever it computes from what, the rates are the same.
+        A scheduler is not restored. Its steps are repeated, so the rates are the same whatever it computes them from.
         """
         import torch
 
@@ -129,149 +124,3 @@ class Optimizer:
         if not math.isfinite(norm) or norm <= self.clip_norm:  # an overflow should be seen, not hidden
             return gradient
         return np.multiply(gradient, np.float32(self.clip_norm / norm), out=self._scaled)
-
-
-class OptimizerRecipe(Protocol):
-    """Makes an optimizer for a parameter vector. Every rank can: it is data."""
-
-    def build(self, parameters: Vector) -> Optimizer:
-        """Return an optimizer that updates ``parameters``, (d,), in place."""
-        ...
-
-    def torch_optimizer(self, flat: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        """Return the torch optimizer in it, for a list with one flat parameter."""
-        ...
-
-
-@dataclass(frozen=True)
-class Sgd:
-    """Stochastic gradient descent: v <- momentum v + g, w <- w - lr v (``torch.optim.SGD``)."""
-
-    lr: Positive = 0.1
-    momentum: Fraction = 0.0
-    weight_decay: Nonnegative = 0.0
-
-    def torch_optimizer(self, flat: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        """Return it."""
-        import torch
-
-        return torch.optim.SGD(flat, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
-
-    def build(self, parameters: Vector) -> Optimizer:
-        """Return the optimizer."""
-        return Optimizer(parameters, self.torch_optimizer)
-
-
-@dataclass(frozen=True)
-class Adam:
-    """Adam (Kingma and Ba, ICLR 2015; ``torch.optim.Adam``, fused). ``weight_decay`` is added to the gradient."""
-
-    lr: Positive = 1e-3
-    beta1: Fraction = 0.9
-    beta2: Fraction = 0.999
-    eps: Positive = 1e-8
-    weight_decay: Nonnegative = 0.0
-
-    def torch_optimizer(self, flat: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        """Return it."""
-        import torch
-
-        return torch.optim.Adam(
-            flat, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps, weight_decay=self.weight_decay, fused=True
-        )
-
-    def build(self, parameters: Vector) -> Optimizer:
-        """Return the optimizer."""
-        return Optimizer(parameters, self.torch_optimizer)
-
-
-@dataclass(frozen=True)
-class AdamW:
-    """Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019; ``torch.optim.AdamW``, fused)."""
-
-    lr: Positive = 1e-3
-    beta1: Fraction = 0.9
-    beta2: Fraction = 0.999
-    eps: Positive = 1e-8
-    weight_decay: Nonnegative = 0.01
-
-    def torch_optimizer(self, flat: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        """Return it."""
-        import torch
-
-        return torch.optim.AdamW(
-            flat, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps, weight_decay=self.weight_decay, fused=True
-        )
-
-    def build(self, parameters: Vector) -> Optimizer:
-        """Return the optimizer."""
-        return Optimizer(parameters, self.torch_optimizer)
-
-
-@dataclass(frozen=True)
-class TorchOptimizer:
-    """Any ``torch.optim`` optimizer that works coordinate by coordinate: it sees all parameters as one flat vector.
-
-    Parameters
-    ----------
-    make : returns it for a list of parameters: ``lambda p: torch.optim.RMSprop(p, lr=1e-3)``.
-    schedule : returns a ``torch.optim.lr_scheduler`` for it, stepped once a step; None: none.
-    clip_norm : the largest Euclidean norm of a gradient; 0: any.
-
-    >>> import numpy as np, torch
-    >>> recipe = TorchOptimizer(lambda p: torch.optim.SGD(p, lr=0.5), lambda o: torch.optim.lr_scheduler.StepLR(o, 1, 0.1))
-    >>> optimizer = recipe.build(np.zeros(2, dtype=np.float32))
-    >>> for _ in range(2):
-    ...     optimizer.step(np.ones(2, dtype=np.float32))
-    >>> optimizer.parameters.tolist()
-    [-0.550000011920929, -0.550000011920929]
-    """
-
-    make: MakeOptimizer
-    schedule: MakeScheduler | None = None
-    clip_norm: Nonnegative = 0.0
-
-    def build(self, parameters: Vector) -> Optimizer:
-        """Return the optimizer.
-
-        Raises
-        ------
-        ParameterError : ``make`` or ``schedule`` return what can't be used here.
-        """
-        return Optimizer(parameters, self.make, self.schedule, self.clip_norm)
-
-    def torch_optimizer(self, flat: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        """Return it, without a schedule.
-
-        Raises
-        ------
-        ParameterError : it has one of its own.
-        """
-        if self.schedule is not None or self.clip_norm > 0.0:
-            raise ParameterError("the schedule, or clip_norm, is given twice")
-        return self.make(flat)
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """A recipe with a schedule of its learning rate, and with clipping."""
-
-    recipe: OptimizerRecipe
-    schedule: Schedule
-    clip_norm: float
-
-    def build(self, parameters: Vector) -> Optimizer:
-        """Return the optimizer."""
-        return Optimizer(parameters, self.recipe.torch_optimizer, self._scheduler, self.clip_norm)
-
-    def torch_optimizer(self, flat: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        """Return it, without the schedule."""
-        return self.recipe.torch_optimizer(flat)
-
-    def _scheduler(self, optimizer: torch.optim.Optimizer) -> LRScheduler:
-        from torch.optim.lr_scheduler import LambdaLR
-
-        return LambdaLR(optimizer, self.schedule)
-
-
-OPTIMIZERS: dict[str, Callable[..., OptimizerRecipe]] = {"sgd": Sgd, "adam": Adam, "adamw": AdamW}

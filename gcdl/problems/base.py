@@ -14,9 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
-
-from gcdl.types import IntVector, Layout, Stream, Vector, Weights, rng_for
+from gcdl.types import IntVector, Layout, Vector, Weights
 
 Samples = dict[int, Any]
 """Loaded shards by number; what a shard's data are is the problem's business."""
@@ -114,17 +112,3 @@ class MadeByHand(Protocol):
     def take_over(self, model: str) -> None:
         """Begin with what :meth:`hand_over` returned on rank 0; before anything else is asked for."""
         ...
-
-
-def shard_indices(samples: int, k: int, seed: int) -> list[IntVector]:
-    """Deal ``samples`` sample numbers to k shards at random; sizes differ by at most one. Each shard is sorted."""
-    order = rng_for(seed, Stream.SHARDS).permutation(samples)
-    return [np.sort(part) for part in np.array_split(order, k)]
-
-
-def minibatch(samples: int, batch_size: int, seed: int, shard: int, step: int) -> IntVector | slice:
-    """Return the minibatch of a shard of ``samples`` samples at a step, drawn without replacement; 0: the whole shard."""
-    if batch_size == 0 or batch_size >= samples:
-        return slice(0, samples)
-    rng = rng_for(seed, Stream.MINIBATCH, shard, step)
-    return rng.choice(samples, batch_size, replace=False, shuffle=False)

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from gcdl.errors import ParameterError
-from gcdl.problems.base import Evaluation, Samples, minibatch, shard_indices
+from gcdl.problems.base import Evaluation, Samples
 from gcdl.problems.datasets import DATASETS, Dataset, Images, Labels, Part
 from gcdl.problems.device import DeviceName, choose, placed
+from gcdl.problems.minibatches import minibatch, shard_indices
 from gcdl.types import Count, IntVector, Layout, Natural, Stream, Vector, Weights, rng_for
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gcdl.problems.flat import FlatModule
+from gcdl.problems.flat import FlatModule, tensor_of
 from gcdl.types import Vector
 
 
@@ -28,7 +28,7 @@ class DeviceModule(FlatModule):
 
     def bind(self, parameters: Vector) -> None:
         """Copy ``parameters``, (d,), to the device."""
-        self._flat.copy_(torch.from_numpy(parameters))
+        self._flat.copy_(tensor_of(parameters))
         self._views(self._flat)
 
     def backward(self, loss: Tensor, out: Vector | Tensor, *, add: bool) -> None:

@@ -17,9 +17,6 @@ from torch import Tensor, nn
 from gcdl.errors import ParameterError
 from gcdl.types import Layout, Vector, aligned_vector
 
-# A worker reads the model in the master's memory, which it can't write to; nobody means to.
-warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
-
 _SUPPORTED = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -44,6 +41,11 @@ class FlatModule:
             tuple(tuple(parameter.shape) for parameter in self.parameters),
         )
 
+    @property
+    def floating(self) -> torch.dtype:
+        """The type that the model computes in."""
+        return self.parameters[0].dtype
+
     def gather(self) -> Vector:
         """Return a copy of the parameters as one (d,) vector."""
         flat = aligned_vector(self.layout.size)
@@ -53,7 +55,7 @@ class FlatModule:
 
     def bind(self, parameters: Vector) -> None:
         """Make the module's parameters views of ``parameters``, (d,)."""
-        self._views(torch.from_numpy(parameters))
+        self._views(tensor_of(parameters))
 
     def _views(self, flat: Tensor) -> None:
         """Make the float32 parameters views of ``flat``, (d,), and the others rounded copies."""
@@ -88,6 +90,16 @@ class FlatModule:
         state = {name: value.detach().cpu().clone() for name, value in self.module.state_dict().items()}
         with path.open("wb") as file:
             torch.save(state, file)
+
+
+def tensor_of(vector: Vector) -> Tensor:
+    """Return a tensor that shares the memory of ``vector``, (d,).
+
+    A worker may read the model in the master's memory, where it cannot write. torch has no read-only tensors, and warns.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
+        return torch.from_numpy(vector)
 
 
 def _check(name: str, parameter: nn.Parameter) -> None:

@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gcdl.problems.base import Evaluation, Samples, minibatch
+from gcdl.problems.base import Evaluation, Samples
+from gcdl.problems.minibatches import minibatch
 from gcdl.types import IntVector, Layout, Stream, Vector, Weights, aligned_vector, rng_for
 
 _TEST_SHARD = 1 << 31  # its own key, beyond every shard's

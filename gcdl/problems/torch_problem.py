@@ -1,6 +1,7 @@
 """A problem from any ``torch.nn.Module``, loss function and samples.
 
-It is bound to a number of shards and a seed (:class:`BoundProblem`); :mod:`gcdl.problems.torch_gradient` does the computing.
+:class:`TorchProblem` is what a user states. :class:`BoundProblem` is the same for a number of shards and a seed.
+:mod:`gcdl.problems.torch_gradient` and :mod:`gcdl.problems.torch_evaluator` do the computing.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ import base64
 import hashlib
 import io
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,20 +20,21 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from gcdl.errors import ParameterError
-from gcdl.problems.base import Samples, shard_indices
+from gcdl.problems.base import Samples
 from gcdl.problems.device import DeviceName, choose, placed
-from gcdl.problems.samples import Batch, Source, source_of
-from gcdl.problems.torch_gradient import TorchEvaluator, TorchGradient, accuracy, seeded
+from gcdl.problems.minibatches import shard_indices
+from gcdl.problems.pass_context import PassContext, Score
+from gcdl.problems.samples import Source, source_of
+from gcdl.problems.seeding import seeded
+from gcdl.problems.torch_evaluator import TorchEvaluator, accuracy
+from gcdl.problems.torch_gradient import TorchGradient, WeightedShard
 from gcdl.types import IntVector, Layout, Stream, Vector, Weights
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import nn
 
     from gcdl.problems.flat import FlatModule
-
-Score = Callable[[Any, Any], Any]
-"""(output, target) -> a number: the mean over the samples."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,8 +105,6 @@ class BoundProblem:
         self.given = given
         self.k = k
         self.seed = seed
-        self.draws = False
-        """Whether the model draws random numbers: then it goes shard by shard."""
 
     @cached_property
     def source(self) -> Source:
@@ -130,7 +129,7 @@ class BoundProblem:
         from torch import nn
 
         from gcdl.problems.flat import FlatModule
-        from gcdl.problems.layer_checks import draws_numbers, refuse_what_mixes_samples
+        from gcdl.problems.layer_checks import refuse_unsuitable_layers
 
         model = self.given.model
         if not isinstance(model, nn.Module):
@@ -138,8 +137,7 @@ class BoundProblem:
                 model = model()
             if not isinstance(model, nn.Module):
                 raise ParameterError(f"model: the function returns a {type(model).__name__}, not a torch.nn.Module")
-        refuse_what_mixes_samples(model)
-        self.draws = draws_numbers(model)
+        refuse_unsuitable_layers(model)
         if any(tensor.device.type not in ("cpu", "meta") for tensor in chain(model.parameters(), model.buffers())):
             model.cpu()  # it has been on a GPU before
         return placed(FlatModule(model), self.place)
@@ -162,9 +160,10 @@ class BoundProblem:
         return self.module.gather()
 
     @cached_property
-    def floating(self) -> Any:
-        """The type that the model computes in."""
-        return self.module.parameters[0].dtype
+    def context(self) -> PassContext:
+        """What a forward pass needs."""
+        _ = self._start  # as the model is before anybody binds it
+        return PassContext(self.module, self.loss, self.place, self.seed, self.given.chunk)
 
     @cached_property
     def metrics(self) -> Mapping[str, Score]:
@@ -196,12 +195,18 @@ class BoundProblem:
 
     def gradient(self, samples: Samples, shards: IntVector, weights: Weights) -> TorchGradient:
         """Return the coded gradient of these shards."""
-        return TorchGradient(self, [(int(j), float(w), samples[int(j)]) for j, w in zip(shards, weights, strict=True)])
+        from gcdl.problems.layer_checks import draws_numbers
+
+        held = [
+            WeightedShard(int(j), float(weight) * samples[int(j)].size / self.source.size, samples[int(j)])
+            for j, weight in zip(shards, weights, strict=True)
+        ]
+        return TorchGradient(self.context, held, self.given.batch_size, draws=draws_numbers(self.module.module))
 
     def evaluator(self) -> TorchEvaluator:
         """Return the evaluator."""
-        _ = self.partition, self.test
-        return TorchEvaluator(self)
+        _ = self.partition
+        return TorchEvaluator(self.context, self.source, self.test, self.metrics)
 
     def save(self, parameters: Vector, path: Path) -> None:
         """Write the model's state dict, and leave the model with these parameters."""
@@ -243,35 +248,6 @@ class BoundProblem:
 
         if model:
             self.module.module.load_state_dict(torch.load(io.BytesIO(base64.b64decode(model)), weights_only=True))
-
-    def score(self, name: str, function: Score, output: Any, target: Any) -> Tensor:
-        """Return the loss, or a metric, as a scalar.
-
-        Raises
-        ------
-        ParameterError : it is none.
-        """
-        import torch
-
-        value = function(output, target)
-        value = value if isinstance(value, torch.Tensor) else torch.as_tensor(value, dtype=torch.float64)
-        if value.ndim == 1 and len(value):
-            value = value.float().mean() if not value.is_floating_point() else value.mean()
-        if value.ndim != 0:
-            raise ParameterError(
-                f"{name}: returned a tensor of shape {tuple(value.shape)}; it must be the mean over the samples"
-            )
-        return value
-
-    def seeded(self, *key: int) -> AbstractContextManager[None]:
-        """Seed the global generators by the run's seed and ``key``, in a block; this rank's GPU's too."""
-        return seeded(self.seed, Stream.LAYERS, *key, device=self.place)
-
-    def call(self, inputs: Batch) -> Any:
-        """Return the model's output."""
-        if len(inputs) == 1 and isinstance(inputs[0], dict):
-            return self.module.module(**inputs[0])
-        return self.module.module(*inputs)
 
 
 def _plain(tree: Any) -> Any:

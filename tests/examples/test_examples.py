@@ -2,6 +2,7 @@
 
 import runpy
 import sys
+import warnings
 
 import pytest
 
@@ -10,14 +11,28 @@ from gcdl.examples import char_gpt, fashion_cnn, mapped_file
 
 def test_the_ten_lines_are_ten_and_learn(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["digits"])
     runpy.run_module("gcdl.examples.digits", run_name="__main__")
     losses = [float(line.split()[1]) for line in capsys.readouterr().out.splitlines()]
     assert len(losses) == 100
     assert losses[-1] < 0.2 * losses[0]
     source = (fashion_cnn.__file__ or "").replace("fashion_cnn", "digits")
     with open(source) as file:
-        lines = [line for line in file if line.strip() and not line.startswith('"""')]
+        lines = [line for line in file if line.strip() and not line.startswith('"""') and "argparse" not in line]
     assert len(lines) == 10
+
+
+@pytest.mark.parametrize("name", ["char_gpt", "digits", "fashion_cnn", "mapped_file", "notebook"])
+def test_help_is_printed_and_nothing_is_trained(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the module is imported already
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_module(f"gcdl.examples.{name}", run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: ")
+    assert not list(tmp_path.iterdir())
 
 
 def test_char_gpt_with_one_bit_is_close_to_float32(tmp_path):

@@ -11,8 +11,8 @@ from torch.nn.functional import cross_entropy
 
 from gcdl.errors import ParameterError
 from gcdl.problems import Classifier
-from gcdl.problems.base import minibatch, shard_indices
 from gcdl.problems.datasets import Part
+from gcdl.problems.minibatches import minibatch, shard_indices
 from gcdl.problems.models import CHUNK
 
 MODELS = ["linear", "mlp", "cnn"]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gcdl.problems import LinearRegression, linear_model
-from gcdl.problems.base import minibatch
+from gcdl.problems.minibatches import minibatch
 
 
 def make(k=4, seed=2, *, features=11, samples=30, **params):

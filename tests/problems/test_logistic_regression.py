@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from gcdl.problems import LogisticRegression, linear_model
-from gcdl.problems.base import minibatch
+from gcdl.problems.minibatches import minibatch
 
 
 def make(k=4, seed=2, *, features=11, samples=30, **params):

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from gcdl.errors import ParameterError
 from gcdl.problems import TorchProblem
-from gcdl.problems.base import minibatch
+from gcdl.problems.minibatches import minibatch
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.standard_normal((61, 6)), RNG.integers(0, 3, 61)
@@ -93,14 +93,23 @@ def test_two_holders_of_a_shard_agree(model, finish):
     assert parameters.tobytes() == other.initial_parameters().tobytes()
     alone = finish(coded(one, [2], [1.0]), parameters, 1)
     torch.rand(3)  # whatever else was drawn here
-    among = finish(coded(other, [1, 2], [0.0, 1.0]), parameters.copy(), 1)
+    several = coded(other, [1, 2], [0.0, 1.0])
+    among = finish(several, parameters.copy(), 1)
     np.testing.assert_allclose(alone[0], among[0], atol=1e-7)
     again = finish(coded(other, [1, 2], [0.0, 1.0]), parameters.copy(), 1)
     assert again[0].tobytes() == among[0].tobytes()
     if "ropout" in str(model) or model is Dropping:
-        assert one.draws or other.draws
+        assert several.draws
         assert not np.allclose(alone[0], finish(coded(one, [2], [1.0]), parameters, 2)[0], atol=1e-3)
         assert alone[0].tobytes() == among[0].tobytes()
+
+
+def test_parameters_are_read_where_they_cannot_be_written(finish):
+    problem = bind()
+    parameters = problem.initial_parameters()
+    expected = finish(coded(problem, [0, 1], [1.0, 1.0]), parameters, 0)[0]
+    parameters.setflags(write=False)
+    assert finish(coded(problem, [0, 1], [1.0, 1.0]), parameters, 0)[0].tobytes() == expected.tobytes()
 
 
 def test_global_generators_are_left_as_they_were(finish):
@@ -232,6 +241,50 @@ class Counting(nn.Module):
         return self.head(x)
 
 
+class Normalised(nn.Module):
+    """Scales its own weight in place, each time: from the third pass on, or by way of ``.data``, which torch does not count."""
+
+    def __init__(self, how, since=0):
+        super().__init__()
+        self.head = nn.Linear(6, 3)
+        self.how, self.since, self.passes = how, since, 0
+
+    def forward(self, x):
+        self.passes += 1
+        if self.passes > self.since:
+            self.how(self.head.weight)
+        return self.head(x)
+
+
+@torch.no_grad()
+def in_place(weight):
+    weight /= weight.norm()
+
+
+def by_data(weight):
+    weight.data /= weight.norm()
+
+
+class Embedded(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.head = nn.Embedding(50, 4, max_norm=1.0), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.words(x.long().abs()).mean(1))
+
+
+def test_a_model_that_writes_its_parameters_only_later_is_refused_too(finish):
+    problem = bind(lambda: Normalised(in_place, since=3))
+    gradient, parameters = coded(problem, [0, 1], [1.0, 1.0]), problem.initial_parameters()
+    for step in range(3):
+        finish(gradient, parameters, step)
+    with pytest.raises(ParameterError, match=r"layer 'head' \(Linear\) writes its parameter 'weight'"):
+        finish(gradient, parameters, 3)
+    with pytest.raises(ParameterError, match="only the optimizer may change parameters"):
+        bind(lambda: Normalised(in_place), test=T).evaluator().evaluate(parameters, train=False)
+
+
 def frozen():
     model = mlp()
     for parameter in model.parameters():
@@ -245,6 +298,9 @@ def frozen():
         (lambda: nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3)), {}, r"layer '1' \(BatchNorm1d\).*GroupNorm or LayerNorm"),
         (lambda: nn.Sequential(nn.Linear(6, 3), nn.InstanceNorm1d(3, track_running_stats=True)), {}, "track_running_stats"),
         (Counting, {}, "buffer 'seen'"),
+        (lambda: Normalised(in_place), {}, r"layer 'head' \(Linear\) writes its parameter 'weight'"),
+        (lambda: Normalised(by_data), {}, r"layer 'head' \(Linear\) writes its parameter 'weight'"),
+        (Embedded, {}, r"layer 'words' \(Embedding\).*leave max_norm out"),
         (frozen, {}, "nothing to train"),
         (lambda: nn.LazyLinear(3), {}, "has no shape yet"),
         (lambda: nn.Linear(6, 3, dtype=torch.complex64), {}, "complex64; supported"),

@@ -115,6 +115,7 @@ def test_on_the_masters_host_all_read_its_board(lanes):
             posted = boards.find(contents(lane)[step][0])
             assert posted.content.view(np.float32).tolist() == [float(step)] * D
             assert posted.intact()
+            assert not posted.content.flags.writeable  # a page that a reader wrote would never show a later model
     assert boards.find(contents(there[0])[1][0]) is None  # written over since
 
 

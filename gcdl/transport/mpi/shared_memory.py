@@ -148,8 +148,8 @@ def _map(address: Address) -> Buffer:
         found = os.fstat(file)
         if not stat.S_ISREG(found.st_mode) or found.st_size != size:
             raise OSError("it is no board")
-        # Private, so that nobody can spoil what others read; what its owner writes is seen all the same.
-        memory = np.frombuffer(mmap.mmap(file, size, access=mmap.ACCESS_COPY), dtype=np.uint8)
+        # Read-only: a private copy of a page that was written here would never show a later model.
+        memory = np.frombuffer(mmap.mmap(file, size, access=mmap.ACCESS_READ), dtype=np.uint8)
     finally:
         os.close(file)
     if int(memory[:8].view(np.int64)[0]) != address.token:
