@@ -29,7 +29,7 @@ from hosts import Hosts, why_not
 from rich.console import Console
 from rich.table import Table
 
-from gcdl.launch.supervisor import mpirun
+from gcdl.launch.mpirun import mpirun
 
 CONFIG = """
 workers = {workers}

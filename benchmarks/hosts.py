@@ -29,7 +29,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from gcdl.launch.supervisor import mpirun
+from gcdl.launch.mpirun import mpirun
 
 _KEEPER = """
 cat >/dev/null   # until whoever made the hosts closes this pipe, or is gone

@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 
 from gcdl.config import Experiment, load, parse
-from gcdl.launch.supervisor import mpirun
+from gcdl.launch.mpirun import mpirun
 
 WORKERS = 4
 HOSTS = 3

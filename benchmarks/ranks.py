@@ -23,7 +23,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from gcdl.launch.supervisor import environment, mpirun
+from gcdl.launch.mpirun import environment, mpirun
 
 CONFIG = """
 steps = {steps}

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from gcdl.cli import commands as cli
+from gcdl import cli
 from gcdl.codes import CODES, GradientCode
 from gcdl.compressors import COMPRESSORS
 from gcdl.config import Experiment, load, parse

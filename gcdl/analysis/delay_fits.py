@@ -1,19 +1,21 @@
 """Delay models fitted to measured reply times, and how well they fit.
 
-*Shifted exponential*, by maximum likelihood with censoring: of a worker that was superseded before it answered we only know
-that its time is above c, the length of the step. With N times x seen and the others censored: shift = min x (and no c below
-it counts), mean - shift = (sum (x - shift) + sum (c - shift)) / N. See Lawless, *Statistical Models and Methods for Lifetime
-Data*, section 4.1.
+*Shifted exponential*, by maximum likelihood with censoring. Of a worker that was superseded before it answered we only know
+that its time is above c, the length of the step. With N times x seen and the others censored: shift = min x (no c below it
+counts), mean - shift = (sum (x - shift) + sum (c - shift)) / N. See Lawless, *Statistical Models and Methods for Lifetime
+Data*, section 4.1. The formula is exact; ``scipy.stats.expon.fit`` searches for the same numbers with an optimizer where
+times are censored.
 
-*Gilbert-Elliott*, by moments: Otsu's threshold (the split of the logarithms with the least variance within the two parts) says
+*Gilbert-Elliott*, by moments. Otsu's threshold (the split of the logarithms with the least variance within the two parts) says
 which times are slow; a worker that was not seen was slow. From the states of each worker over the steps: enter and leave are
 the observed shares of changes (the maximum likelihood of a chain that is seen), p = enter / (enter + leave), length = 1 /
-leave.
+leave. Neither SciPy nor scikit-learn has either of the two.
 
 *Goodness of fit*: the Kolmogorov-Smirnov distance D between the fitted distribution and the observed one (Kaplan and Meier's
-estimate, where times are censored), with Kolmogorov's asymptotic p-value 2 sum_j (-1)^(j-1) exp(-2 j^2 l^2), l = D (sqrt(N) +
-0.12 + 0.11 / sqrt(N)) (Stephens 1970). The parameters come from the same data, so p is on the high side: a small one refutes
-the model, a large one proves nothing. Bursts are whole steps, which makes it more so.
+estimate, where times are censored), with the p-value of Kolmogorov's limiting distribution at l = D (sqrt(N) + 0.12 + 0.11 /
+sqrt(N)) (Stephens 1970). ``scipy.stats.kstest`` takes no censored times, so the distance is ours, from SciPy's estimate. The
+parameters come from the same data, so p is on the high side: a small one refutes the model, a large one proves nothing. Bursts
+are whole steps, which makes it more so.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from gcdl.errors import DataError
 from gcdl.types import Mask, Matrix, Weights
@@ -33,7 +36,14 @@ _LEAST = 8
 
 @dataclass(frozen=True)
 class Fit:
-    """``keys``: of the model in [stragglers]; ``statistic``: D; ``p_value``; ``size``: the N they are about; None: too few."""
+    """A fitted delay model.
+
+    Attributes
+    ----------
+    kind, keys : of the model, as [stragglers] takes them.
+    statistic, p_value : how far the times are from the model; None: there are too few to judge.
+    size : how many times, or bursts, that is about.
+    """
 
     kind: str
     keys: dict[str, float]
@@ -65,9 +75,14 @@ def shifted_exponential(seen: Weights, censored: Weights) -> Fit:
 
 
 def gilbert_elliott(seconds: Matrix) -> Fit | None:
-    """Fit (steps, n) reply times, inf where a worker was not seen, NaN where it was lost; None if there are no two kinds.
+    """Fit the bursts of slow replies; None if the times are not of two kinds, fast and slow, that take turns.
 
-    ``seconds`` of the fit: how much longer a slow reply takes, on average; inf if no slow one was seen.
+    ``seconds``: (steps, n) reply times; inf where a worker was not seen, NaN where it was lost. In the fit, ``seconds`` is how
+    much longer a slow reply takes, on average; inf if no slow one was seen.
+
+    Raises
+    ------
+    DataError : fewer than 8 were seen.
     """
     seen = np.isfinite(seconds)
     if seen.sum() < _LEAST:
@@ -89,25 +104,21 @@ def gilbert_elliott(seconds: Matrix) -> Fit | None:
         return Fit("bursts", keys, None, None, len(lengths))
     k = np.arange(1, int(lengths.max()) + 1)
     observed = np.searchsorted(np.sort(lengths), k, side="right") / len(lengths)
-    statistic = float(np.abs(observed - (1.0 - (1.0 - leave) ** k)).max())
+    statistic = float(np.abs(observed - stats.geom.cdf(k, leave)).max())
     return Fit("bursts", keys, statistic, kolmogorov(statistic, len(lengths)), len(lengths))
 
 
 def kolmogorov(statistic: float, size: int) -> float:
-    """Return the asymptotic probability that ``size`` draws lie as far from their distribution."""
+    """Return the asymptotic probability that ``size`` draws lie at least as far from their distribution."""
     root = math.sqrt(size)
-    scaled = statistic * (root + 0.12 + 0.11 / root)
-    if scaled < 0.2:
-        return 1.0  # the series converges slowly there, to 1 within 1e-12
-    terms = [(1.0 if j % 2 else -1.0) * math.exp(-2.0 * (j * scaled) ** 2) for j in range(1, 101)]
-    return min(1.0, max(0.0, 2.0 * sum(terms)))
+    return float(stats.kstwobign.sf(statistic * (root + 0.12 + 0.11 / root)))
 
 
 def survivors(seen: Weights, censored: Weights) -> tuple[Weights, Weights]:
     """Return Kaplan and Meier's estimate: the distinct times seen, ascending, and P(time > each)."""
-    times, events = np.unique(seen, return_counts=True)
-    at_risk = len(seen) - np.searchsorted(np.sort(seen), times) + len(censored) - np.searchsorted(np.sort(censored), times)
-    return times, np.asarray(np.cumprod(1.0 - events / at_risk), dtype=np.float64)
+    survival = stats.ecdf(stats.CensoredData(uncensored=seen, right=censored)).sf
+    times = np.unique(seen)
+    return times, np.asarray(survival.evaluate(times), dtype=np.float64)
 
 
 def _otsu(seconds: Weights) -> float:

@@ -1,5 +1,5 @@
-"""The command line."""
+"""The command line: thin commands, a file a group. :mod:`gcdl.cli.app` puts them together."""
 
-from gcdl.cli.commands import app, main
+from gcdl.cli.app import app, main
 
 __all__ = ["app", "main"]

@@ -1,8 +1,8 @@
-"""Where ranks run: the master has a core to itself, wherever its host has a core for every rank.
+"""Which cores ranks run on: the master gets one to itself, if its host has a core for every rank.
 
-The master decodes while the workers compute; a worker's thread on its core would hold up everyone. So the workers on its host
-leave one core alone, all processors of it. Nothing is bound to it: the master alone finds it free, and where several jobs
-share a host, each leaves another one. A launcher's own binding stays as it is.
+The master decodes while the workers compute, and everyone waits for it. So the workers on its host keep off one core, with all
+its processors. The master is not bound to that core: the scheduler finds it free. The choice depends on the process id, so
+that several jobs on one host choose different cores. A binding by the launcher stays as it is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gcdl.host.launcher_environment import Launch
 
 
 def choose_core(launch: Launch) -> list[int]:
-    """Return the processors of the core that is the master's, on whose host this is; empty: there are not enough cores."""
+    """Return the processors of the core that workers leave to the master, this process; empty: there are too few cores."""
     allowed = os.sched_getaffinity(0)
     cores = sorted({tuple(sorted(siblings(processor) & allowed)) for processor in allowed})
     if launch.local_size < 2 or launch.local_size > len(cores):
@@ -25,7 +25,7 @@ def choose_core(launch: Launch) -> list[int]:
 
 
 def leave_core(taken: Sequence[int]) -> None:
-    """Leave these processors, of this host, to the master, unless there are no others."""
+    """Keep this process off these processors of its host, unless there are no others."""
     left = os.sched_getaffinity(0) - set(taken)
     if taken and left:
         with suppress(OSError):

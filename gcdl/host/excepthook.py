@@ -1,4 +1,4 @@
-"""How a script ends that does not catch gcdl's errors: one message, from rank 0, and the exit code of the error."""
+"""How a script ends that does not catch one of gcdl's errors: rank 0 prints the message; the exit code is the error's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gcdl.host.launcher_environment import Launch
 
 @cache
 def install() -> None:
-    """From now on an uncaught :class:`GcdlError` ends this process with its exit code, and without a traceback."""
+    """Make an uncaught :class:`GcdlError` end this process with the error's exit code and without a traceback."""
     before = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
@@ -23,6 +23,6 @@ def install() -> None:
             traceback = error.traceback.rstrip() if isinstance(error, WorkerError) else ""
             print(*([traceback] if traceback else []), f"gcdl: {error}", sep="\n", file=sys.stderr)
         sys.stderr.flush()
-        raise SystemExit(error.exit_code)  # Python ends the process with it
+        raise SystemExit(error.exit_code)  # the way to set the exit code from a hook
 
     sys.excepthook = hook

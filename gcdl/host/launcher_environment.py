@@ -1,8 +1,8 @@
-"""How this process was started, read from the environment alone: MPI need not have started, nor be there at all.
+"""How this process was launched, read from environment variables alone: no MPI library is needed for it.
 
-``mpirun`` of Open MPI, the Hydra of MPICH and its relatives, and Slurm's ``srun`` each tell a rank its place in variables of
-their own. What they say is compared with the MPI library before that starts (:func:`conflict`): a library that does not
-understand its launcher ends every rank with a message of its own, or lets each believe it is alone.
+Open MPI's ``mpirun``, Hydra (of MPICH and its relatives) and Slurm's ``srun`` tell each rank its place, each in variables of
+its own. :func:`conflict` compares that with the MPI library before the library starts: one that does not understand its
+launcher either ends every rank with a message of its own, or lets each rank believe that it is alone.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from pathlib import Path
 _ADVICE = "call the mpirun that belongs to this python's MPI (gcdl run does), or see gcdl doctor"
 SHARED = Path("/dev/shm")
 SEGMENT_BYTES = 16 << 20
-"""What Open MPI wants of shared memory for each rank; much less is ever used."""
+"""Shared memory that Open MPI reserves for each rank. Much less is ever written to."""
 
 
 @dataclass(frozen=True)
 class Launch:
-    """A rank's place, as its launcher told it.
+    """A rank's place in its job, as the launcher told it.
 
     Attributes
     ----------
     launcher : "Open MPI 5", "Open MPI 4", "Hydra", "srun", or "" for none.
-    rank, size : in the whole job.
-    local_size : ranks on this host; 0: not told.
-    local_rank : its number among them.
+    rank, size : its number among all ranks of the job, and how many there are.
+    local_size : how many of them are on this host; 0: not told.
+    local_rank : its number among those.
     pmi : what srun offers an MPI: "pmix", "pmi2", or "".
     """
 
@@ -41,7 +41,7 @@ class Launch:
 
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> Launch:
-        """Read it from the environment's variables."""
+        """Return what the environment variables say."""
 
         def number(name: str, otherwise: int) -> int:
             text = environment.get(name, "")
@@ -66,9 +66,9 @@ class Launch:
         return cls()
 
     def threads(self, environment: Mapping[str, str] = os.environ) -> int:
-        """Return the compute threads that the launcher means this rank to have.
+        """Return how many compute threads the launcher intends for this rank.
 
-        What is said outright (OMP_NUM_THREADS; Slurm's --cpus-per-task), else its share of the processors it may run on.
+        That is OMP_NUM_THREADS or Slurm's --cpus-per-task; without these, its share of the processors it may run on.
         """
         for name in ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"):
             text = environment.get(name, "").split(",")[0]
@@ -78,7 +78,7 @@ class Launch:
 
 
 def tasks_on_node(text: str, node: int) -> int:
-    """Return how many tasks Slurm's list, say 4(x2),1, gives a node; 0: it doesn't say."""
+    """Return how many tasks a Slurm list such as 4(x2),1 gives to a node; 0: the list does not say."""
     counts: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part)
@@ -89,7 +89,7 @@ def tasks_on_node(text: str, node: int) -> int:
 
 
 def conflict(launch: Launch, vendor: str, major: int) -> str | None:
-    """Say why an MPI library, of this vendor and version, can't work under this launcher; None: it can."""
+    """Return why an MPI library of this vendor and version can't work under this launcher, and what to do; None: it can."""
     library = f"{vendor} {major}"
     open_mpi = vendor == "Open MPI"
     if launch.launcher.startswith("Open MPI"):
@@ -114,7 +114,7 @@ def conflict(launch: Launch, vendor: str, major: int) -> str | None:
 
 
 def shared_memory() -> int:
-    """Return the bytes free in the shared memory space; 0: there is none, or it can't be written."""
+    """Return the free bytes of shared memory; 0 if there is none, or it can't be written to."""
     try:
         free = os.statvfs(SHARED)
     except OSError:

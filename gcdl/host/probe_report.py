@@ -1,4 +1,4 @@
-"""What :mod:`gcdl.transport.mpi.probe` has measured of a job; it travels as JSON."""
+"""What :mod:`gcdl.transport.mpi.probe` measured of a job. It is sent from process to process as JSON."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Link:
-    """What was measured between rank 0 and another one.
+    """What was measured between rank 0 and another rank.
 
     Attributes
     ----------
-    seconds : of a round trip of one byte, the shortest.
-    bytes_per_second : one way, of a message that took some time.
-    skew : seconds by which its wall clock is ahead of rank 0's; known to half a round trip.
+    rank : the other rank.
+    seconds : the shortest round trip of one byte.
+    bytes_per_second : one way, by a message large enough to time.
+    skew : seconds by which its wall clock is ahead of rank 0's, to within half a round trip.
     """
 
     rank: int
@@ -25,17 +26,24 @@ class Link:
 
 @dataclass(frozen=True)
 class Probed:
-    """What every rank says of itself (rank 0 first), the links that answered, and the ranks that did not."""
+    """The measurements of a job.
+
+    Attributes
+    ----------
+    ranks : what each rank says of itself, rank 0 first.
+    links : those between rank 0 and the ranks that answered.
+    silent : the ranks that did not answer.
+    """
 
     ranks: list[dict[str, Any]]
     links: list[Link]
     silent: list[int]
 
     def plain(self) -> dict[str, Any]:
-        """Return it as JSON carries it."""
+        """Return it in types that JSON knows."""
         return asdict(self)
 
     @classmethod
     def of_plain(cls, plain: dict[str, Any]) -> Probed:
-        """Return what :meth:`plain` was taken of."""
+        """Return the report that :meth:`plain` was called on."""
         return cls(plain["ranks"], [Link(**link) for link in plain["links"]], plain["silent"])

@@ -1,8 +1,14 @@
-"""Notices that another process of this machine is gone, and ends what depends on it.
+"""Processes of this machine: whether one is still alive, and ending what depends on it.
 
-For what MPI does not tell in time: a rank in the middle of a long pass does not look at its messages, and mpirun does not
-know that the launcher above it was killed. A process is known by its id and the time it started, so that another one that
-gets the same id later is not mistaken for it.
+MPI does not report every death in time. A rank in the middle of a long pass does not look at its messages, and mpirun does not
+know that the launcher above it was killed.
+
+A process is known by its id and its *birth*, the time it started: an id is used again after its process has ended. Both travel
+between processes of one host, in messages and in files. psutil does the looking around. Two things are read from /proc here:
+
+- The birth. psutil tells it as wall-clock time, to within a second, and it moves when the clock is set; so two processes may
+  be told two births of the same third one. The ticks since the boot, which the kernel counts, are the same for everybody.
+- The mapped files. psutil reads them from ``smaps``, for which the kernel walks all pages of the process.
 """
 
 from __future__ import annotations
@@ -18,16 +24,47 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 _LOOK_SECONDS = 0.5
+_MPIRUN = ("prterun", "mpirun")
+"""Names of Open MPI's launcher as a process: ``mpirun`` becomes ``prterun`` from version 5 on."""
 
 
 def birth(pid: int) -> int:
-    """Return when a process of this machine started, in ticks since the boot; 0 if there is none, or it is a zombie."""
+    """Return when a process of this machine started, in ticks since the boot; 0 if it has ended (a zombie has)."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except (OSError, IndexError):
         return 0
     return 0 if fields[0] in "ZX" else int(fields[19])
+
+
+def start_time() -> float:
+    """Return when this process started, in seconds of ``time.time()``; now, where the system does not tell."""
+    born = birth(os.getpid())
+    if not born:
+        return time.time()
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - born / os.sysconf("SC_CLK_TCK")
+    return time.time() - age
+
+
+def stopped(pid: int) -> bool:
+    """Say whether a process of this machine is stopped (SIGSTOP, Ctrl-Z, a debugger)."""
+    with suppress(psutil.Error):
+        return psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+    return False
+
+
+def with_argument(word: str) -> list[psutil.Process]:
+    """Return the processes of this machine that have this word on their command line."""
+    return [process for process in psutil.process_iter(["cmdline"]) if word in (process.info["cmdline"] or ())]
+
+
+def send_signal(pid: int, number: int) -> None:
+    """Send a signal to a process that may have ended by now."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def segments(pid: int | None) -> set[Path]:
@@ -46,7 +83,7 @@ def this_process() -> dict[str, Any]:
 
 
 def when_gone(pid: int, born: int, then: Callable[[], None]) -> None:
-    """Call ``then`` in a thread of its own as soon as this process is gone. If it is not there now, nothing is watched."""
+    """Call ``then`` in a thread of its own as soon as this process has ended. One that is not there now is not watched."""
     if not born or birth(pid) != born:
         return
 
@@ -65,17 +102,17 @@ def detached(script: str) -> None:
 
 
 def end_launcher(seconds: float) -> None:
-    """Kill the mpirun that started this process, if it is still there after so many seconds: from outside, later."""
-    pid = os.getppid()
-    with suppress(OSError):
-        if Path(f"/proc/{pid}/comm").read_text().strip() not in ("prterun", "mpirun"):
+    """Kill the mpirun that started this process, if it is still there after so many seconds; this process may end before."""
+    with suppress(psutil.Error):
+        parent = psutil.Process(os.getppid())
+        if parent.name() not in _MPIRUN:
             return
-        script = f'sleep {seconds}; set -- $(cat /proc/{pid}/stat); [ "${{22}}" = {birth(pid)} ] && kill -KILL {pid}'
-        detached(script)
+        pid, born = parent.pid, birth(parent.pid)
+        detached(f'sleep {seconds}; set -- $(cat /proc/{pid}/stat); [ "${{22}}" = {born} ] && kill -KILL {pid}')
 
 
 def end_soon(seconds: float, *, interrupt: bool = False) -> None:
-    """Kill this process after so many seconds; ``interrupt`` it before, as Ctrl-C does, so that it may save what it has."""
+    """Kill this process after so many seconds. With ``interrupt`` it first gets SIGINT, as by Ctrl-C, to save what it has."""
     if interrupt:
         os.kill(os.getpid(), signal.SIGINT)
     time.sleep(seconds)

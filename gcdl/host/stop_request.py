@@ -1,6 +1,6 @@
-"""Ctrl-C, SIGTERM and SIGUSR1, as a flag that is looked at where a run may stop.
+"""A request to stop, by Ctrl-C, SIGTERM or SIGUSR1. It sets a flag, which is looked at where a run can stop.
 
-SIGUSR1 is what Slurm can be asked to send some time before a job's end (``sbatch --signal=B:USR1@90``).
+Slurm can be told to send SIGUSR1 some time before a job's time is up (``sbatch --signal=B:USR1@90``).
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 @dataclass
 class StopRequest:
-    """Set by one of SIGNALS; the transports look at it while they wait."""
+    """The flag. ``signal``: the number of the signal that came; 0: none. Transports look at it while they wait."""
 
     signal: int = 0
 
     def __call__(self) -> bool:
-        """Say whether the user wants to stop."""
+        """Return whether a request has come."""
         return self.signal != 0
 
     def clear(self) -> None:
-        """Forget the signal: what it asked for has begun."""
+        """Forget the request: the run has begun to stop."""
         self.signal = 0
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Catch SIGNALS in this block, where that is possible: in the main thread."""
+        """Catch SIGNALS within this block. Outside the main thread, where Python can't catch signals, it does nothing."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

@@ -1,1 +1,1 @@
-"""Starting ranks and watching over them; ``gcdl doctor``."""
+"""``gcdl run``: starting the ranks of a run with this environment's MPI, and supervising them. ``gcdl doctor``."""

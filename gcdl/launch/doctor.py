@@ -19,7 +19,7 @@ from gcdl.errors import UsageError
 from gcdl.host.launcher_environment import SEGMENT_BYTES, SHARED, Launch, conflict, shared_memory
 from gcdl.host.probe_report import Probed
 from gcdl.launch.diagnosis import Finding, healthy
-from gcdl.launch.supervisor import environment, find_mpirun, mpirun, open_mpi_major
+from gcdl.launch.mpirun import environment, find_mpirun, mpirun, open_mpi_major
 
 PROBE = "GCDL_DOCTOR_PROBE"
 """In the environment of the ranks that a doctor starts: print what was measured, as JSON, and nothing else."""

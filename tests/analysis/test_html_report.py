@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 import pytest
 from typer.testing import CliRunner
 
+from gcdl import cli
 from gcdl.analysis.html_report import report
-from gcdl.cli import commands as cli
 from gcdl.config import parse
 from gcdl.errors import DataError, UsageError
 from gcdl.training.roles import simulate

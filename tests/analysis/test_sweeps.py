@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from gcdl import cli
 from gcdl.analysis.sweeps import cell as cells
 from gcdl.analysis.sweeps import runner as module
 from gcdl.analysis.sweeps.outcome import Outcome
@@ -22,7 +23,6 @@ from gcdl.analysis.sweeps.plots import plot_sweep
 from gcdl.analysis.sweeps.results import Results, spread
 from gcdl.analysis.sweeps.runner import plan, sweep
 from gcdl.analysis.sweeps.suite import load_suite, parse_suite
-from gcdl.cli import commands as cli
 from gcdl.errors import ConfigError, DataError, Interrupted, UsageError
 
 README = Path(__file__).resolve().parents[2] / "README.md"

@@ -10,7 +10,7 @@ from gcdl.errors import UsageError
 from gcdl.host import launcher_environment as launched
 from gcdl.host.cores import choose_core, leave_core, siblings
 from gcdl.host.launcher_environment import Launch, conflict, tasks_on_node
-from gcdl.launch.supervisor import mpirun, slots_of, with_workers
+from gcdl.launch.mpirun import mpirun, slots_of, with_workers
 
 RANKS = {"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "9", "OMPI_COMM_WORLD_LOCAL_SIZE": "4", "PMIX_RANK": "3"}
 BATCH = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_NTASKS": "9", "SLURM_NODEID": "0"}

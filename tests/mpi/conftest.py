@@ -18,7 +18,7 @@ import pytest
 
 import gcdl
 from gcdl.config import parse
-from gcdl.launch.supervisor import mpirun
+from gcdl.launch.mpirun import mpirun
 from gcdl.training.roles import simulate
 from gcdl.training.starting_point import Start as Beginning
 

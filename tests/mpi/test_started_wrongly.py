@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gcdl.launch.supervisor import environment, mpirun
+from gcdl.launch.mpirun import environment, mpirun
 
 pytestmark = pytest.mark.mpi
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import gcdl
-from gcdl.launch.supervisor import mpirun
+from gcdl.launch.mpirun import mpirun
 
 ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 ENVIRONMENT = {**os.environ, **ROOT, "PYTHONPATH": str(Path(gcdl.__file__).parents[1])}

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from gcdl.launch.supervisor import mpirun
+from gcdl.launch.mpirun import mpirun
 
 pytestmark = pytest.mark.mpi
 

@@ -1,0 +1,23 @@
+"""``gcdl plot --tensorboard``: a run's record as event files for TensorBoard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gcdl.training.run_reader import read_run
+from gcdl.training.tensorboard import FOLDER, Events
+
+
+def export(path: Path) -> Path:
+    """Write the scalars of a run folder's steps to event files in it; return their folder.
+
+    Raises
+    ------
+    UsageError : tensorboard is not installed, or the folder can't be written.
+    DataError : not a run folder.
+    """
+    run, events = read_run(path), Events(path)
+    for line in run.steps:
+        events.add(line)
+    events.close()
+    return path / FOLDER

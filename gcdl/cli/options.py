@@ -1,0 +1,35 @@
+"""Arguments and options that several commands take, and what follows from them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML file; see the README.", show_default=False)]
+OptionalConfig = Annotated[
+    Path | None, typer.Argument(metavar="[CONFIG]", help="A TOML file; see the README.", show_default=False)
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Override keys, e.g. code.stragglers=2", show_default=False),
+]
+Out = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="The run folder; runs/NAME-TIME when left out.", show_default=False)
+]
+Hostfile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Start the ranks on these hosts: lines of HOST slots=N.", show_default=False),
+]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(metavar="AXIS=VALUE", help="Of a sweep: only this part; may be given several times.", show_default=False),
+]
+
+
+def run_folder(out: Path | None, config: Path) -> Path:
+    """Return the folder of a new run: ``--out``, or one under ``runs`` named for the config and the time."""
+    return out if out is not None else Path("runs") / f"{config.stem}-{datetime.now():%Y%m%d-%H%M%S}"

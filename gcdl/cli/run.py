@@ -1,0 +1,69 @@
+"""Commands that train: ``gcdl run``, ``gcdl simulate``, ``gcdl resume``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from gcdl.cli.options import ConfigPath, Hostfile, Out, Overrides, RunPath, run_folder
+from gcdl.cli.watchers import Shown
+from gcdl.config import Config, Experiment, load
+from gcdl.launch.supervisor import launch
+from gcdl.training.display import Display
+from gcdl.training.run_folder import check_unused
+from gcdl.training.starting_point import Start
+from gcdl.training.starting_point import resume as find_start
+
+
+def run(config: ConfigPath, overrides: Overrides = None, out: Out = None, hostfile: Hostfile = None) -> None:
+    """Start the ranks, with the MPI in the environment, and train: here, in a Slurm allocation, or on the hosts of a file."""
+    folder = run_folder(out, config)
+    checked = _check(config, overrides or [])
+    check_unused(folder)
+    with Display(Console(), config.stem) as display:
+        code = launch(checked, [str(config), *(overrides or [])], folder, display, hostfile)
+    raise typer.Exit(code)
+
+
+def simulate(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    out: Out = None,
+    timing_only: Annotated[
+        bool, typer.Option("--timing-only", help="Only the clock runs: no gradients, for any number of parameters.")
+    ] = False,
+) -> None:
+    """Run the same master and workers in one process, on a virtual clock."""
+    folder = run_folder(out, config)
+    start = Start(load(config, overrides or []), folder, timing_only=timing_only)
+    with Display(Console(), config.stem) as display:
+        _simulate(start, display)
+
+
+def resume(folder: RunPath, overrides: Overrides = None, hostfile: Hostfile = None) -> None:
+    """Go on with a run that ended early, in its folder: from its newest good checkpoint to the same model, to the bit."""
+    start = find_start(folder, overrides or [])
+    with Display(Console(), folder.name) as display:
+        if start.past is not None and start.past.simulated:
+            _simulate(start, display)
+            return
+        code = launch(start.config, [*(overrides or []), "--resume"], folder, display, hostfile)
+    raise typer.Exit(code)
+
+
+def _check(config: Path, overrides: list[str]) -> Config:
+    """Read a config, and find what is wrong with it as far as that needs no data."""
+    checked = load(config, overrides)
+    if checked.workers is not None:
+        Experiment.of(checked, checked.workers).check()
+    return checked
+
+
+def _simulate(start: Start, display: Display) -> None:
+    from gcdl.training.roles import simulate as simulate_run
+
+    summary = simulate_run(start, Shown(display))
+    display.report(summary.fields(), start.out)

