@@ -42,7 +42,7 @@ from gcdl.problems.linear_regression import LinearRegression
 from gcdl.protocol.step_record import StepRecord
 from gcdl.protocol.wire import HEADER_BYTES
 from gcdl.training.roles import simulate
-from gcdl.training.starting_point import Start
+from gcdl.training.starting_point import StartingPoint
 
 RATES = [10.0 ** (-4 + step / 4) for step in range(20)]  # 1e-4 to 5.6
 SEEDS = 3
@@ -185,7 +185,7 @@ def run(text: str, folder: Path, method: str, rate: int, seed: int, factor: floa
     config = parse(text, [*overrides, f"steps={round(factor * parse(text).steps)}"])
     least = minimum(config)
     try:
-        final = simulate(Start(config, out), watcher).final_train_loss
+        final = simulate(StartingPoint(config, out), watcher).final_train_loss
     except GcdlError:  # a gradient that is not finite
         final = None
     sent, recent = 0, []

@@ -14,7 +14,7 @@ from gcdl.errors import DataError, GcdlError, Interrupted, ReplayDiffers
 from gcdl.host.stop_request import StopRequest
 from gcdl.protocol.master import Master
 from gcdl.protocol.step_record import StepRecord
-from gcdl.training.build import limit_threads, make_crew, make_publisher
+from gcdl.training.build import limit_threads, make_publisher, make_workers
 from gcdl.training.run_files import STEPS
 from gcdl.training.run_reader import History, read_run
 from gcdl.training.summary import model_sha256
@@ -39,7 +39,7 @@ def replay(path: Path, progress: Callable[[int, int], None] = lambda done, total
         raise DataError(f"{path}: a timing-only simulation has no model to replay")
     experiment = Experiment.of(history.config, history.workers).check()
     stop = StopRequest()
-    crew = make_crew(experiment)
+    crew = make_workers(experiment)
     codec = experiment.compressor.codec(experiment.problem.layout())
     optimizer = experiment.optimizer.build(experiment.problem.initial_parameters())
     master = Master(

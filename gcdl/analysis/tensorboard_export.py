@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gcdl.training.loggers.tensorboard import FOLDER, TensorBoardWriter
 from gcdl.training.run_reader import read_run
-from gcdl.training.tensorboard import FOLDER, Events
 
 
 def export(path: Path) -> Path:
@@ -16,8 +16,8 @@ def export(path: Path) -> Path:
     UsageError : tensorboard is not installed, or the folder can't be written.
     DataError : not a run folder.
     """
-    run, events = read_run(path), Events(path)
+    run, writer = read_run(path), TensorBoardWriter(path)
     for line in run.steps:
-        events.add(line)
-    events.close()
+        writer.add(line)
+    writer.close()
     return path / FOLDER

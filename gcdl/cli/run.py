@@ -14,7 +14,7 @@ from gcdl.config import Config, Experiment, load
 from gcdl.launch.supervisor import launch
 from gcdl.training.display import Display
 from gcdl.training.run_folder import check_unused
-from gcdl.training.starting_point import Start
+from gcdl.training.starting_point import StartingPoint
 from gcdl.training.starting_point import resume as find_start
 
 
@@ -38,7 +38,7 @@ def simulate(
 ) -> None:
     """Run the same master and workers in one process, on a virtual clock."""
     folder = run_folder(out, config)
-    start = Start(load(config, overrides or []), folder, timing_only=timing_only)
+    start = StartingPoint(load(config, overrides or []), folder, timing_only=timing_only)
     with Display(Console(), config.stem) as display:
         _simulate(start, display)
 
@@ -62,7 +62,7 @@ def _check(config: Path, overrides: list[str]) -> Config:
     return checked
 
 
-def _simulate(start: Start, display: Display) -> None:
+def _simulate(start: StartingPoint, display: Display) -> None:
     from gcdl.training.roles import simulate as simulate_run
 
     summary = simulate_run(start, Shown(display))

@@ -20,12 +20,12 @@ from gcdl.host.processes import end_soon, start_time, when_gone
 from gcdl.launch.control_folder import ControlFolder
 from gcdl.launch.join import join
 from gcdl.training.display import Display
-from gcdl.training.starting_point import Start
+from gcdl.training.starting_point import StartingPoint
 from gcdl.training.starting_point import resume as find_start
 
 if TYPE_CHECKING:
-    from gcdl.training.loop import Watcher
     from gcdl.training.summary import Summary
+    from gcdl.training.watcher import Watcher
     from gcdl.transport.mpi.job import Job
 
 _SECONDS_AFTER_LAUNCHER = 20.0
@@ -48,7 +48,7 @@ def train(
     if job.rank > 0:
         _be_worker(job)
 
-    def start() -> Start:
+    def start() -> StartingPoint:
         return _start(config, overrides or [], out, resume)
 
     if supervised is None:
@@ -62,9 +62,9 @@ def train(
 def _be_worker(job: Job) -> NoReturn:
     """Be a worker until the run is over. Only rank 0 reads the config and speaks to the user."""
     try:
-        from gcdl.training.roles import be_worker
+        from gcdl.training.roles import run_worker
 
-        be_worker(job)
+        run_worker(job)
     except MasterGone as error:
         if job.rank == 1:
             print(f"gcdl: {error}", file=sys.stderr)
@@ -75,41 +75,41 @@ def _be_worker(job: Job) -> NoReturn:
     job.end(0)
 
 
-def _lead(job: Job, start: Callable[[], Start], name: str) -> int:
+def _lead(job: Job, start: Callable[[], StartingPoint], name: str) -> int:
     """Be the master, and show the run; return the exit code."""
     display = Display(Console(force_terminal=False), name)
-    found: list[Start] = []
+    found: list[StartingPoint] = []
 
-    def read() -> Start:
+    def read() -> StartingPoint:
         found.append(start())
         return found[-1]
 
     try:
-        summary = _be_master(job, read, Shown(display), start_time())
+        summary = _run_master(job, read, Shown(display), start_time())
         display.report(summary.fields(), found[-1].out)
     except BaseException as error:
         return tell(error)
     return 0
 
 
-def _lead_supervised(job: Job, start: Callable[[], Start], control: ControlFolder) -> None:
+def _lead_supervised(job: Job, start: Callable[[], StartingPoint], control: ControlFolder) -> None:
     """Be the master of a run that ``gcdl run`` shows."""
     control.announce_master()
     code = 0
     try:
-        _be_master(job, start, Supervised(control), control.began)
+        _run_master(job, start, Supervised(control), control.began)
     except BaseException as error:
         code = tell(error)
     control.decide(code)
 
 
-def _be_master(job: Job, start: Callable[[], Start], watcher: Watcher, began: float) -> Summary:
-    from gcdl.training.roles import be_master  # imports much: errors before it come sooner
+def _run_master(job: Job, start: Callable[[], StartingPoint], watcher: Watcher, began: float) -> Summary:
+    from gcdl.training.roles import run_master  # imports much: errors before it come sooner
 
-    return be_master(job, start, watcher, began)
+    return run_master(job, start, watcher, began)
 
 
-def _start(config: Path | None, overrides: list[str], out: Path | None, resume: bool) -> Start:
+def _start(config: Path | None, overrides: list[str], out: Path | None, resume: bool) -> StartingPoint:
     """Read the config of a new run, or find out how to go on with an earlier one."""
     if resume:
         if out is None:
@@ -117,4 +117,4 @@ def _start(config: Path | None, overrides: list[str], out: Path | None, resume: 
         return find_start(out, overrides if config is None else [str(config), *overrides])
     if config is None:
         raise UsageError("gcdl train: name a config, or a run to go on with: --resume --out DIR")
-    return Start(load(config, overrides), run_folder(out, config))
+    return StartingPoint(load(config, overrides), run_folder(out, config))

@@ -1,11 +1,10 @@
-"""``kind = "custom"``: what the user's own function returns, found by name when the run is built.
+"""``kind = "custom"``: the object is made by a function of the user's.
 
-``factory = "package.module:function"``; ``options`` are its keyword arguments. What it asks for by name of what the run has
-(n, k, seed, rng, code) it gets besides. Every rank calls it. The folder a command is given in comes first where modules are
-looked for, as for a script.
+``factory = "package.module:function"`` names it, ``options`` are its keyword arguments. Parameters named n, k, seed, rng or
+code get the run's. Every rank calls the function. Modules are looked for in the current folder first, as for a script.
 
-A script can also hand its object to a :class:`gcdl.Trainer` (:class:`Given`). Then the resolved config says
-``factory = ""``: it can be read and drawn, but only the script can build the run again.
+A script can also hand an object to a :class:`gcdl.Trainer` (:class:`Given`). Then the resolved config says ``factory = ""``:
+the run can be read and drawn, but only the script can run it again.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ def custom_problem(
     k: int,
     seed: int,
 ) -> Any:
-    """Return the problem that the factory returns; ``device``: where it computes, in place of what the factory says.
+    """Return the problem that the factory returns. ``device``: where it computes, instead of the factory's choice.
 
     Raises
     ------
@@ -120,16 +119,16 @@ def find(factory: str) -> Callable[..., Any]:
 
 
 def _where(error: BaseException) -> str:
-    """Say where an exception was raised: the innermost line of the user's."""
+    """Return the file and line where an exception was raised."""
     frames = traceback.extract_tb(error.__traceback__)
     return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
 
 
 @dataclass(frozen=True)
 class Given:
-    """An object that a script made, or a function that makes it, in place of a table (:class:`gcdl.config.schema.Choice`).
+    """Takes the place of a table (:class:`gcdl.config.schema.Choice`) where a script gave an object, or a factory.
 
-    ``make`` is called with what it asks for of the run's (n, k, seed, rng, code).
+    ``make`` returns the object. Its parameters named n, k, seed, rng or code get the run's.
     """
 
     name: str

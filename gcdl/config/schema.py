@@ -1,7 +1,8 @@
-"""From the signatures of the plug-ins to a checked config: which keys each ``kind`` has, of which types, within which bounds.
+"""Checks tables of a config against the signatures of the plug-ins: the keys of each ``kind``, their types and bounds.
 
 A plug-in's parameters are its config keys, except those the run supplies (:data:`CONTEXT`). So a new code or compressor
-needs no line here. pydantic does the checking; this module gives its findings a dotted path, and a near miss its name.
+needs no line here. pydantic checks; this module turns its findings into messages that begin with the key's dotted path, and
+that name the nearest valid key.
 """
 
 from __future__ import annotations
@@ -19,34 +20,42 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from gcdl.errors import ConfigError
 
 CONTEXT = frozenset({"self", "n", "k", "seed", "rng", "code"})
-"""Parameters that come from the run, not from the plug-in's table."""
+"""Parameters that the run supplies; they are no keys."""
 
 
 class Table(BaseModel):
-    """Base of all tables: nothing unknown, nothing converted."""
+    """Base of all tables: unknown keys are errors, and values are not converted."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 @dataclass(frozen=True, eq=False)
 class Section:
-    """A table with a choice: its plug-ins by ``kind``, the kind it has when left out, and keys that every kind has."""
+    """A table with a ``kind``.
+
+    Attributes
+    ----------
+    name : the table's name.
+    kinds : the plug-in of each kind.
+    default : the kind when none is given; None: one must be.
+    extra : keys that every kind has, with type and default.
+    parts : (key, section): a key whose value is a list of tables, each checked as one of that section.
+    inner : (key, section): a key of ``extra`` whose value is a table of that section.
+    """
 
     name: str
     kinds: Mapping[str, Callable[..., Any]]
     default: str | None = None
     extra: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
     parts: tuple[str, Section] | None = None
-    """A key whose value is a list of tables, each checked as one of another section: (key, section)."""
     inner: tuple[str, Section] | None = None
-    """A key of :attr:`extra` whose value is a table of another section: (key, section)."""
 
     def keys(self, kind: str) -> list[str]:
-        """Return the keys of a kind, ``kind`` itself left out; of no kind: the extra ones."""
+        """Return the keys of a kind, without ``kind`` itself; of an unknown kind, those of ``extra``."""
         return list(_model(self, kind).model_fields) if kind in self.kinds else list(self.extra)
 
     def check(self, given: Mapping[str, Any], name: str = "") -> Choice:
-        """Return the kind and all its values; ``name`` stands for the section's own in messages.
+        """Return a table's kind and all its values. ``name`` replaces the section's in messages.
 
         Raises
         ------
@@ -73,7 +82,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Choice:
-    """A checked table."""
+    """A checked table: the kind that was chosen, and the value of each of its keys."""
 
     section: Section
     kind: str
@@ -82,7 +91,7 @@ class Choice:
     """The table's path."""
 
     def build(self, **context: Any) -> Any:
-        """Call the plug-in with its values and what it asks for of ``context``, which goes first.
+        """Return what the plug-in makes of its values and those of ``context`` that it has parameters for.
 
         Raises
         ------
@@ -100,7 +109,7 @@ class Choice:
             raise ConfigError(f"{self.name}{'.' if key in self.values else ': '}{error}") from None
 
     def table(self) -> dict[str, Any]:
-        """Return the table as TOML can hold it: without the values that are None."""
+        """Return the table for TOML, which has no None: such keys are left out."""
         table = {"kind": self.kind, **{name: _plain(value) for name, value in self.values.items() if value is not None}}
         if self.section.parts is not None and self.section.parts[0] in table:
             key = self.section.parts[0]

@@ -1,4 +1,4 @@
-"""What a script hands to a :class:`gcdl.Trainer`, as tables of a config: text that is checked, or objects of its own."""
+"""The arguments of a :class:`gcdl.Trainer` as a config: a kind or a table is checked, an object is taken as it is."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from gcdl.codes import GradientCode
-from gcdl.config.experiment import SECTIONS
 from gcdl.config.factories import Given
 from gcdl.config.schema import Choice
+from gcdl.config.values import SECTIONS
 from gcdl.errors import ConfigError, ParameterError
 from gcdl.optimizers import TorchOptimizer
 
@@ -18,11 +18,11 @@ Table = str | Mapping[str, Any]
 _ONE_IS_ENOUGH = {
     "code": "decoding_vector", "compressor": "codec", "wait": "enough", "stragglers": "delays", "optimizer": "build",
 }  # fmt: skip
-"""The method by which the object that a run needs is told from a function that makes one."""
+"""A method of each kind of object. A given object that has it is used as it is; a callable without it is a factory."""
 
 
 def choice_of(name: str, given: Any) -> Choice | Given:
-    """Return what the config says in table ``name``: as checked text, or as an object that is there already.
+    """Return the config's entry for the table ``name``: of a kind or a table, checked; or of an object, or of its factory.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The workers of an experiment, made in one process, and how long everything takes them there."""
+"""From an experiment to the objects that a process of its run needs: workers, ends of the downlink, a simulation's clock."""
 
 from __future__ import annotations
 
@@ -29,38 +29,38 @@ from gcdl.transport.simulated.virtual_clock import Pace
 from gcdl.types import IntVector, Layout, Stream, Weights, rng_for
 
 
-class Row(NamedTuple):
-    """What a worker has to know of the code: its shards, their entries in B, and its place under correlated dither."""
+class CodeRow(NamedTuple):
+    """What a worker knows of the code: its shards, their entries in B, and its place under correlated dither."""
 
     shards: IntVector
     weights: Weights
     shift: int
 
     def plain(self) -> tuple[list[int], list[float], int]:
-        """Return it as what JSON or pickle carry without numpy."""
+        """Return it as plain numbers, for JSON."""
         return self.shards.tolist(), self.weights.tolist(), self.shift
 
     @classmethod
-    def of_plain(cls, plain: tuple[list[int], list[float], int]) -> Row:
-        """Return the row that :meth:`plain` was taken of."""
+    def of_plain(cls, plain: tuple[list[int], list[float], int]) -> CodeRow:
+        """Return the row that :meth:`plain` described."""
         shards, weights, shift = plain
         return cls(np.array(shards), np.array(weights), shift)
 
 
-def row_of(experiment: Experiment, worker: int) -> Row:
+def row_of(experiment: Experiment, worker: int) -> CodeRow:
     """Return a worker's row of the code."""
     code = experiment.code
     shards = code.shards(worker)
-    return Row(shards, code.B[worker, shards], int(code.shifts[worker]))
+    return CodeRow(shards, code.B[worker, shards], int(code.shifts[worker]))
 
 
 def faults_since(experiment: Experiment, step: int) -> list[Fault]:
-    """Return the injected faults that have not struck yet where all before ``step`` have."""
+    """Return the injected faults of ``step`` and later: those before have struck."""
     return [fault for fault in experiment.faults if fault.step >= step]
 
 
-def make_worker(experiment: Experiment, worker: int, row: Row, samples: Samples, faults: Sequence[Fault] = ()) -> Worker:
-    """Return a worker whose shards are loaded in ``samples``, and whom those of ``faults`` strike that name it."""
+def make_worker(experiment: Experiment, worker: int, row: CodeRow, samples: Samples, faults: Sequence[Fault] = ()) -> Worker:
+    """Return a worker. Its shards are in ``samples``; of ``faults`` it takes those that name it."""
     layout = experiment.problem.layout()
     gradient = experiment.problem.gradient(samples, row.shards, row.weights)
     coded, codec = vector_and_codec(gradient, experiment.compressor.codec(layout), layout.size)
@@ -78,7 +78,7 @@ def make_worker(experiment: Experiment, worker: int, row: Row, samples: Samples,
     )
 
 
-def make_crew(experiment: Experiment) -> list[Worker]:
+def make_workers(experiment: Experiment) -> list[Worker]:
     """Load all data once and return all n workers.
 
     Raises
@@ -99,7 +99,7 @@ def limit_threads(experiment: Experiment) -> None:
 
 
 def make_ends(experiment: Experiment, codec: Codec, shifts: IntVector, decoder: Decoder) -> Ends:
-    """Return what both ends of the downlink know; ``codec`` may be in use for other vectors in between."""
+    """Return what both ends of the downlink know. They may share ``codec`` with whoever decodes or encodes replies."""
     problem = experiment.problem
     return Ends(
         layout=problem.layout(),
@@ -113,13 +113,13 @@ def make_ends(experiment: Experiment, codec: Codec, shifts: IntVector, decoder: 
 
 
 def make_publisher(experiment: Experiment, codec: Codec, optimizer: Optimizer) -> Publisher:
-    """Return the master's end of the downlink, which steps ``optimizer``; ``codec`` decodes what the master decodes."""
+    """Return the master's end of the downlink: it steps ``optimizer``. ``codec``: the master's, which decodes replies."""
     ends = make_ends(experiment, codec, experiment.code.shifts, experiment.code.decoder)
     return experiment.downlink.publisher(ends, optimizer)
 
 
 def task_format(experiment: Experiment, codec: Codec) -> TaskFormat:
-    """Return how tasks lie in memory."""
+    """Return the layout of a task's bytes."""
     return TaskFormat(experiment.n, codec.agreed_count, checksums=experiment.config.run.checksums)
 
 
@@ -146,7 +146,7 @@ def make_pace(experiment: Experiment, layout: Layout) -> Pace:
 
 
 def _seconds_per_shard(experiment: Experiment) -> Callable[[int], Weights]:
-    """Return step -> (n,): always the same, or drawn from what a run measured."""
+    """Return a function of the step: (n,) seconds a shard, always the same, or drawn from what a run measured."""
     config, n = experiment.config, experiment.n
     if not config.simulate.compute:
         same = np.full(n, config.run.seconds_per_shard)
@@ -156,7 +156,7 @@ def _seconds_per_shard(experiment: Experiment) -> Callable[[int], Weights]:
 
 
 def measured_seconds_per_shard(path: Path) -> Weights:
-    """Return the seconds that computing and encoding took a worker in a step of a run, by shard: one for each reply used.
+    """Return a run's seconds of computing and encoding a shard, one number for each reply used, as a flat array.
 
     Raises
     ------

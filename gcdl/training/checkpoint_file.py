@@ -1,10 +1,19 @@
-"""Checkpoints: what a run has learnt so far, in one file of plain arrays.
+"""Checkpoints: a run after some step, in one file of plain arrays: ``checkpoint/step-00000100.npz``.
 
-``checkpoint/step-00000100.npz`` holds ``step`` (steps done), ``parameters`` (d,), ``accepted`` (n,), the optimizer's arrays as
-``optimizer.NAME``, the downlink's as ``downlink.NAME``, the state of worker i's compressor as ``state.I``, the code (``B``,
-``decoder``), ``progress`` (JSON: what the run's totals were) and ``sha256`` over all of that. Minibatches, delays and
-compressors draw from generators keyed by (seed, step), so the step is the state of every random stream. Written beside, then
-renamed: there is never half a checkpoint under its name.
+=================  ======================================================
+step               steps done
+parameters         (d,) the model
+accepted           (n,) see :class:`Checkpoint`
+optimizer.NAME     the optimizer's arrays
+downlink.NAME      the downlink's arrays
+state.I            the state of worker I's compressor
+B, decoder         the code
+progress           JSON: :meth:`gcdl.training.progress.Progress.dump`
+sha256             over all of the above
+=================  ======================================================
+
+No random state is among them: minibatches, delays and compressors draw from generators keyed by (seed, step). A checkpoint is
+written under another name, then renamed, so that there is never half a checkpoint under its name.
 """
 
 from __future__ import annotations
@@ -69,7 +78,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
     _sync(directory)
-    for old in sorted(directory.glob("step-*.npz"))[:-keep]:
+    for old in _by_step(directory)[:-keep]:
         old.unlink(missing_ok=True)
     return path
 
@@ -108,12 +117,27 @@ def load(path: Path) -> Checkpoint:
 def newest(folder: Path) -> tuple[Checkpoint | None, list[tuple[Path, DataError]]]:
     """Return the newest checkpoint in ``folder``/checkpoint that can be used, None if there is none, and those refused."""
     refused: list[tuple[Path, DataError]] = []
-    for path in sorted((folder / FOLDER).glob("step-*.npz"), reverse=True):
+    for path in reversed(_by_step(folder / FOLDER)):
         try:
             return load(path), refused
         except DataError as error:
             refused.append((path, error))
     return None, refused
+
+
+def newest_step(folder: Path) -> int | None:
+    """Return the step of the newest checkpoint in ``folder``/checkpoint, be it good or not; None: there is none."""
+    paths = _by_step(folder / FOLDER)
+    return _step_of(paths[-1]) if paths else None
+
+
+def _by_step(directory: Path) -> list[Path]:
+    """Return the checkpoints in a folder, oldest first."""
+    return sorted(directory.glob("step-*.npz"))
+
+
+def _step_of(path: Path) -> int:
+    return int(path.stem.removeprefix("step-"))
 
 
 def _arrays(checkpoint: Checkpoint) -> dict[str, np.ndarray]:

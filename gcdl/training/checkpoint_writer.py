@@ -1,8 +1,9 @@
-"""Keeps a run's checkpoints: takes a snapshot, waits for the workers' states without holding up the run, and writes.
+"""Writes a run's checkpoints without holding up the run.
 
-Where the compressor has a state a checkpoint of step t is complete only when each worker has sent the state it had at t,
-which a late worker does when it can. Until then the snapshot waits in memory and the run goes on. When the next one is due
-it is written without the states that have not come: resumed, those workers start with a fresh one.
+Some compressors have a state at each worker (error feedback). A checkpoint of step t then needs the states that the workers
+had at t, and a late worker sends its own when it can. Until all have come the snapshot waits in memory, and the run goes on.
+When the next checkpoint is due, the snapshot is written without the states that have not come. A run that is resumed from it
+gives those workers a fresh state.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from gcdl.protocol.master import Master
 from gcdl.training.checkpoint_file import Checkpoint, save
 
 
-class Keeper:
+class CheckpointWriter:
     """Writes the checkpoints of one run.
 
     Parameters
     ----------
     folder : the run folder.
-    keep : how many checkpoints to keep.
-    master : whose model, and whose knowledge of the workers, it saves.
-    progress : returns the totals so far, JSON-ready.
+    keep : how many checkpoints stay, the newest ones.
+    master : has the model, and what is known of the workers.
+    progress : returns the run's progress, JSON-ready.
     decoder : the decoder's name.
     say : takes a line for the user.
     """
@@ -47,14 +48,14 @@ class Keeper:
         self._say = say
         self._waiting: Checkpoint | None = None
         self._lacked: list[int] = []
-        """The workers whose states the newest checkpoint written has not got."""
+        """The workers whose states the newest checkpoint that was written lacks."""
         self.written = 0
         """The step of the newest checkpoint that was written; 0: none was."""
 
     def begin(self, *, hold: bool = False) -> None:
-        """Take a snapshot of the run as it is between two steps.
+        """Take a snapshot of the run, between two steps, and write it as soon as it is complete.
 
-        It is written at once, if no worker need be asked for its state; to be held, by the next :meth:`look` at the earliest.
+        ``hold``: not before the next :meth:`look`.
         """
         self._write()
         self._master.ask_for_states()
@@ -63,25 +64,26 @@ class Keeper:
             self.look()
 
     def look(self) -> None:
-        """Write the snapshot if all that it waits for has come."""
+        """Write the snapshot that waits, if there is one and all states have come."""
         if self._waiting is not None and not self._master.silent(self._waiting.accepted):
             self._write()
 
     def finish(self, *, interrupted: bool = False) -> None:
         """Write a last checkpoint, with the states that are known.
 
-        ``interrupted``: who stops the run may have stopped workers too. Then a checkpoint that has states which this one would
-        lack is the better one to go on from, to the model of a run that was never stopped: it stays the newest.
+        ``interrupted``: somebody stops the run, and may have stopped workers too. If this checkpoint would lack a state that
+        the one before has, it is not written. Then the run goes on from the one before, to the model of a run that was never
+        stopped.
         """
         self._waiting = self._snapshot()
         self._write(interrupted=interrupted)
 
     def _snapshot(self, *, hold: bool = False) -> Checkpoint:
         master = self._master
-        held = hold or bool(master.states.state_bytes)  # a snapshot that may have to wait needs a copy of what changes
+        waits = hold or bool(master.states.state_bytes)  # then the parameters change before it is written
         return Checkpoint(
             step=master.steps_done,
-            parameters=master.optimizer.parameters.copy() if held else master.optimizer.parameters,
+            parameters=master.optimizer.parameters.copy() if waits else master.optimizer.parameters,
             accepted=master.accepted.copy(),
             optimizer=master.optimizer.state(),
             states={},

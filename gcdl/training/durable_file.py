@@ -1,7 +1,7 @@
 """A file that grows while the run goes on, and outlives a full disk.
 
-What could not be written is kept, and written when there is room again: the file never holds half an entry before a whole
-one, and nothing is lost unless the run ends before there is room.
+Entries that could not be written are kept in memory, and written when there is room again. So the file has whole entries in
+their order, and loses some only if the run ends before there is room.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from gcdl.errors import UsageError
 
 
-class Journal:
+class DurableFile:
     """Appends text to a file.
 
     Parameters

@@ -1,8 +1,8 @@
-"""Evaluates a model while the workers compute the next step's gradients.
+"""Evaluates a model in a thread, while the workers compute the next step's gradients.
 
-The evaluation runs in a thread, on a copy of the parameters; torch and numpy let the others run meanwhile. The run holds the
-record of an evaluated step back until its figures are there: until the next step is done, and then it waits. Nothing that
-decides the model depends on it. On a virtual clock it runs at once: nobody waits there.
+The thread has a copy of the parameters; torch and numpy release the interpreter while they compute. The record of the
+evaluated step is held back until its figures are there, at most until the next step is done: then the run waits for them.
+The model does not depend on any of it. In a simulation nobody would wait, so evaluation takes place at once.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ class _Running:
     error: BaseException | None = None
 
 
-class Judge:
-    """See the module.
+class ConcurrentEvaluator:
+    """Evaluates models, one at a time.
 
     Parameters
     ----------
-    evaluator : judges a model.
-    meanwhile : evaluate in a thread; else at once.
-    limit : holds the compute libraries of a thread to its share of the cores.
+    evaluator : the problem's.
+    concurrent : evaluate in a thread; else at once.
+    limit : called in the thread first: holds its compute libraries to their share of the cores.
     """
 
-    def __init__(self, evaluator: Evaluator, *, meanwhile: bool, limit: Callable[[], None]) -> None:
+    def __init__(self, evaluator: Evaluator, *, concurrent: bool, limit: Callable[[], None]) -> None:
         self._evaluator = evaluator
-        self._meanwhile = meanwhile
+        self._concurrent = concurrent
         self._limit = limit
         self._running: _Running | None = None
 
     @property
     def busy(self) -> bool:
-        """Whether an evaluation runs, whose record is held back."""
+        """Whether an evaluation goes on. Its record is held back."""
         return self._running is not None
 
     def begin(self, record: StepRecord, parameters: Vector) -> None:
-        """Evaluate the model after ``record``'s step, without the loss over the whole training set; does not wait.
+        """Begin to evaluate the model after ``record``'s step, on the test set alone.
 
-        Raises whatever the evaluation raises, here or in :meth:`settle`.
+        Raises what the evaluation raises, here or in :meth:`settle`.
         """
-        if not self._meanwhile:
+        if not self._concurrent:
             _note(record, self._evaluator.evaluate(parameters, train=False))
             return
         copy = parameters.copy()
@@ -70,14 +70,14 @@ class Judge:
         running.thread.start()
 
     def now(self, record: StepRecord | None, parameters: Vector) -> Evaluation:
-        """Evaluate and wait, the loss over the whole training set included; ``record`` is told, if there is one."""
+        """Evaluate at once, on the test set and the whole training set; ``record`` gets the test set's figures."""
         found = self._evaluator.evaluate(parameters, train=True)
         if record is not None:
             _note(record, found)
         return found
 
     def settle(self) -> None:
-        """Wait for the evaluation that runs, and tell its record."""
+        """Wait for the evaluation that goes on, and write its figures to its record."""
         if self._running is None:
             return
         running, self._running = self._running, None
@@ -88,7 +88,7 @@ class Judge:
         _note(running.record, running.found)
 
     def drop(self) -> None:
-        """As :meth:`settle`, but without the figures if they do not come soon: the run ends early."""
+        """As :meth:`settle`, for a run that ends early: give up after some seconds, and swallow what it raised."""
         if self._running is None:
             return
         running, self._running = self._running, None

@@ -1,4 +1,4 @@
-"""What a run folder says of a run that is to be resumed, and cutting its records to the step where that begins."""
+"""A run that is to be resumed: what its folder says, and how its records are cut back to the step where it goes on."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from gcdl.training.run_files import CONFIG, MANIFEST, STEPS, SUMMARY, TIMELINE, 
 
 
 @dataclass(frozen=True)
-class Past:
-    """What a run folder says of a run that is to be resumed.
+class PastRun:
+    """A run that is to be resumed, as its folder has it.
 
     Attributes
     ----------
@@ -24,7 +24,8 @@ class Past:
     config_toml : its resolved config.
     simulated : it ran in one process, on a virtual clock.
     timing_only : only the clock ran.
-    resumed : of each time it was resumed: ``step`` (where it went on), ``reached`` (the last step begun before that), when.
+    resumed : an entry for each time it was resumed: ``step`` (where it went on), ``reached`` (the last step begun before
+        that), ``at`` (the time).
     """
 
     folder: Path
@@ -34,8 +35,8 @@ class Past:
     resumed: list[dict[str, Any]]
 
     @classmethod
-    def read(cls, folder: Path) -> Past:
-        """Read it.
+    def read(cls, folder: Path) -> PastRun:
+        """Read a run folder.
 
         Raises
         ------
@@ -61,7 +62,7 @@ class Past:
         here = lines - 1 if (self.folder / SUMMARY).exists() else lines
         return max(here, *(int(one["reached"]) for one in self.resumed), -1)
 
-    def cut(self, step: int) -> Past:
+    def cut(self, step: int) -> PastRun:
         """Cut the records to the first ``step`` steps, and note that the run is resumed there.
 
         Raises

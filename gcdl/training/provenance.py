@@ -43,7 +43,7 @@ def manifest(ranks: int, hosts: list[str] | None, *, timing_only: bool = False) 
 @cache
 def _commit() -> str | None:
     """Return the commit of the source tree gcdl runs from, marked if changed; None when it is installed."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     try:

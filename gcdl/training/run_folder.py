@@ -1,4 +1,4 @@
-"""Writing the folder of a run as the run goes on; see :mod:`gcdl.training.run_files` for what is in it."""
+"""Writes the folder of a run as the run goes on; :mod:`gcdl.training.run_files` says what is in it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from gcdl.errors import GcdlError, UsageError
 from gcdl.protocol.step_record import StepRecord
-from gcdl.training.durable_file import Journal
-from gcdl.training.past_run import Past
+from gcdl.training.durable_file import DurableFile
+from gcdl.training.past_run import PastRun
 from gcdl.training.run_files import CONFIG, MANIFEST, STEPS, SUMMARY, TIMELINE, write_at_once, writing
 from gcdl.training.summary import Summary
 from gcdl.training.trace_events import Timeline
@@ -26,10 +26,10 @@ def check_unused(path: Path) -> None:
 
 
 class RunFolder:
-    """Writes a run's files. Each line is on disk as soon as it is known, so that a killed run leaves what it did.
+    """Writes a run's files: of a new run, or (:meth:`reopen`) of one that is resumed.
 
-    Made for a new run, or by :meth:`reopen` for one that is resumed. A disk that fills up later does not end the run.
-    ``workers``: how many rows the timeline has from the beginning.
+    Each line is on disk as soon as it is known, so that a killed run leaves what it did. A disk that fills up does not end
+    the run. ``workers``: how many rows the timeline has from the beginning.
 
     Raises
     ------
@@ -52,19 +52,19 @@ class RunFolder:
 
     @classmethod
     def reopen(
-        cls, past: Past, config_toml: str, manifest: dict[str, Any], say: Callable[[str], None], *, workers: int = 0
+        cls, past: PastRun, config_toml: str, manifest: dict[str, Any], say: Callable[[str], None], *, workers: int = 0
     ) -> RunFolder:
-        """Go on in the folder of a run that was cut (:meth:`Past.cut`) to the step it is resumed from."""
+        """Go on in the folder of a run that was cut (:meth:`PastRun.cut`) to the step it is resumed from."""
         folder = cls.__new__(cls)
         folder._open(past.folder, config_toml, {**manifest, "resumed": past.resumed}, say, workers)
         return folder
 
     def _open(self, path: Path, config_toml: str, manifest: dict[str, Any], say: Callable[[str], None], workers: int) -> None:
         with writing(path):
-            self._steps = Journal(path / STEPS, say)
+            self._steps = DurableFile(path / STEPS, say)
             write_at_once(path / CONFIG, config_toml)
             write_at_once(path / MANIFEST, json.dumps(manifest, indent=2) + "\n")
-            self._timeline = Timeline(Journal(path / TIMELINE, say, buffered=1 << 16), workers)
+            self._timeline = Timeline(DurableFile(path / TIMELINE, say, buffered=1 << 16), workers)
         self.path = path
 
     def write_step(self, record: StepRecord) -> None:

@@ -11,30 +11,31 @@ import numpy as np
 
 from gcdl.config import RESUMED, Config, Experiment, parse_resumed
 from gcdl.errors import DataError, UsageError
+from gcdl.protocol.master import Master
 from gcdl.training.checkpoint_file import Checkpoint, newest
-from gcdl.training.past_run import Past
+from gcdl.training.past_run import PastRun
 from gcdl.training.provenance import manifest
 from gcdl.training.run_files import CONFIG, SUMMARY
 from gcdl.training.run_folder import RunFolder, check_unused
 
 
 @dataclass(frozen=True)
-class Start:
+class StartingPoint:
     """What to run, and from where.
 
     Attributes
     ----------
     config : the config.
     out : the run folder.
-    past : of the run to resume; None for a new one.
-    checkpoint : to go on from; None: from the beginning.
-    refused : checkpoints that can't be used, newer than the one that is.
-    timing_only : of a simulation: only the clock runs, no gradient is computed, and nothing of the model's size is allocated.
+    past : the run to resume; None for a new run.
+    checkpoint : where to go on; None: at step 0.
+    refused : newer checkpoints that can't be used, and why.
+    timing_only : a simulation in which only the clock runs: no gradient is computed, nothing of the model's size is allocated.
     """
 
     config: Config
     out: Path
-    past: Past | None = None
+    past: PastRun | None = None
     checkpoint: Checkpoint | None = None
     refused: Sequence[tuple[Path, DataError]] = ()
     timing_only: bool = False
@@ -46,7 +47,7 @@ class Start:
 
     @property
     def since(self) -> int:
-        """The first step that no part of the run has begun yet."""
+        """The first step that no part of the run has begun yet: injected faults before it have struck."""
         return 0 if self.past is None else self.past.reached + 1
 
     def check(self, experiment: Experiment) -> None:
@@ -63,6 +64,34 @@ class Start:
             if not same or self.checkpoint.decoder != experiment.decoder_name:
                 raise UsageError(f"{self.out}: the checkpoint of step {self.step} is of another code than {CONFIG}'s")
 
+    def restore(self, master: Master) -> str | None:
+        """Give a master the checkpoint's model and what it says of the workers; without a checkpoint do nothing.
+
+        Returns a warning if the state of some worker's compressor is not in it.
+
+        Raises
+        ------
+        UsageError : it is of another model, or of another compressor.
+        """
+        checkpoint = self.checkpoint
+        if checkpoint is None:
+            return None
+        optimizer, state_bytes = master.optimizer, master.states.state_bytes
+        same_model = checkpoint.parameters.shape == optimizer.parameters.shape
+        same_workers = checkpoint.accepted.shape == master.accepted.shape
+        same_compressor = all(saved.size == state_bytes for saved in checkpoint.states.values())
+        if not (same_model and same_workers and same_compressor):
+            raise UsageError(f"the checkpoint of step {checkpoint.step} is of another model or compressor than the config's")
+        optimizer.parameters[:] = checkpoint.parameters
+        optimizer.load(checkpoint.optimizer)
+        fresh = master.resume(checkpoint.step, checkpoint.accepted, checkpoint.states, checkpoint.downlink)
+        if not fresh:
+            return None
+        return (
+            f"the checkpoint of step {checkpoint.step} lacks the compressor's state of worker {', '.join(map(str, fresh))}: "
+            "it starts afresh, and the run is not the one that was never interrupted"
+        )
+
     def open(self, experiment: Experiment, hosts: list[str] | None, say: Callable[[str], None]) -> RunFolder:
         """Open the run folder; what a resumed run had written after the checkpoint is cut off."""
         about = manifest(experiment.n + 1, hosts, timing_only=self.timing_only)
@@ -76,27 +105,27 @@ class Start:
         return RunFolder.reopen(past, experiment.config.toml(), about, say, workers=experiment.n)
 
 
-def resume(folder: Path, overrides: Sequence[str]) -> Start:
-    """Find out how to go on with a run that ended early, or had fewer steps than are asked for now. Changes nothing.
+def resume(folder: Path, overrides: Sequence[str]) -> StartingPoint:
+    """Return where to go on with a run that ended early, or that had fewer steps than are asked for now. Changes nothing.
 
     Raises
     ------
     UsageError : no run folder, nothing left to do, an override of what can't change, or no checkpoint that can be used.
     """
-    past = Past.read(folder)
+    past = PastRun.read(folder)
     if past.timing_only:
         raise UsageError(f"{folder}: a timing-only simulation keeps no model to go on with; run it again, with more steps")
     return _after(past, parse_resumed(past.config_toml, overrides))
 
 
-def go_on(config: Config, folder: Path) -> Start:
-    """As :func:`resume`, with the config that a script makes anew: it must be the run's, but for what may be overridden.
+def go_on(config: Config, folder: Path) -> StartingPoint:
+    """As :func:`resume`, with a config that a script makes anew. It must be the run's, except for the tables in RESUMED.
 
     Raises
     ------
     UsageError : as :func:`resume`; or the config is of another run, with the first key that differs.
     """
-    past = Past.read(folder)
+    past = PastRun.read(folder)
     was = tomllib.loads(past.config_toml)
     now = tomllib.loads(config.for_workers(config.workers or int(was["workers"])).toml())
     for name in sorted({*was, *now} - {*RESUMED}):
@@ -105,13 +134,13 @@ def go_on(config: Config, folder: Path) -> Start:
     return _after(past, config)
 
 
-def _after(past: Past, config: Config) -> Start:
-    """Return how to go on with a run."""
+def _after(past: PastRun, config: Config) -> StartingPoint:
+    """Return where to go on with a run: at its newest good checkpoint."""
     folder = past.folder
     checkpoint, refused = newest(folder)
     if checkpoint is None and refused:
         raise DataError(f"{folder}: none of its checkpoints can be used: " + "; ".join(str(error) for _, error in refused))
-    start = Start(config, folder, past, checkpoint, refused)
+    start = StartingPoint(config, folder, past, checkpoint, refused)
     if start.step > config.steps or (start.step == config.steps and (folder / SUMMARY).exists()):
         raise UsageError(f"{folder}: all its {start.step} steps are done; steps={2 * start.step} would go on")
     return start

@@ -1,16 +1,21 @@
-"""What a run came to: running sums over its records, and ``summary.json``."""
+"""What a run came to: ``summary.json``."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from gcdl.protocol.step_record import StepRecord, json_ready
-from gcdl.types import Vector, Weights
+from gcdl.config import Experiment
+from gcdl.problems import Evaluation
+from gcdl.protocol.master import Master
+from gcdl.protocol.step_record import json_ready
+from gcdl.protocol.wire import HEADER_BYTES
+from gcdl.training.learner import Learner
+from gcdl.training.progress import Progress
+from gcdl.types import Vector
 
 
 @dataclass(frozen=True)
@@ -91,78 +96,54 @@ class Summary:
         return json_ready(asdict(self))
 
 
-@dataclass
-class Totals:
-    """Running sums over a run's records."""
-
-    steps: int = 0
-    seconds: float = 0.0
-    extra_seconds: float = 0.0
-    """How much longer waiting for all would have taken (estimate), inf: for ever."""
-    replies: int = 0
-    late: int = 0
-    timed_out: int = 0
-    uplink_bytes: int = 0
-    downlink_bytes: int = 0
-    uplink_header_bytes: int = 0
-    downlink_header_bytes: int = 0
-    shared_bytes: int = 0
-    clipped: int = 0
-    resent: dict[str, int] = field(default_factory=dict)
-    lost: list[int] = field(default_factory=list)
-    disagreed: dict[str, int] = field(default_factory=dict)
-    coverage: Weights | float = 0.0
-    """(k,): sum over the steps of the weight each shard entered with."""
-
-    def add(self, record: StepRecord, delays: Weights) -> None:
-        """Take in a step, whose injected delays were ``delays``, (n,) seconds."""
-        self.steps += 1
-        self.seconds += record.seconds
-        self.replies += len(record.replies)
-        self.late += record.late
-        self.timed_out += record.timed_out
-        self.uplink_bytes += record.ledger.uplink_bytes
-        self.downlink_bytes += record.ledger.downlink_bytes
-        self.uplink_header_bytes += int(record.ledger.up[:, 1].sum())
-        self.downlink_header_bytes += int(record.ledger.down[:, 1].sum())
-        self.shared_bytes += record.ledger.shared
-        self.clipped += record.clipped
-        for place in np.flatnonzero(record.ledger.resent).tolist():
-            self.resent[str(place)] = self.resent.get(str(place), 0) + int(record.ledger.resent[place])
-        self.lost = record.lost
-        for worker in map(str, record.disagreed):
-            self.disagreed[worker] = self.disagreed.get(worker, 0) + 1
-        self.coverage = self.coverage + record.coverage
-        self.extra_seconds += _extra_seconds(record, delays)
-
-    def dump(self) -> dict[str, Any]:
-        """Return the sums, JSON-ready."""
-        coverage = self.coverage.tolist() if isinstance(self.coverage, np.ndarray) else self.coverage
-        return {**asdict(self), "coverage": coverage}
-
-    @classmethod
-    def load(cls, dumped: Mapping[str, Any]) -> Totals:
-        """Return the sums that were dumped."""
-        return cls(**{**dumped, "coverage": np.asarray(dumped["coverage"])})
-
-    def mean_coverage(self) -> Weights:
-        """Return the weight each shard entered with, (k,), mean over the steps."""
-        return np.atleast_1d(self.coverage / max(self.steps, 1))
-
-
-def _extra_seconds(record: StepRecord, delays: Weights) -> float:
-    """Estimate how much later the last worker's reply would have come: its delay, and a typical reply's other seconds."""
-    timing = record.timing
-    missing = np.ones(len(delays), dtype=bool)
-    missing[record.replies] = False
-    missing[record.lost] = False
-    if not missing.any() or not len(timing.replies):
-        return 0.0
-    replies = timing.replies
-    typical = float(np.mean(replies["received"] - timing.began - replies["slept"] - replies["held"]))
-    return max(0.0, float(delays[missing].max()) + typical - (timing.waited - timing.began))
-
-
 def model_sha256(parameters: Vector) -> str:
     """Return the SHA-256 of the (d,) float32 parameters, little-endian."""
     return hashlib.sha256(np.ascontiguousarray(parameters, dtype="<f4").tobytes()).hexdigest()
+
+
+def summarize(
+    experiment: Experiment,
+    learner: Learner,
+    master: Master,
+    progress: Progress,
+    evaluation: Evaluation,
+    *,
+    resumed: int,
+    warnings: list[str],
+) -> Summary:
+    """Return the summary of a run that is over; ``resumed``: how often it was."""
+    totals, so_far, shares = progress.totals, progress.dump(), progress.master_shares()
+    return Summary(
+        steps=totals.steps,
+        seconds=totals.seconds,
+        wall_seconds=so_far["wall_seconds"],
+        wait_for_all_seconds=so_far["wall_seconds"] + totals.extra_seconds,
+        final_train_loss=evaluation.train_loss,
+        final_test_loss=evaluation.test_loss,
+        final_test_accuracy=evaluation.test_accuracy,
+        final_metrics=dict(evaluation.metrics),
+        uplink_bytes=totals.uplink_bytes,
+        downlink_bytes=totals.downlink_bytes,
+        uplink_header_bytes=totals.uplink_header_bytes,
+        downlink_header_bytes=totals.downlink_header_bytes,
+        shared_bytes=totals.shared_bytes,
+        clipped_coordinates=totals.clipped,
+        resent_models=totals.resent,
+        float32_uplink_bytes=(totals.replies + totals.late) * (HEADER_BYTES + 4 * learner.layout.size),
+        control_bytes=so_far["control_bytes"],
+        late_replies=totals.late,
+        timed_out_steps=totals.timed_out,
+        foreign_messages=so_far["foreign_messages"],
+        lost_workers=totals.lost,
+        replaced_workers=master.replaced,
+        losses_left=master.losses_left,
+        disagreeing_workers=totals.disagreed,
+        model_sha256=model_sha256(learner.optimizer.parameters) if learner.learns else None,
+        parameters=learner.layout.size,
+        workers=experiment.n,
+        shard_coverage=[round(float(weight), 6) for weight in totals.mean_coverage()],
+        link_share=shares and shares[0],
+        master_share=shares and shares[1],
+        resumed=resumed,
+        warnings=warnings,
+    )

@@ -1,6 +1,7 @@
-"""Stand-ins for a run in which only the clock runs (``gcdl simulate --timing-only``): the master's loop, without any data.
+"""Stand-ins for a simulation in which only the clock runs (``gcdl simulate --timing-only``).
 
-No vector of d numbers exists: the parameters, the gradient and every message are empty; their sizes are what they would be.
+The master's loop is the real one. Parameters, gradient and messages are empty, so that d may be larger than memory; the
+sizes that the clock is told are the real ones.
 """
 
 from __future__ import annotations
@@ -97,15 +98,15 @@ def _nothing(nbytes: int) -> Buffer:
 
 
 class NoEvaluator:
-    """Judges nothing."""
+    """Evaluates nothing."""
 
     def evaluate(self, parameters: Vector, *, train: bool) -> Evaluation:
         """Return no figures."""
         return Evaluation(None, None, None)
 
 
-class NoKeeper:
-    """Keeps no checkpoints."""
+class NoCheckpointWriter:
+    """Writes no checkpoints."""
 
     written = 0
 

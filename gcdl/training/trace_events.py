@@ -18,7 +18,7 @@ _STEPS_KNOWN = 4096
 
 
 class _Appendable(Protocol):
-    """A text file, or a journal."""
+    """A text file, or a :class:`gcdl.training.durable_file.DurableFile`."""
 
     closed: bool
 

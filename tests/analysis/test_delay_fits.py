@@ -13,7 +13,7 @@ from gcdl.errors import DataError, UsageError
 from gcdl.stragglers import BurstDelays, delays_at, read_trace
 from gcdl.training.roles import simulate
 from gcdl.training.run_reader import read_run
-from gcdl.training.starting_point import Start
+from gcdl.training.starting_point import StartingPoint
 
 NOTHING = np.zeros(0)
 
@@ -145,7 +145,7 @@ def steps(folder):
 
 @pytest.mark.parametrize("name", ["t.csv", "t.npz"])
 def test_a_runs_trace_replays_the_run(tmp_path, name):
-    simulate(Start(parse(RUN), tmp_path / "run"), Quiet())
+    simulate(StartingPoint(parse(RUN), tmp_path / "run"), Quiet())
     told = report(tmp_path / "run", tmp_path / name)
     assert "60 steps, 6 workers: 300 reply times" in told
     assert "60 censored" in told
@@ -156,7 +156,9 @@ def test_a_runs_trace_replays_the_run(tmp_path, name):
         drawn = delays_at(experiment.stragglers, 6, 0, step).seconds
         used = steps(tmp_path / "run")[step]["replies"]
         assert row[used] == pytest.approx(drawn[used], abs=1e-6)
-    simulate(Start(parse(RUN, ["stragglers.kind=trace", f"stragglers.file={tmp_path / name}"]), tmp_path / "again"), Quiet())
+    simulate(
+        StartingPoint(parse(RUN, ["stragglers.kind=trace", f"stragglers.file={tmp_path / name}"]), tmp_path / "again"), Quiet()
+    )
     same = ("replies", "train_loss", "reply_seconds")
     assert [{k: line[k] for k in same} for line in steps(tmp_path / "run")] == [
         {k: line[k] for k in same} for line in steps(tmp_path / "again")
@@ -164,7 +166,7 @@ def test_a_runs_trace_replays_the_run(tmp_path, name):
 
 
 def test_the_fit_of_a_run_finds_the_model_it_was_run_with_in_spite_of_censoring(tmp_path):
-    simulate(Start(parse(RUN, ["steps=400"]), tmp_path / "run"), Quiet())
+    simulate(StartingPoint(parse(RUN, ["steps=400"]), tmp_path / "run"), Quiet())
     found = measured(read_run(tmp_path / "run"))
     fit = shifted_exponential(found.seconds[np.isfinite(found.seconds)], found.censored)
     assert fit.keys["seconds"] == pytest.approx(0.4, rel=0.05)
@@ -172,7 +174,7 @@ def test_the_fit_of_a_run_finds_the_model_it_was_run_with_in_spite_of_censoring(
 
 
 def test_bad_output_names(tmp_path):
-    simulate(Start(parse(RUN, ["steps=5"]), tmp_path / "run"), Quiet())
+    simulate(StartingPoint(parse(RUN, ["steps=5"]), tmp_path / "run"), Quiet())
     with pytest.raises(UsageError, match=r"neither \.csv nor \.npz"):
         report(tmp_path / "run", tmp_path / "t.txt")
     with pytest.raises(UsageError, match="cannot be written"):
@@ -180,7 +182,7 @@ def test_bad_output_names(tmp_path):
 
 
 def test_a_run_without_reply_times_is_an_error_that_names_the_line(tmp_path):
-    simulate(Start(parse(RUN, ["steps=5"]), tmp_path / "run"), Quiet())
+    simulate(StartingPoint(parse(RUN, ["steps=5"]), tmp_path / "run"), Quiet())
     lines = steps(tmp_path / "run")
     del lines[3]["reply_seconds"]
     (tmp_path / "run" / "steps.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -14,7 +14,7 @@ from gcdl.analysis.html_report import report
 from gcdl.config import parse
 from gcdl.errors import DataError, UsageError
 from gcdl.training.roles import simulate
-from gcdl.training.starting_point import Start
+from gcdl.training.starting_point import StartingPoint
 
 CONFIG = """
 workers = 4
@@ -50,7 +50,7 @@ class Quiet:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("report") / "run <1>"
-    simulate(Start(parse(CONFIG), out), Quiet())
+    simulate(StartingPoint(parse(CONFIG), out), Quiet())
     return out
 
 

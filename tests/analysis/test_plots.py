@@ -13,7 +13,7 @@ import pytest
 from gcdl.config import parse
 from gcdl.errors import DataError, UsageError
 from gcdl.training.roles import simulate
-from gcdl.training.starting_point import Start
+from gcdl.training.starting_point import StartingPoint
 
 pytest.importorskip("matplotlib")
 
@@ -53,8 +53,8 @@ def runs(tmp_path_factory):
         "one": [], "other": ["compressor.kind=sign", "wait.count=6", "steps=30"], "reseeded": ["seed=1"],
     }  # fmt: skip
     for name, overrides in cases.items():
-        simulate(Start(parse(RUN, overrides), root / name), Quiet())
-    simulate(Start(parse(RUN), root / "clock", timing_only=True), Quiet())
+        simulate(StartingPoint(parse(RUN, overrides), root / name), Quiet())
+    simulate(StartingPoint(parse(RUN), root / "clock", timing_only=True), Quiet())
     return root
 
 
@@ -78,7 +78,7 @@ def test_one_run_is_drawn_into_its_folder(runs):
 
 def test_lost_workers_are_shown(runs, tmp_path):
     folder = tmp_path / "run"
-    simulate(Start(parse(RUN, ["steps=8"]), folder), Quiet())
+    simulate(StartingPoint(parse(RUN, ["steps=8"]), folder), Quiet())
     lines = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
     for line in lines[4:]:
         line["lost"], line["replies"] = [5], [worker for worker in line["replies"] if worker != 5]

@@ -6,7 +6,7 @@ import pytest
 
 from gcdl.config import Experiment, parse
 from gcdl.protocol.master import Master
-from gcdl.training.build import make_crew, make_pace
+from gcdl.training.build import make_pace, make_workers
 from gcdl.transport.simulated.virtual_clock import SimulatedTransport
 
 D = 3_000_000
@@ -44,7 +44,7 @@ def test_a_step_allocates_far_less_than_the_model(overrides, kernels, monkeypatc
     layout = experiment.problem.layout()
     optimizer = experiment.optimizer.build(experiment.problem.initial_parameters())
     master = Master(
-        SimulatedTransport(make_pace(experiment, layout), make_crew(experiment)),
+        SimulatedTransport(make_pace(experiment, layout), make_workers(experiment)),
         code=experiment.code, codec=experiment.compressor.codec(layout),
         wait=experiment.wait, optimizer=optimizer, seed=0,
     )  # fmt: skip

@@ -20,7 +20,7 @@ import gcdl
 from gcdl.config import parse
 from gcdl.launch.mpirun import mpirun
 from gcdl.training.roles import simulate
-from gcdl.training.starting_point import Start as Beginning
+from gcdl.training.starting_point import StartingPoint
 
 LINEAR = """
 seed = 3
@@ -223,7 +223,7 @@ def simulated(tmp_path: Path) -> Callable[..., Ended]:
 
     def run(*overrides: str, config: str = LINEAR) -> Ended:
         folder = tmp_path / f"simulated{len(list(tmp_path.glob('simulated*')))}"
-        simulate(Beginning(parse(config, overrides), folder), Quiet())
+        simulate(StartingPoint(parse(config, overrides), folder), Quiet())
         return Ended(0, "", folder)
 
     return run

@@ -12,7 +12,7 @@ from gcdl.config import load
 from gcdl.errors import ReplayDiffers
 from gcdl.stragglers import delays_at
 from gcdl.training.roles import simulate
-from gcdl.training.starting_point import Start
+from gcdl.training.starting_point import StartingPoint
 
 pytestmark = pytest.mark.mpi
 
@@ -60,7 +60,7 @@ def test_simulated_seconds_and_arrivals_are_those_measured(start, tmp_path, kind
     job = start("train", *delays, ranks=9).end()
     assert job.code == 0, job.output
     config = load(job.folder / "config.toml", ["run.seconds_per_shard=0"])
-    summary = simulate(Start(config, tmp_path / "simulated"), Quiet())
+    summary = simulate(StartingPoint(config, tmp_path / "simulated"), Quiet())
     simulated = [json.loads(line) for line in (tmp_path / "simulated" / "steps.jsonl").read_text().splitlines()]
     assert [line["replies"] for line in simulated] == [line["replies"] for line in job.steps]
     assert summary.model_sha256 == job.summary["model_sha256"]

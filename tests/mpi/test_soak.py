@@ -17,7 +17,7 @@ import pytest
 from gcdl.config import parse
 from gcdl.training import checkpoint_file as checkpoint
 from gcdl.training.roles import simulate
-from gcdl.training.starting_point import Start
+from gcdl.training.starting_point import StartingPoint
 
 pytestmark = [pytest.mark.mpi, pytest.mark.soak, pytest.mark.timeout(0)]
 
@@ -49,7 +49,7 @@ class Quiet:
 
 
 def simulated(folder, *overrides):
-    return simulate(Start(parse(CONFIG, overrides), folder), Quiet())
+    return simulate(StartingPoint(parse(CONFIG, overrides), folder), Quiet())
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from gcdl.errors import ConfigError, ParameterError
 from gcdl.host.launcher_environment import Launch
 from gcdl.problems import device
 from gcdl.protocol.tasks import Task
-from gcdl.training.build import make_crew
+from gcdl.training.build import make_workers
 
 CONFIG = """
 workers = 2
@@ -60,7 +60,7 @@ def other_problem(k: int, seed: int):
 
 def replies(name: str, *overrides: str, steps: int = 3, config: str = CONFIG) -> list[np.ndarray]:
     experiment = Experiment.of(parse(config.format(device=name), overrides), 2)
-    crew = make_crew(experiment)
+    crew = make_workers(experiment)
     model = experiment.problem.initial_parameters()
     tasks = [Task(step, np.array([step - 1] * 2), model) for step in range(steps)]
     return [worker.finish(task).payload.copy() for task in tasks for worker in crew]

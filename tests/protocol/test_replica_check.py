@@ -9,7 +9,7 @@ from gcdl.config import Experiment, parse
 from gcdl.errors import ConfigError
 from gcdl.protocol.replica_check import sends_equal_bits
 from gcdl.training.roles import simulate
-from gcdl.training.starting_point import Start
+from gcdl.training.starting_point import StartingPoint
 
 CONFIG = """
 workers = 6
@@ -51,7 +51,7 @@ class Watcher:
 
 def run(folder, *overrides):
     watcher = Watcher()
-    return simulate(Start(parse(CONFIG, overrides), folder), watcher), watcher
+    return simulate(StartingPoint(parse(CONFIG, overrides), folder), watcher), watcher
 
 
 @pytest.mark.parametrize("compressor", ["identity", "sign", "scaled_sign"])

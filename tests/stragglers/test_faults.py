@@ -8,7 +8,7 @@ import pytest
 from gcdl.config import Experiment, parse
 from gcdl.errors import ConfigError, TooManyLost, WorkerError
 from gcdl.training.roles import simulate
-from gcdl.training.starting_point import Start, resume
+from gcdl.training.starting_point import StartingPoint, resume
 
 CONFIG = """
 workers = 4
@@ -45,7 +45,7 @@ class Watcher:
 def run(folder, events, *overrides):
     watcher = Watcher()
     config = parse(CONFIG, [f"stragglers.events={events}", *overrides])
-    return simulate(Start(config, folder), watcher), watcher.records
+    return simulate(StartingPoint(config, folder), watcher), watcher.records
 
 
 def test_a_kill_is_a_worker_lost_at_that_step(tmp_path):
@@ -89,8 +89,8 @@ def test_a_fault_waits_for_a_job_that_begins(tmp_path):
 def test_the_clock_alone_meets_the_same_faults(tmp_path, events):
     given = parse(CONFIG, [f"stragglers.events=[{events}]", "run.checksums=true"])
     watchers = Watcher(), Watcher()
-    real = simulate(Start(given, tmp_path / "real"), watchers[0])
-    clock = simulate(Start(given, tmp_path / "clock", timing_only=True), watchers[1])
+    real = simulate(StartingPoint(given, tmp_path / "real"), watchers[0])
+    clock = simulate(StartingPoint(given, tmp_path / "clock", timing_only=True), watchers[1])
     assert [record.replies for record in watchers[0].records] == [record.replies for record in watchers[1].records]
     for key in ("seconds", "uplink_bytes", "downlink_bytes", "lost_workers", "foreign_messages"):
         assert getattr(real, key) == getattr(clock, key)

@@ -9,7 +9,7 @@ import numpy as np
 from gcdl.protocol.compressor_states import CompressorStates
 from gcdl.protocol.tasks import WorkerState
 from gcdl.training import checkpoint_file as checkpoint
-from gcdl.training.checkpoint_writer import Keeper
+from gcdl.training.checkpoint_writer import CheckpointWriter
 
 N, D = 3, 4
 
@@ -46,7 +46,7 @@ class Master:
 
 
 def keeper_of(master, folder, said):
-    return Keeper(folder, keep=2, master=master, progress=dict, decoder="sum", say=said.append)
+    return CheckpointWriter(folder, keep=2, master=master, progress=dict, decoder="sum", say=said.append)
 
 
 def steps(folder):

@@ -11,9 +11,9 @@ import pytest
 from gcdl.config import parse
 from gcdl.errors import GcdlError, Interrupted, UsageError
 from gcdl.training import checkpoint_file as checkpoint
-from gcdl.training.durable_file import Journal
+from gcdl.training.durable_file import DurableFile
 from gcdl.training.roles import simulate
-from gcdl.training.starting_point import Start, resume
+from gcdl.training.starting_point import StartingPoint, resume
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def fill(folder: Path) -> Path:
 
 def test_entries_wait_for_room_and_none_is_halved(small_disk):
     said: list[str] = []
-    journal = Journal(small_disk / "lines", said.append)
+    journal = DurableFile(small_disk / "lines", said.append)
     journal.write("first\n")
     ballast = fill(small_disk)
     written = ["first\n"]
@@ -62,7 +62,7 @@ def test_entries_wait_for_room_and_none_is_halved(small_disk):
 
 def test_what_could_never_be_written_is_said_at_the_end(small_disk):
     said: list[str] = []
-    journal = Journal(small_disk / "lines", said.append)
+    journal = DurableFile(small_disk / "lines", said.append)
     fill(small_disk)
     journal.write("z" * 10_000)
     journal.close()
@@ -71,7 +71,7 @@ def test_what_could_never_be_written_is_said_at_the_end(small_disk):
 
 
 def test_a_buffered_journal_writes_when_enough_has_come_and_at_the_end(tmp_path):
-    journal = Journal(tmp_path / "lines", buffered=10)
+    journal = DurableFile(tmp_path / "lines", buffered=10)
     journal.write("12345")
     assert (tmp_path / "lines").read_text() == ""
     journal.write("678901")
@@ -83,12 +83,12 @@ def test_a_buffered_journal_writes_when_enough_has_come_and_at_the_end(tmp_path)
 
 def test_a_journal_appends_and_only_one_process_writes_it(tmp_path):
     (tmp_path / "lines").write_text("old\n")
-    journal = Journal(tmp_path / "lines")
+    journal = DurableFile(tmp_path / "lines")
     with pytest.raises(UsageError, match="a run is writing there now"):
-        Journal(tmp_path / "lines")
+        DurableFile(tmp_path / "lines")
     journal.write("new\n")
     journal.close()
-    Journal(tmp_path / "lines").close()
+    DurableFile(tmp_path / "lines").close()
     assert (tmp_path / "lines").read_text() == "old\nnew\n"
 
 
@@ -131,9 +131,9 @@ class Watcher:
 
 
 def test_a_run_goes_on_while_the_disk_is_full(small_disk, tmp_path):
-    whole = simulate(Start(parse(CONFIG), tmp_path / "whole"), Watcher(tmp_path, -1, -1))
+    whole = simulate(StartingPoint(parse(CONFIG), tmp_path / "whole"), Watcher(tmp_path, -1, -1))
     watcher = Watcher(small_disk, full=11, free=30)
-    summary = simulate(Start(parse(CONFIG), small_disk / "run"), watcher)
+    summary = simulate(StartingPoint(parse(CONFIG), small_disk / "run"), watcher)
     assert summary.model_sha256 == whole.model_sha256
     assert any("checkpoint of step 15 not written" in line for line in watcher.said)
     assert any("the run goes on" in line for line in watcher.said)
@@ -143,10 +143,10 @@ def test_a_run_goes_on_while_the_disk_is_full(small_disk, tmp_path):
 
 
 def test_a_disk_that_stays_full_keeps_the_last_good_checkpoint_and_says_that_there_is_no_summary(small_disk, tmp_path):
-    whole = simulate(Start(parse(CONFIG), tmp_path / "whole"), Watcher(tmp_path, -1, -1))
+    whole = simulate(StartingPoint(parse(CONFIG), tmp_path / "whole"), Watcher(tmp_path, -1, -1))
     watcher = Watcher(small_disk, full=11, free=-1)
     with pytest.raises(GcdlError, match=r"summary\.json: cannot be written"):
-        simulate(Start(parse(CONFIG), small_disk / "run"), watcher)
+        simulate(StartingPoint(parse(CONFIG), small_disk / "run"), watcher)
     assert checkpoint.newest(small_disk / "run")[0].step == 10
     assert not list((small_disk / "run" / "checkpoint").glob("*.draft"))
     watcher.ballast.unlink()
@@ -157,7 +157,7 @@ def test_a_disk_that_stays_full_keeps_the_last_good_checkpoint_and_says_that_the
 def test_an_interrupted_run_on_a_full_disk_names_the_checkpoint_that_there_is(small_disk):
     watcher = Watcher(small_disk, full=11, free=-1, end=20)
     with pytest.raises(Interrupted):
-        simulate(Start(parse(CONFIG), small_disk / "run"), watcher)
+        simulate(StartingPoint(parse(CONFIG), small_disk / "run"), watcher)
     assert any("checkpoint of step 21 not written" in line for line in watcher.said)
     assert (
         f"checkpoint after 10 steps in {small_disk / 'run' / 'checkpoint'}; gcdl resume {small_disk / 'run'} goes on"

@@ -11,10 +11,10 @@ import pytest
 from gcdl.config import parse
 from gcdl.problems import Evaluation
 from gcdl.training import checkpoint_file as checkpoint
-from gcdl.training import loop as conduct
+from gcdl.training import loop
 from gcdl.training import roles as run
-from gcdl.training.evaluation import Judge
-from gcdl.training.starting_point import Start
+from gcdl.training.evaluation import ConcurrentEvaluator
+from gcdl.training.starting_point import StartingPoint
 
 CONFIG = """
 workers = 3
@@ -46,15 +46,15 @@ class Watcher:
 
 
 def test_lines_and_checkpoints_are_those_of_a_run_that_waits(tmp_path, monkeypatch):
-    run.simulate(Start(parse(CONFIG), tmp_path / "between"), Watcher())
+    run.simulate(StartingPoint(parse(CONFIG), tmp_path / "between"), Watcher())
     threads = []
 
-    class Meanwhile(Judge):
-        def __init__(self, evaluator, *, meanwhile, limit):
-            super().__init__(evaluator, meanwhile=True, limit=lambda: threads.append(threading.current_thread().name))
+    class Meanwhile(ConcurrentEvaluator):
+        def __init__(self, evaluator, *, concurrent, limit):
+            super().__init__(evaluator, concurrent=True, limit=lambda: threads.append(threading.current_thread().name))
 
-    monkeypatch.setattr(conduct, "Judge", Meanwhile)
-    run.simulate(Start(parse(CONFIG), tmp_path / "meanwhile"), Watcher())
+    monkeypatch.setattr(loop, "ConcurrentEvaluator", Meanwhile)
+    run.simulate(StartingPoint(parse(CONFIG), tmp_path / "meanwhile"), Watcher())
     assert threads == ["evaluation"] * 4
     one, other = (sorted((tmp_path / name / "checkpoint").iterdir()) for name in ("between", "meanwhile"))
     assert [path.name for path in one] == [path.name for path in other]
@@ -86,22 +86,22 @@ class Record:
 
 def test_it_does_not_wait_and_looks_at_the_model_as_it_was():
     evaluator, record, parameters = Slow(), Record(), np.ones(3, dtype=np.float32)
-    judge = Judge(evaluator, meanwhile=True, limit=lambda: None)
-    judge.begin(record, parameters)
-    assert judge.busy
+    running = ConcurrentEvaluator(evaluator, concurrent=True, limit=lambda: None)
+    running.begin(record, parameters)
+    assert running.busy
     assert record.test_loss is None
     parameters += 1.0
-    judge.settle()
-    assert not judge.busy
+    running.settle()
+    assert not running.busy
     assert evaluator.seen.tolist() == [1.0] * 3
     assert (record.test_loss, record.metrics) == (1.5, {"user": 1.0, "mine": 2.0})
-    judge.settle()
-    judge.drop()
+    running.settle()
+    running.drop()
 
 
 def test_what_it_raises_is_raised_by_whoever_waits():
-    judge = Judge(Slow(ZeroDivisionError("bug")), meanwhile=True, limit=lambda: None)
-    judge.begin(Record(), np.ones(3, dtype=np.float32))
+    running = ConcurrentEvaluator(Slow(ZeroDivisionError("bug")), concurrent=True, limit=lambda: None)
+    running.begin(Record(), np.ones(3, dtype=np.float32))
     with pytest.raises(ZeroDivisionError, match="bug"):
-        judge.settle()
-    assert not judge.busy
+        running.settle()
+    assert not running.busy

@@ -16,7 +16,7 @@ from gcdl.stragglers import write_trace
 from gcdl.training import checkpoint_file as checkpoint
 from gcdl.training.roles import simulate
 from gcdl.training.run_folder import RunFolder
-from gcdl.training.starting_point import Start, resume
+from gcdl.training.starting_point import StartingPoint, resume
 
 CONFIG = """
 seed = 5
@@ -64,7 +64,7 @@ class Watcher:
 
 
 def run(folder, *overrides):
-    return simulate(Start(parse(CONFIG, overrides), folder), Watcher())
+    return simulate(StartingPoint(parse(CONFIG, overrides), folder), Watcher())
 
 
 def go_on(folder, *overrides):
@@ -75,7 +75,7 @@ def go_on(folder, *overrides):
 def cut(folder, after, *overrides):
     """Run until ``after`` steps are done; then it is interrupted."""
     with pytest.raises(Interrupted):
-        simulate(Start(parse(CONFIG, overrides), folder), Watcher(interrupt_at=after - 1))
+        simulate(StartingPoint(parse(CONFIG, overrides), folder), Watcher(interrupt_at=after - 1))
 
 
 def lines(folder):
@@ -178,7 +178,7 @@ def test_shares_of_a_simulated_master_are_of_all_parts(tmp_path):
 
 
 def test_a_timing_only_simulation_has_nothing_to_resume(tmp_path):
-    simulate(Start(parse(CONFIG), tmp_path, timing_only=True), Watcher())
+    simulate(StartingPoint(parse(CONFIG), tmp_path, timing_only=True), Watcher())
     assert not (tmp_path / "checkpoint").exists()
     with pytest.raises(UsageError, match="timing-only simulation keeps no model"):
         resume(tmp_path, ("steps=60",))

@@ -4,17 +4,22 @@ import dataclasses
 import hashlib
 import json
 import math
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import gcdl
 from gcdl.errors import UsageError
 from gcdl.protocol.ledger import Ledger
 from gcdl.protocol.measurements import StepTiming, rows_of
 from gcdl.protocol.step_record import StepRecord
+from gcdl.training.provenance import manifest
 from gcdl.training.run_files import CONFIG, MANIFEST, STEPS, SUMMARY, TIMELINE
 from gcdl.training.run_folder import RunFolder, check_unused
-from gcdl.training.summary import Summary, Totals, model_sha256
+from gcdl.training.summary import Summary, model_sha256
+from gcdl.training.totals import Totals
 
 STEP_FIELDS = {
     "step", "seconds", "train_loss", "replies", "late", "decoding_error", "noise_gain", "uplink_bytes", "downlink_bytes",
@@ -274,6 +279,14 @@ def test_a_run_folder_holds_the_config_and_the_manifest(tmp_path):
     RunFolder(path, "seed = 3\n", {"versions": {"gcdl": "1"}}).close()
     assert (path / CONFIG).read_text() == "seed = 3\n"
     assert strict((path / MANIFEST).read_text()) == {"versions": {"gcdl": "1"}}
+
+
+def test_a_manifest_names_the_commit_of_the_source():
+    root = Path(gcdl.__file__).parents[1]
+    if not (root / ".git").exists():
+        pytest.skip("gcdl is installed: there is no commit to name")
+    head = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout
+    assert str(manifest(3, None)["commit"]).removesuffix("-dirty") == head.strip()
 
 
 def test_the_files_have_the_names_of_the_contract():

@@ -22,7 +22,7 @@ from gcdl.protocol.step_record import StepRecord
 from gcdl.training.display import Display
 from gcdl.training.run_files import CONFIG, STEPS, TIMELINE
 from gcdl.training.run_reader import read_run
-from gcdl.training.starting_point import Start
+from gcdl.training.starting_point import StartingPoint
 
 Transport = Literal["simulated", "mpi"]
 
@@ -66,7 +66,7 @@ def run_cell(config_toml: str, folder: Path, transport: Transport, *, keep_runs:
 def _simulate(config: Config, folder: Path) -> None:
     from gcdl.training.roles import simulate
 
-    simulate(Start(config, folder), _Silent())
+    simulate(StartingPoint(config, folder), _Silent())
 
 
 def _measure(config: Config, folder: Path) -> None:

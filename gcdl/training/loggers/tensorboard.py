@@ -16,7 +16,7 @@ _SCALARS = {
 }  # fmt: skip
 
 
-class Events:
+class TensorBoardWriter:
     """Writes a run's scalars to ``folder``/tensorboard.
 
     Raises

@@ -1,0 +1,189 @@
+"""The values of a config: which tables and keys there are, and :class:`Config`, which holds them checked.
+
+The keys are listed in configs/README.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import inf
+from typing import Any, Literal
+
+import tomli_w
+
+from gcdl.codes import CODES, DECODERS
+from gcdl.compressors import COMPRESSORS
+from gcdl.config.factories import Given, custom, custom_problem
+from gcdl.config.schema import Choice, Section, Table
+from gcdl.downlinks import DOWNLINKS
+from gcdl.errors import ConfigError
+from gcdl.optimizers import OPTIMIZERS, SCHEDULES
+from gcdl.problems import PROBLEMS
+from gcdl.protocol.wait_rules import WAIT_RULES
+from gcdl.stragglers import STRAGGLERS, FaultName
+from gcdl.types import Count, Natural, Nonnegative, Positive, Rate, Seconds
+
+_DecoderName = Literal[tuple(DECODERS)]  # type: ignore[valid-type]
+
+
+class Event(Table):
+    """An entry of ``stragglers.events``; see :mod:`gcdl.stragglers.faults`."""
+
+    fault: FaultName
+    worker: Natural
+    step: Natural
+    seconds: Seconds = inf
+
+
+_WHEN = {"at": (Literal["compute", "send"], "compute")}
+"""Whether a delay comes before computing or before sending."""
+_EVENTS: dict[str, Any] = {"events": (tuple[Event, ...], ())}
+_DELAY = Section("stragglers", {kind: model for kind, model in STRAGGLERS.items() if kind != "sum"}, extra=_WHEN)
+
+SECTIONS = {
+    section.name: section
+    for section in (
+        Section("problem", {**PROBLEMS, "custom": custom_problem}, extra={"shards": (Count | None, None)}),
+        Section(
+            "code",
+            {**CODES, "custom": custom},
+            default="uncoded",
+            extra={"decoder": (_DecoderName | None, None), "verify": (bool, False)},
+        ),
+        Section("compressor", {**COMPRESSORS, "custom": custom}, default="identity", extra={"error_feedback": (bool, False)}),
+        Section("wait", {**WAIT_RULES, "custom": custom}, default="first_replies"),
+        Section(
+            "stragglers",
+            {**STRAGGLERS, "custom": custom},
+            default="none",
+            extra={**_WHEN, **_EVENTS},
+            parts=("models", _DELAY),
+        ),
+        Section(
+            "optimizer",
+            {**OPTIMIZERS, "custom": custom},
+            default="sgd",
+            extra={"clip_norm": (Nonnegative, 0.0), "schedule": (dict[str, Any], {"kind": "constant"})},
+            inner=("schedule", Section("schedule", SCHEDULES, default="constant")),
+        ),
+        Section("downlink", DOWNLINKS, default="model"),
+    )
+}
+
+
+class RunOptions(Table):
+    """``[run]``: how a run is carried out; its model does not depend on it."""
+
+    eval_every: Natural = 50
+    """Steps between evaluations; 0: only at the end."""
+    evaluate: Literal["meanwhile", "between"] = "meanwhile"
+    """When to evaluate over MPI: while the workers compute the next step, or between two steps, while they wait."""
+    checkpoint_every: Natural = 100
+    """Steps between checkpoints; 0: only at the end."""
+    keep: Count = 2
+    """Checkpoints kept, the newest ones."""
+    spares: Natural = 0
+    """Extra ranks, each ready to take a lost worker's place. ranks = 1 + workers + spares."""
+    replace: Natural = 0
+    """How many new processes may be started for lost workers when no spare is left; on the master's host."""
+    restart: Natural = 0
+    """``gcdl run``: how often to start again from the last checkpoint when too many workers are lost, or the master is."""
+    checksums: bool = False
+    """Replies and tasks carry a CRC-32 of their bodies, and are dropped if it is wrong."""
+    tensorboard: bool = False
+    """Write event files for TensorBoard to the run folder, as the run goes on; needs the extra ``tensorboard``."""
+    shared_memory: bool = True
+    """Whole models are read in the master's memory by the workers of its host, and sent to the others."""
+    threads: Natural = 1
+    """Compute threads a rank; 0: what the launcher gives (see gcdl.host.launcher_environment).
+    More than one can change a sum's last bit."""
+    seconds_per_shard: Seconds = 0.01
+    """``gcdl simulate``: virtual seconds that one shard's gradient takes."""
+    start_timeout: Positive = 300.0
+    """Seconds the workers have to load their data."""
+    master_timeout: Positive = 3600.0
+    """Seconds of silence after which a worker takes the master for dead."""
+
+
+class SimulateOptions(Table):
+    """``[simulate]``: what a simulation assumes, see :mod:`gcdl.transport.simulated.network`. Not used over MPI."""
+
+    compute: str = ""
+    """A run folder: computing takes the seconds measured there, drawn at random, in place of [run] seconds_per_shard."""
+    parameters: Count | None = None
+    """d of a timing-only simulation; the problem's when left out."""
+    latency: Nonnegative = 0.0
+    """Seconds."""
+    bandwidth: Rate = inf
+    """Bytes a second of each worker's link."""
+    master_bandwidth: Rate = inf
+    """Bytes a second of the master's link, which all workers share."""
+    decode_seconds: Nonnegative = 0.0
+    """Seconds the master takes to decode a reply, whatever its size ..."""
+    decode_seconds_per_coordinate: Nonnegative = 0.0
+    """... and for each of its coordinates."""
+    step_seconds: Nonnegative = 0.0
+    """Seconds of the optimizer's step."""
+
+
+RESUMED = ("steps", "run", "wait", "stragglers", "simulate")
+"""What may be overridden when a run is resumed."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A checked config, as :func:`gcdl.load` reads it.
+
+    Attributes
+    ----------
+    seed : of everything that is random.
+    workers : n; None until :meth:`for_workers` fixes it.
+    steps : steps of the run.
+    run, simulate : the tables of these names.
+    choices : the other tables, by name: each has a ``kind``.
+    """
+
+    seed: int
+    workers: int | None
+    steps: int
+    run: RunOptions
+    simulate: SimulateOptions
+    choices: Mapping[str, Choice | Given]
+
+    def for_workers(self, n: int) -> Config:
+        """Return the config with n fixed, and with it the values that depend on n or on other tables.
+
+        These are k, whether scales are agreed on, and how many steps a schedule has.
+
+        Raises
+        ------
+        ConfigError : the config itself says another n.
+        """
+        if self.workers is not None and self.workers != n:
+            count = "ranks - 1 - spares" if self.run.spares else "ranks - 1"
+            raise ConfigError(
+                f"workers: the config says {self.workers}, but there are {n} ({count}); "
+                f"start {1 + self.workers + self.run.spares} ranks, or leave workers out"
+            )
+        problem = self.choices["problem"]
+        if problem.values["shards"] is None:
+            problem = replace(problem, values={**problem.values, "shards": n})
+        compressor = self.choices["compressor"]
+        if compressor.values.get("agreed", False) is None:
+            counts = DOWNLINKS[self.choices["downlink"].kind].votes  # type: ignore[attr-defined]
+            compressor = replace(compressor, values={**compressor.values, "agreed": counts})
+        optimizer = self.choices["optimizer"]
+        schedule = optimizer.values.get("schedule")
+        if schedule is not None and schedule.values.get("steps") == 0:  # stated once: a run resumed for more steps keeps it
+            schedule = replace(schedule, values={**schedule.values, "steps": self.steps})
+            optimizer = replace(optimizer, values={**optimizer.values, "schedule": schedule})
+        settled = {"problem": problem, "compressor": compressor, "optimizer": optimizer}
+        return replace(self, workers=n, choices={**self.choices, **settled})
+
+    def toml(self) -> str:
+        """Return the resolved config, every value stated."""
+        top: dict[str, Any] = {"seed": self.seed, "workers": self.workers, "steps": self.steps}
+        tables = {name: choice.table() for name, choice in self.choices.items()}
+        options = {"run": self.run.model_dump(), "simulate": self.simulate.model_dump(exclude_none=True)}
+        return tomli_w.dumps({**{k: v for k, v in top.items() if v is not None}, **tables, **options})

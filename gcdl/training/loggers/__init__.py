@@ -1,0 +1,1 @@
+"""Where a run's figures go beside the run folder, step by step: one file a tool."""
