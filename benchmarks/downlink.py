@@ -50,7 +50,7 @@ lr = 1e-9
 eval_every = 0
 checkpoint_every = 0
 """
-BIT = ["compressor.kind=stochastic_sign", "compressor.dither=correlated+subtractive", "compressor.agreed=true"]
+BIT = ["compressor.kind=stochastic_sign", "compressor.scale=max", "compressor.agreed=true"]
 METHODS = {
     "float32 up and down": ["compressor.kind=identity"],
     "1 bit up, float32 down": BIT,

@@ -42,8 +42,8 @@ METHODS = {
     "identity": ["compressor.kind=identity"],
     "sign": ["compressor.kind=sign"],
     "scaled sign + feedback": ["compressor.kind=scaled_sign", "compressor.error_feedback=true"],
-    "stochastic sign": ["compressor.kind=stochastic_sign"],
-    "stochastic sign (correlated+subtractive)": ["compressor.kind=stochastic_sign", "compressor.dither=correlated+subtractive"],
+    "stochastic sign": ["compressor.kind=stochastic_sign", "compressor.scale=max", "compressor.dither=independent"],
+    "stochastic sign (correlated+subtractive)": ["compressor.kind=stochastic_sign", "compressor.scale=max"],
 }
 
 

@@ -120,7 +120,7 @@ def questions(d: int, workers: list[int]) -> Iterator[tuple[str, Ways]]:
 
     yield "encode", compressing(Sign(), lambda: textbook_encode(x))
     yield "scaled encode", compressing(ScaledSign(), lambda: (np.abs(x).mean(), textbook_encode(x)))
-    yield "stochastic encode", compressing(StochasticSign(), lambda: textbook_stochastic(x, rng))
+    yield "stochastic encode", compressing(StochasticSign("max", "independent"), lambda: textbook_stochastic(x, rng))
     residual = x[::-1].copy()
     yield "error feedback", compressing(ErrorFeedback(ScaledSign()), lambda: textbook_feedback(x, residual))
 
@@ -128,10 +128,10 @@ def questions(d: int, workers: list[int]) -> Iterator[tuple[str, Ways]]:
         yield f"decode, n = {n}", decoding(ScaledSign(), layout, x, n, textbook=True)
         yield (
             f"decode, correlated+subtractive, n = {n}",
-            decoding(StochasticSign(dither="correlated+subtractive"), layout, x, n),
+            decoding(StochasticSign("max", "correlated+subtractive"), layout, x, n),
         )
         if n <= 16:
-            yield f"decode, subtractive, n = {n}", decoding(StochasticSign(dither="subtractive"), layout, x, n)
+            yield f"decode, subtractive, n = {n}", decoding(StochasticSign("max", "subtractive"), layout, x, n)
         yield f"vote counts, n = {n}", voting(d, n, rng)
 
     row, one, total = (

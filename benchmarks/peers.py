@@ -57,12 +57,7 @@ momentum = 0.9
 checkpoint_every = 0
 eval_every = 5
 """
-GCDL = (
-    "compressor.kind=stochastic_sign",
-    "compressor.scale=rms",
-    "compressor.clip=1.5",
-    "compressor.dither=correlated+subtractive",
-)
+GCDL = ("compressor.kind=stochastic_sign",)
 CODED = ("code.kind=fractional_repetition", "code.stragglers=1")
 CONTESTANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "gcdl, s = 1": ("gcdl", (*GCDL, *CODED)),

@@ -3,9 +3,12 @@
 In the manner of 1-bit gradient coding (Li and Skoglund, arXiv 2403.14716); also Safaryan and Richtarik 2021, and Jin et
 al. 2020. Unbiased for M >= max|x|; variance M^2 - x_j^2, and M^2 / 3 with subtractive dither. Scales:
 
+- ``rms``: M = clip * rms(x). Coordinates beyond M are clipped to +-M: a little biased, far less variance.
 - ``max``: M = max|x|. Unbiased.
 - ``l2``: M = ||x||_2. Unbiased; far more variance on long tensors.
-- ``rms``: M = clip * rms(x). Coordinates beyond M are clipped to +-M: a little biased, far less variance.
+
+The defaults are those that trained best where it was measured (benchmarks/README.md). The quantiser of the papers is
+``scale = "max", dither = "independent"``.
 
 A coordinate that is exactly zero is +M or -M with probability 1/2 each: mean zero, no drift. A tensor of zeros has M = 0
 and decodes to zeros. A NaN or an infinity never gets here: the worker raises first. ceil(d/8) bytes + 4 per scale.
@@ -44,9 +47,9 @@ class StochasticSign:
     margin : larger clips less and is noisier.
     """
 
-    scale: Literal["max", "l2", "rms"] = "max"
-    dither: DitherName = "independent"
-    clip: Positive = 2.0
+    scale: Literal["max", "l2", "rms"] = "rms"
+    dither: DitherName = "correlated+subtractive"
+    clip: Positive = 1.5
     block: Natural = 0
     agreed: bool | None = None
     margin: Positive = 1.2

@@ -25,10 +25,8 @@ import gcdl
 
 METHODS = {
     "float32": "identity",
-    "one bit": {
-        "kind": "stochastic_sign", "scale": "rms", "clip": 1.5, "block": 64, "dither": "correlated+subtractive",
-    },
-}  # fmt: skip
+    "one bit": {"kind": "stochastic_sign", "block": 64},
+}
 
 
 class GPT(nn.Module):

@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> gcdl.Summary | None:
     trainer = gcdl.Trainer(
         problem,
         code={"kind": "fractional_repetition", "stragglers": 1},
-        compressor={"kind": "stochastic_sign", "scale": "rms", "dither": "correlated+subtractive"},
+        compressor="stochastic_sign",
         stragglers={"kind": "bernoulli", "p": 0.1, "seconds": 0.5},
         optimizer={
             "kind": "adam",

@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> gcdl.Summary | None:
     trainer = gcdl.Trainer(
         problem,
         code={"kind": "sgc", "replication": 2, "p": 0.1},
-        compressor={"kind": "stochastic_sign", "scale": "rms", "dither": "correlated+subtractive"},
+        compressor="stochastic_sign",
         stragglers={"kind": "bernoulli", "p": 0.1, "seconds": 0.2},
         optimizer={"kind": "sgd", "lr": 1.0},
         out=given.out,

@@ -27,13 +27,17 @@ codes: dict[str, dict[str, object]] = {
     "fractional repetition": {"kind": "fractional_repetition", "stragglers": 2},
     "sgc": {"kind": "sgc", "replication": 3, "stragglers": 2, "p": 0.2},
 }
-one_bit = {"kind": "stochastic_sign", "scale": "rms", "dither": "correlated+subtractive"}
 folder = Path(tempfile.mkdtemp(prefix="notebook-"))
 for name, code in codes.items():
     trainer = gcdl.Trainer(
-        problem, workers=6, code=code, compressor=one_bit, stragglers=stragglers, optimizer={"kind": "adam", "lr": 0.01},
+        problem,
+        workers=6,
+        code=code,
+        compressor="stochastic_sign",
+        stragglers=stragglers,
+        optimizer={"kind": "adam", "lr": 0.01},
         out=folder / name.replace(" ", "-"),
-    )  # fmt: skip
+    )
     losses = [record.train_loss for record in trainer.fit(steps)]
     assert trainer.summary is not None
     print(f"{name:22} loss {losses[-1]:.4f}  virtual seconds {trainer.summary.seconds:7.1f}")

@@ -26,6 +26,8 @@ kind = "cyclic_repetition"
 stragglers = 2
 [compressor]
 kind = "stochastic_sign"
+scale = "max"
+dither = "independent"
 error_feedback = true
 [stragglers]
 kind = "exponential"

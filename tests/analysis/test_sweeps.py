@@ -60,6 +60,8 @@ stragglers.kind = "none"
 compressor.kind = "identity"
 [axes.method."1 bit"]
 compressor.kind = "stochastic_sign"
+compressor.scale = "max"
+compressor.dither = "independent"
 """
 
 

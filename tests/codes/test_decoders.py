@@ -135,7 +135,11 @@ def test_vectors_that_depend_on_noise_are_not_cached_and_the_others_ignore_it():
 
 
 D, LAYOUT = 96, Layout(("w", "b"), ((64,), (32,)))
-NOISY = [StochasticSign(), StochasticSign(scale="l2"), StochasticSign(scale="rms", clip=3.0)]
+NOISY = [
+    StochasticSign("max", "independent"),
+    StochasticSign("l2", "independent"),
+    StochasticSign("rms", "independent", clip=3.0),
+]
 
 
 def squared_errors(code, decoders, compressor, runs, lost, rng):
@@ -206,7 +210,7 @@ def test_energy_of_messages_without_scales_or_of_zeros():
     signal, noise = codec.energy(np.zeros(1, dtype=np.uint8))
     assert signal == pytest.approx(8 * np.pi / 2)
     assert noise == pytest.approx(8 * (np.pi / 2 - 1))
-    codec = StochasticSign().codec(Layout(("w", "empty", "one"), ((8,), (0,), (1,))))
+    codec = StochasticSign("max", "independent").codec(Layout(("w", "empty", "one"), ((8,), (0,), (1,))))
     assert codec.energy(np.zeros(codec.payload_bytes, dtype=np.uint8)) == (0.0, 0.0)
 
 

@@ -20,17 +20,17 @@ PLAIN = {
     "scaled_sign-block": ScaledSign(block=24),
     "two_mean": TwoMean(),
     "two_mean-block": TwoMean(block=1000),
-    "stochastic_sign-max": StochasticSign(),
-    "stochastic_sign-l2": StochasticSign(scale="l2"),
-    "stochastic_sign-rms": StochasticSign(scale="rms", clip=1.5),
-    "stochastic_sign-block": StochasticSign(block=500),
+    "stochastic_sign-max": StochasticSign("max", "independent"),
+    "stochastic_sign-l2": StochasticSign("l2", "independent"),
+    "stochastic_sign-rms": StochasticSign("rms", "independent", clip=1.5),
+    "stochastic_sign-block": StochasticSign("max", "independent", block=500),
     "noisy_sign": NoisySign(),
     "noisy_sign-block": NoisySign(0.5, "correlated+subtractive", block=100),
 }
 for dither in DITHERS[1:]:
-    PLAIN[f"stochastic_sign-{dither}"] = StochasticSign(scale="rms", dither=dither)
+    PLAIN[f"stochastic_sign-{dither}"] = StochasticSign("rms", dither, clip=2.0)
     PLAIN[f"noisy_sign-{dither}"] = NoisySign(dither=dither)
-PLAIN["stochastic_sign-block-correlated+subtractive"] = StochasticSign(dither="correlated+subtractive", block=40)
+PLAIN["stochastic_sign-block-correlated+subtractive"] = StochasticSign("max", "correlated+subtractive", block=40)
 WRAPPED = ["identity", "identity-bfloat16", "sign", "scaled_sign", "two_mean-block", "stochastic_sign-max", "noisy_sign",
            "stochastic_sign-correlated+subtractive", "stochastic_sign-block-correlated+subtractive"]  # fmt: skip
 TABLE = {**PLAIN, **{f"{name}+error_feedback": ErrorFeedback(PLAIN[name]) for name in WRAPPED}}

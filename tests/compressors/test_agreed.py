@@ -15,10 +15,10 @@ from gcdl.types import Layout, aligned_vector
 LAYOUT = Layout(("a", "b", "empty", "c"), ((150_000,), (7, 3), (0,), (1,)))
 D = LAYOUT.size
 AGREEING = {
-    "max": StochasticSign(agreed=True, margin=1.5),
-    "rms": StochasticSign("rms", agreed=True),
-    "block": StochasticSign(dither="correlated+subtractive", block=5000, agreed=True),
-    "subtractive": StochasticSign(dither="subtractive", agreed=True),
+    "max": StochasticSign("max", "independent", agreed=True, margin=1.5),
+    "rms": StochasticSign("rms", "independent", clip=2.0, agreed=True),
+    "block": StochasticSign("max", "correlated+subtractive", block=5000, agreed=True),
+    "subtractive": StochasticSign("max", "subtractive", agreed=True),
     "noisy": NoisySign(agreed=True),
     "scaled": ScaledSign(agreed=True),
     "feedback": ErrorFeedback(ScaledSign(agreed=True)),
@@ -96,7 +96,7 @@ def test_weights_are_multiples_of_a_unit_or_they_are_not():
         assert [unit * count for count in found] == pytest.approx([0.1 * count for count in counts])
 
 
-@pytest.mark.parametrize("compressor", [Identity(), TwoMean(), StochasticSign()], ids=str)
+@pytest.mark.parametrize("compressor", [Identity(), TwoMean(), StochasticSign("max", "independent")], ids=str)
 def test_what_has_no_common_scale_is_no_vote(compressor):
     codec = compressor.codec(LAYOUT)
     assert codec.agreed_count == 0
@@ -106,7 +106,7 @@ def test_what_has_no_common_scale_is_no_vote(compressor):
 
 
 def test_the_scale_agreed_on_is_the_largest_of_the_last_step_times_the_margin():
-    codec = StochasticSign(agreed=True, margin=1.5).codec(LAYOUT)
+    codec = StochasticSign("max", "independent", agreed=True, margin=1.5).codec(LAYOUT)
     messages = messages_of(codec, [1.0] * 3, None)
     largest = np.zeros(4, dtype=np.float32)
     for worker in range(3):
@@ -122,7 +122,7 @@ def test_the_scale_agreed_on_is_the_largest_of_the_last_step_times_the_margin():
 
 @pytest.mark.parametrize("scale", ["max", "rms"])
 def test_what_lies_beyond_is_clipped_and_counted(scale):
-    codec = StochasticSign(scale, agreed=True).codec(LAYOUT)
+    codec = StochasticSign(scale, "independent", clip=2.0, agreed=True).codec(LAYOUT)
     agreed = np.array([2.0, 0.5, 1.0, 10.0], dtype=np.float32)
     x = np.random.default_rng(3).standard_normal(D).astype(np.float32)
     beyond = sum(int((np.abs(x[where]) > scale).sum()) for where, scale in zip(LAYOUT.slices, agreed, strict=True))
@@ -135,7 +135,7 @@ def test_what_lies_beyond_is_clipped_and_counted(scale):
 
 def test_with_a_scale_that_clips_nothing_it_is_unbiased():
     layout = Layout(("x",), ((64,),))
-    codec = StochasticSign(agreed=True).codec(layout)
+    codec = StochasticSign("max", "independent", agreed=True).codec(layout)
     x = np.random.default_rng(0).standard_normal(64).astype(np.float32)
     agreed = np.array([2.0 * np.abs(x).max()], dtype=np.float32)
     payload, into, draws = np.zeros(codec.payload_bytes, dtype=np.uint8), aligned_vector(64), 4000
@@ -159,7 +159,7 @@ def test_what_is_not_sent_is_kept_with_an_agreed_scale_too():
 
 
 def test_the_noise_of_a_wider_scale_is_told():
-    codec = StochasticSign("rms", clip=1.0, agreed=True).codec(LAYOUT)
+    codec = StochasticSign("rms", "independent", clip=1.0, agreed=True).codec(LAYOUT)
     (message,) = messages_of(codec, [1.0], None)
     signal, noise = codec.energy(message.payload)
     agreed = codec.agree([message.payload]) * np.float32(2.0)

@@ -55,8 +55,8 @@ def probing_values(plain):
 def test_stochastic_sign_is_unbiased_and_so_does_not_drift_at_zero(scale, size, dither, plain):
     layout, x = probing_values(plain)
     x = x * np.float32(size)
-    found = decoded(StochasticSign(scale=scale, dither=dither), layout, x, DRAWS)
-    M = scales(StochasticSign(scale=scale), layout, x, plain)
+    found = decoded(StochasticSign(scale, dither), layout, x, DRAWS)
+    M = scales(StochasticSign(scale, "independent"), layout, x, plain)
     wide = x.astype(np.float64)
     variance = M**2 / 3.0 if "subtractive" in dither else M**2 - wide**2
     assert (np.abs(found.mean(axis=0) - wide) <= 4.0 * np.sqrt(variance / DRAWS) + 1e-6 * M).all()
@@ -68,7 +68,7 @@ def test_stochastic_sign_is_unbiased_at_every_length(d, dither, plain):
     layout = plain.layout_of([(d,), (1,)])
     x = np.full(d + 1, 0.3, dtype=np.float32)
     draws = max(2, 4_000 // d)
-    found = decoded(StochasticSign(scale="rms", dither=dither), layout, x, draws)[:, :d]
+    found = decoded(StochasticSign("rms", dither, clip=2.0), layout, x, draws)[:, :d]
     M = 2.0 * 0.3
     deviation = math.sqrt(M**2 / 3.0 if "subtractive" in dither else M**2 - 0.09)
     parts = [found[:, slice(*np.clip([start, start + BLOCK], 0, d))] for start in range(0, d, BLOCK)]
@@ -79,7 +79,7 @@ def test_stochastic_sign_is_unbiased_at_every_length(d, dither, plain):
 
 def test_the_extremes_of_a_tensor_are_sent_as_they_are_in_every_draw(plain):
     layout, x = probing_values(plain)
-    found = decoded(StochasticSign(scale="max"), layout, x, 500)
+    found = decoded(StochasticSign("max", "independent"), layout, x, 500)
     extreme = np.concatenate([np.abs(x[where]) == np.abs(x[where]).max() for where in layout.slices])
     assert extreme.sum() >= 2
     np.testing.assert_array_equal(found[:, extreme], np.broadcast_to(x[extreme], (500, extreme.sum())))
@@ -87,7 +87,7 @@ def test_the_extremes_of_a_tensor_are_sent_as_they_are_in_every_draw(plain):
 
 def test_rms_is_unbiased_within_its_clip_and_clips_beyond(dither, plain):
     layout, x = probing_values(plain)
-    compressor = StochasticSign(scale="rms", clip=1.5, dither=dither)
+    compressor = StochasticSign("rms", dither, clip=1.5)
     found = decoded(compressor, layout, x, DRAWS)
     M = scales(compressor, layout, x, plain)
     for where in layout.slices:
@@ -119,7 +119,7 @@ def test_noisy_sign_has_the_mean_that_its_file_states(noise, dither, plain):
 @pytest.mark.parametrize("scale", ["max", "l2"])
 def test_the_scale_is_that_of_each_tensor(scale, layout, plain):
     x = plain.normal(layout.size) * 3.0
-    payload = plain.compress(StochasticSign(scale=scale), layout, x)
+    payload = plain.compress(StochasticSign(scale, "independent"), layout, x)
     M = np.frombuffer(payload[plain.bits_bytes(layout.size) :].tobytes(), dtype="<f4")
     order = np.inf if scale == "max" else 2
     by_hand = [np.linalg.norm(x[where].astype(np.float64), order) if x[where].size else 0.0 for where in layout.slices]
@@ -141,6 +141,17 @@ def test_subtracting_the_noise_leaves_at_most_0_4_of_the_variance(scale, plain):
     without = normal_errors(StochasticSign(scale, "subtractive", clip=3.0), plain, 1, d=20_000)
     ratio = without.var() / with_noise.var()
     assert 0.3 < ratio < 0.4
+
+
+def test_the_default_is_the_one_with_the_least_error(plain):
+    errors = {
+        key: np.square(normal_errors(StochasticSign(*key), plain, 1, d=20_000)).mean()
+        for key in itertools.product(("max", "l2", "rms"), plain.DITHERS)
+    }
+    default = np.square(normal_errors(StochasticSign(), plain, 1, d=20_000)).mean()
+    assert default == errors["rms", "correlated+subtractive"]
+    assert default < 1.05 * min(errors.values())
+    assert default < 0.1 * errors["max", "independent"]
 
 
 @pytest.mark.parametrize("scale", ["max", "l2"])
@@ -194,7 +205,7 @@ def test_other_seeds_steps_and_workers_draw_other_bits(shared, plain):
     layout = plain.layout_of([(1000,)])
     x = plain.normal(1000)
     keys = list(itertools.product(range(3), repeat=3))
-    compressor = StochasticSign(dither="correlated" if shared else "independent")
+    compressor = StochasticSign("max", "correlated" if shared else "independent")
     payloads = {plain.compress(compressor, layout, x, Draw(*key, 9000 * key[2])).tobytes() for key in keys}
     assert len(payloads) == len(keys)
 
@@ -203,7 +214,7 @@ def test_draw_blocks_do_not_repeat_each_other(plain):
     layout = plain.layout_of([(2 * BLOCK,)])
     x = np.zeros(2 * BLOCK, dtype=np.float32)
     x[0] = 1.0
-    bits = np.unpackbits(plain.compress(StochasticSign(), layout, x)[: 2 * BLOCK // 8])
+    bits = np.unpackbits(plain.compress(StochasticSign("max", "independent"), layout, x)[: 2 * BLOCK // 8])
     assert abs((bits[:BLOCK] == bits[BLOCK:]).mean() - 0.5) <= 4.0 * 0.5 / np.sqrt(BLOCK)
 
 
@@ -227,7 +238,7 @@ def test_correlated_workers_share_their_numbers_but_for_the_shift(plain):
 def test_replicas_leave_a_fraction_of_the_noise_of_workers_at_random_places(dither, plain):
     # Four groups of two replicas, each group with a gradient of its own.
     code = fractional_repetition(8, 8, stragglers=1)
-    compressor, layout = StochasticSign(scale="rms", dither=dither), plain.layout_of([(20_000,)])
+    compressor, layout = StochasticSign("rms", dither, clip=2.0), plain.layout_of([(20_000,)])
     codec = compressor.codec(layout)
     inputs = [plain.normal(20_000, seed=group) for group in range(4)]
     into, payloads = np.empty(20_000, dtype=np.float32), np.empty((8, codec.payload_bytes), dtype=np.uint8)

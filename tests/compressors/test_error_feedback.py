@@ -149,7 +149,7 @@ def test_the_residual_is_in_gradient_units(plain):
     layout = plain.layout_of(SHAPES)
     kept = []
     for factor in (1.0, 2.0):
-        codec = ErrorFeedback(StochasticSign()).codec(layout)
+        codec = ErrorFeedback(StochasticSign("max", "independent")).codec(layout)
         out = np.empty(codec.payload_bytes, dtype=np.uint8)
         state = codec.compress(plain.normal(D) * np.float32(factor), codec.init(), Draw(0, 0, 0, 4096 * 3), out)
         kept.append(codec.settle(state, 0).kept)

@@ -149,7 +149,7 @@ def test_other_seeds_steps_and_workers_draw_other_bits(plain):
     layout = plain.layout_of([(1000,)])
     x = plain.normal(1000)
     keys = list(itertools.product(range(3), repeat=3))
-    payloads = {plain.compress(StochasticSign(), layout, x, Draw(*key, 4096 * 3)).tobytes() for key in keys}
+    payloads = {plain.compress(StochasticSign("max", "independent"), layout, x, Draw(*key, 4096 * 3)).tobytes() for key in keys}
     assert len(payloads) == len(keys)
 
 

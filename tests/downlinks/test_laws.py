@@ -19,7 +19,7 @@ BITS = -(-D // 8)
 SHIFTS = np.arange(N) << 14
 # A worker's place in FR: replicas averaged, one group with one replica left.
 WEIGHTS = {0: 0.5, 1: 0.5, 2: 1.0}
-BEST = StochasticSign(dither="correlated+subtractive", agreed=True)
+BEST = StochasticSign("max", "correlated+subtractive", agreed=True)
 
 DOWNLINKS = {
     "model": WholeModel(),
@@ -33,8 +33,8 @@ REPLICAS = [name for name, downlink in DOWNLINKS.items() if downlink.replicas]
 LOSSLESS = ["votes", "replies"]
 COMPRESSORS = {
     "best": BEST,
-    "independent": StochasticSign("rms", agreed=True),
-    "own scales": StochasticSign(),
+    "independent": StochasticSign("rms", "independent", clip=2.0, agreed=True),
+    "own scales": StochasticSign("max", "independent"),
     "sign": Sign(),
     "scaled_sign": ScaledSign(agreed=True),
     "noisy_sign": NoisySign(dither="subtractive", agreed=True),

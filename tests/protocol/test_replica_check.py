@@ -32,7 +32,7 @@ lr = 0.05
 CORRUPT = 'stragglers.events=[{fault = "corrupt", worker = 4, step = 3}, {fault = "corrupt", worker = 4, step = 6}]'
 
 
-CORRELATED = StochasticSign(dither="correlated")
+CORRELATED = StochasticSign("max", "correlated")
 
 
 class Watcher:
@@ -98,4 +98,6 @@ def test_where_replicas_can_not_be_compared_the_config_is_refused(overrides, say
 
 def test_deterministic_compressors_send_equal_bits():
     assert all(sends_equal_bits(compressor) for compressor in (Identity(), Sign(), ScaledSign()))
-    assert not any(sends_equal_bits(compressor) for compressor in (StochasticSign(), CORRELATED, ErrorFeedback(Sign())))
+    assert not any(
+        sends_equal_bits(compressor) for compressor in (StochasticSign("max", "independent"), CORRELATED, ErrorFeedback(Sign()))
+    )

@@ -32,6 +32,8 @@ kind = "fractional_repetition"
 stragglers = 1
 [compressor]
 kind = "stochastic_sign"
+scale = "max"
+dither = "independent"
 error_feedback = true
 [stragglers]
 kind = "bernoulli"
