@@ -1,18 +1,95 @@
-"""The order of the tests. Those that start MPI jobs come last, all in one process, one after the other.
+"""What all tests share: the order they run in, and the command line as a function.
 
-The others share the cores (pytest-xdist, see launch/test); a job of nine ranks is to have the machine to itself.
+Order (see launch/test): tests without MPI; MPI jobs, two at a time; then, one at a time, those marked ``alone``, which
+measure times that a job beside them would change. Tests of the hosts and of Slurm are each kept to one process, because what
+they run on is made once and shared.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
 import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+GROUPS = ("hosts", "slurm", "alone")
+"""Marks whose tests run one after the other. Also the order in which they come; "alone" is the last."""
+
+
+def _place(item: pytest.Item) -> int:
+    """Return when a test's turn is: 0 without MPI, 1 with it, then the GROUPS."""
+    for place, group in reversed(list(enumerate(GROUPS, start=2))):
+        if item.get_closest_marker(group):
+            return place
+    return int(item.get_closest_marker("mpi") is not None)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    jobs = [item for item in items if item.get_closest_marker("mpi")]
-    others = [item for item in items if not item.get_closest_marker("mpi")]
-    items[:] = [*others, *jobs]
+    items.sort(key=_place)
     if config.pluginmanager.hasplugin("xdist"):
-        for item in jobs:
-            item.add_marker(pytest.mark.xdist_group("mpi"))
+        for item in items:
+            if (place := _place(item)) >= 2:
+                item.add_marker(pytest.mark.xdist_group(GROUPS[place - 2]))
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that has ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+    @property
+    def message(self) -> str:
+        """The one message of a command that was used wrongly, after checking that there is no other."""
+        assert self.returncode == 2, self.stdout + self.stderr
+        assert "Traceback" not in self.stdout + self.stderr, self.stderr
+        (line,) = self.stderr.splitlines()
+        assert line.startswith("gcdl: "), line
+        return line
+
+
+@pytest.fixture
+def command_line() -> Callable[..., Done]:
+    """Do what ``gcdl ARGUMENTS...`` does, in this process: what a command imports need not be imported anew.
+
+    Not for ``train``, nor for ``doctor`` under mpirun: they start MPI in their own process. See :func:`process`.
+    """
+
+    def call(*arguments: str, cwd: Path = ROOT) -> Done:
+        from gcdl.cli import main
+
+        out, err = io.StringIO(), io.StringIO()
+        handler = signal.getsignal(signal.SIGINT)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["gcdl", *arguments])
+            patch.setenv("COLUMNS", "80")  # of a pipe; not of the terminal that the tests may run in
+            patch.chdir(cwd)
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
+                main()
+        signal.signal(signal.SIGINT, handler)  # main() ends by ignoring it
+        code = end.value.code
+        return Done(code if isinstance(code, int) else int(code is not None), out.getvalue(), err.getvalue())
+
+    return call
+
+
+@pytest.fixture
+def process() -> Callable[..., Done]:
+    """Run ``python -m gcdl ARGUMENTS...``."""
+
+    def run(*arguments: str, cwd: Path = ROOT) -> Done:
+        words = [sys.executable, "-m", "gcdl", *arguments]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=120, cwd=cwd, check=False)
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    return run

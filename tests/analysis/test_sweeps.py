@@ -301,6 +301,7 @@ def test_a_mean_is_shown_with_its_spread(values, shown):
 
 
 @pytest.mark.mpi
+@pytest.mark.mpi
 def test_measured_cells_are_jobs_of_their_own(tmp_path):  # 10 s
     text = SUITE.replace("rates = [0.05, 0.2, 50.0]", 'transport = "mpi"\nrates = [0.05]').replace("workers = 4", "workers = 2")
     text = text.replace("seeds = [0, 1, 2]", "seeds = [0]")

@@ -191,14 +191,20 @@ EXACT = [
 ]
 
 
-@pytest.mark.parametrize("case", EXACT, ids=map(name, EXACT))
+def exact(cases):
+    """Parametrize with these cases; the larger ones, whose patterns are many, are for the exhaustive suite."""
+    large = pytest.mark.exhaustive
+    return pytest.mark.parametrize("case", [pytest.param(c, id=name(c), marks=[large] if c[1] > 8 else []) for c in cases])
+
+
+@exact(EXACT)
 def test_exact_codes_decode_every_pattern_of_at_most_s_stragglers(case):
     code = build(*case)
     errors = [code.decoding_error(code.decoding_vector(arrived)) for arrived in missing_at_most(code.n, code.stragglers)]
     assert max(errors) < 1e-9
 
 
-@pytest.mark.parametrize("case", [case for case in EXACT if case[3].get("stragglers", 0)], ids=name)
+@exact([case for case in EXACT if case[3].get("stragglers", 0)])
 def test_a_redundant_code_costs_each_worker_its_load_and_no_more(case):
     kind, n, k, params = case
     code = build(*case)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -41,8 +42,6 @@ checkpoint_every = 10
 """
 """Small, and without torch on the workers: a job of 5 ranks is up in three seconds."""
 
-SHARED = Path("/dev/shm")
-
 
 @dataclass
 class Ended:
@@ -71,11 +70,12 @@ class Job:
 
     def __init__(self, command: list[str], folder: Path, number: int) -> None:
         self.folder = folder
-        self._shared = set(SHARED.iterdir())
+        # Of its own: what other jobs leave is not this one's fault.
+        self._shared = Path(tempfile.mkdtemp(prefix="gcdl-test-", dir="/dev/shm"))
         self._log = (folder.parent / f"job{number}.log").open("w+")
         self.process = subprocess.Popen(
-            command, cwd=folder.parent, env=environment(), stdout=self._log, stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL, start_new_session=True,
+            command, cwd=folder.parent, env={**environment(), "OMPI_MCA_btl_sm_backing_directory": str(self._shared)},
+            stdout=self._log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
 
     def until_step(self, step: int, seconds: float = 60.0) -> None:
@@ -129,16 +129,9 @@ class Job:
                 found.append(int(entry.name))
         return found
 
-    def leftovers(self) -> set[Path]:
-        """Return what lies in shared memory since this job began and is used by no process: other jobs may run beside."""
-        new = set(SHARED.iterdir()) - self._shared
-        if not new:
-            return new
-        used = ""
-        for maps in Path("/proc").glob("[0-9]*/maps"):
-            with contextlib.suppress(OSError):
-                used += maps.read_text()
-        return {path for path in new if path.exists() and str(path) not in used}
+    def leftovers(self) -> list[Path]:
+        """Return what of MPI's files lies in shared memory."""
+        return list(self._shared.iterdir())
 
     def log(self) -> str:
         self._log.flush()
@@ -148,7 +141,7 @@ class Job:
         """Wait for the end and check that no process is left, and nothing in shared memory."""
         code = self.process.wait(seconds)
         end = time.monotonic() + 30.0
-        while (self.ranks() or self.leftovers()) and time.monotonic() < end:  # a job that runs beside may just be ending
+        while (self.ranks() or self.leftovers()) and time.monotonic() < end:
             time.sleep(0.05)
         assert not self.ranks(), f"processes left behind\n{self.log()}"
         assert not self.leftovers(), self.leftovers()
@@ -161,6 +154,7 @@ class Job:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
         self._log.close()
+        shutil.rmtree(self._shared)
 
 
 def environment() -> dict[str, str]:

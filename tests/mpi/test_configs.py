@@ -20,6 +20,7 @@ def test_the_quickstart_reaches_95_percent_with_one_bit_and_a_straggler(start):
     assert "test accuracy" in job.output
 
 
+@pytest.mark.exhaustive
 def test_fashion_mnist_reaches_85_percent_with_one_bit_in_400_steps(start):
     config = (CONFIGS / "fashion_mnist.toml").read_text()
     if not Path("/usr/share/datasets/fashion-mnist").is_dir():

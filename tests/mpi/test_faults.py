@@ -225,6 +225,7 @@ main()
 """
 
 
+@pytest.mark.alone
 def test_whatever_ends_a_worker_is_noticed_within_a_second_though_the_step_goes_on_and_nothing_is_due_from_it(start, tmp_path):
     lenient = ("workers=6", "code.kind=uncoded", "wait.kind=deadline", "wait.seconds=30.0", "steps=5")
     job = start("train", *lenient, script=DEATHS, ranks=7, survive=True)

@@ -14,7 +14,7 @@ from gcdl.stragglers import delays_at
 from gcdl.training.roles import simulate
 from gcdl.training.starting_point import StartingPoint
 
-pytestmark = pytest.mark.mpi
+pytestmark = [pytest.mark.mpi, pytest.mark.alone]
 
 
 class Quiet:
