@@ -14,9 +14,10 @@ from gcdl.errors import DataError, GcdlError, Interrupted, ReplayDiffers
 from gcdl.host.stop_request import StopRequest
 from gcdl.protocol.master import Master
 from gcdl.protocol.step_record import StepRecord
-from gcdl.training.build import limit_threads, make_publisher, make_workers
+from gcdl.training.build import limit_threads, make_workers
 from gcdl.training.run_files import STEPS
 from gcdl.training.run_reader import History, read_run
+from gcdl.training.slices import local_slices
 from gcdl.training.summary import model_sha256
 from gcdl.transport.recorded import AsRecorded, ReplayTransport
 
@@ -41,15 +42,11 @@ def replay(path: Path, progress: Callable[[int, int], None] = lambda done, total
     stop = StopRequest()
     crew = make_workers(experiment)
     codec = experiment.compressor.codec(experiment.problem.layout())
-    optimizer = experiment.optimizer.build(experiment.problem.initial_parameters())
     master = Master(
         ReplayTransport(crew, [line["replies"] for line in history.steps], [line["fresh"] for line in history.steps], stop),
         code=experiment.code,
-        codec=codec,
+        slices=local_slices(experiment, codec),
         wait=AsRecorded(),
-        optimizer=optimizer,
-        downlink=make_publisher(experiment, codec, optimizer),
-        seed=history.config.seed,
     )
     limit_threads(experiment)
     total = len(history.steps)
@@ -62,7 +59,7 @@ def replay(path: Path, progress: Callable[[int, int], None] = lambda done, total
             raise
         except GcdlError as error:
             raise ReplayDiffers(f"{path}: step {master.steps_done}: the replay fails where the run went on: {error}") from error
-    found = model_sha256(master.optimizer.parameters)
+    found = model_sha256(master.slices.parameters)
     if history.summary is None:
         return f"{total} steps are the same; the run did not end well, so there is no fingerprint to compare {found} with"
     expected, steps = history.summary["model_sha256"], history.summary.get("steps")

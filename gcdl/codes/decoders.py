@@ -17,7 +17,7 @@
 MMSE, the argument. Let the shards' gradients be independent with mean zero and E||G_j||^2 = sigma^2, and the noise of message
 i independent of them with E||Q(C_i) - C_i||^2 = V_i. Then E||decoded - sum_j G_j||^2 = sigma^2 ||a B - 1||^2 + sum a_i^2 V_i.
 The messages tell sigma^2: E||C_i||^2 = ||B_i||^2 sigma^2, so sigma^2 = sum_i S_i / ||B_A||_F^2, where S_i is what a codec
-takes for ||C_i||^2 (:meth:`gcdl.compressors.base.Codec.energy`). With v_i = V_i / sum_l S_l, lambda = ||B_A||_F^2. Gradients
+takes for ||C_i||^2 (:meth:`gcdl.compressors.base.Codec.energies`). With v_i = V_i / sum_l S_l, lambda = ||B_A||_F^2. Gradients
 that have a common mean make sigma^2 seem larger and lambda smaller: nearer to least squares, which is the safe side.
 """
 

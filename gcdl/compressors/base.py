@@ -13,6 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gcdl.compressors.votes import Votes
 from gcdl.types import Buffer, Layout, Vector
 
@@ -100,8 +103,11 @@ class Codec(Protocol):
         """Return the state that was dumped to ``saved``, (state_bytes,), as a copy."""
         ...
 
-    def energy(self, payload: Buffer, agreed: Vector | None = None) -> tuple[float, float]:
-        """Return estimates of ||x||^2 and of E||Q(x) - x||^2 for the x behind a message: what an MMSE decoder goes by."""
+    def energies(self, payload: Buffer, agreed: Vector | None = None) -> NDArray[np.float64]:
+        """Return estimates of ||x||^2 and of E||Q(x) - x||^2 for the x behind a message, (blocks, 2): a row for each block.
+
+        An MMSE decoder goes by their sums. They are kept by block, so that several masters can add them up as one does.
+        """
         ...
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gcdl.compressors.base import Codec, Draw, Message, State, Stateless, Voteless
 from gcdl.compressors.error_feedback import ErrorFeedbackCodec, Residual
 from gcdl.compressors.identity import IdentityCodec
@@ -64,6 +67,6 @@ class DeviceIdentityCodec(Stateless, Voteless):
         """Never called: the master decodes with the codec that this one was made of."""
         raise NotImplementedError
 
-    def energy(self, payload: Buffer, agreed: Vector | None = None) -> tuple[float, float]:
+    def energies(self, payload: Buffer, agreed: Vector | None = None) -> NDArray[np.float64]:
         """Never called either."""
         raise NotImplementedError

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gcdl.compressors.base import Codec, Compressor, Draw, Message, State
 from gcdl.compressors.votes import Votes
@@ -116,6 +117,6 @@ class ErrorFeedbackCodec:
         """Decode as the inner compressor does."""
         self.inner.decode_votes(votes, senders, into)
 
-    def energy(self, payload: Buffer, agreed: Vector | None = None) -> tuple[float, float]:
+    def energies(self, payload: Buffer, agreed: Vector | None = None) -> NDArray[np.float64]:
         """Return what the inner compressor says: of x + e, not of x."""
-        return self.inner.energy(payload, agreed)
+        return self.inner.energies(payload, agreed)

@@ -94,9 +94,10 @@ class IdentityCodec(Stateless, Voteless):
                 value *= weight
                 into[block] += value
 
-    def energy(self, payload: Buffer, agreed: Vector | None = None) -> tuple[float, float]:
-        """Return ||x||^2 and 0: what rounding loses is nothing beside a bit's noise."""
-        return sum(float(np.square(value, dtype=np.float64).sum()) for _, value in self._values(payload)), 0.0
+    def energies(self, payload: Buffer, agreed: Vector | None = None) -> NDArray[np.float64]:
+        """Return ||x||^2 of each block, and 0: what rounding loses is nothing beside a bit's noise."""
+        squares = [float(np.square(value, dtype=np.float64).sum()) for _, value in self._values(payload)]
+        return np.column_stack([squares, np.zeros(len(squares))])
 
     def _values(self, payload: Buffer) -> Iterator[tuple[slice, Vector]]:
         """Yield each block and its values, which lie in scratch."""

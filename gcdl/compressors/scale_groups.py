@@ -60,3 +60,15 @@ class Block(NamedTuple):
     packed: slice
     groups: slice
     edges: IntVector
+
+    def within(self, where: slice) -> bool:
+        """Say whether all of it lies in these coordinates."""
+        return bool(where.start <= self.where.start and self.where.stop <= where.stop)
+
+    def seen_from(self, start: int, group: int) -> Block:
+        """Return the block as it lies in a vector that begins at coordinate ``start``, a multiple of 8, and group ``group``."""
+        return self._replace(
+            where=slice(self.where.start - start, self.where.stop - start),
+            packed=slice(self.packed.start - start // 8, self.packed.stop - start // 8),
+            groups=slice(self.groups.start - group, self.groups.stop - group),
+        )

@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from gcdl.compressors.base import Draw, Message, State, Stateless
 from gcdl.compressors.kernels import kernels_for, packed_bytes
 from gcdl.compressors.noise import Adder, Noise
-from gcdl.compressors.scale_groups import Groups
+from gcdl.compressors.scale_groups import Block, Groups
 from gcdl.compressors.scales import LARGEST, Levels, Scale
 from gcdl.compressors.votes import Votes, multiples, rows_by_bit
-from gcdl.types import Buffer, Layout, Vector
+from gcdl.types import Buffer, IntVector, Layout, Vector
 
 _MANY = 8  # messages from which on counting votes first is faster
 
@@ -74,19 +74,47 @@ class SignCodec(Stateless):
         self.noise = noise
         self.margin = margin
         self.clipped = 0
-        groups = Groups.of(layout, block) if scale else Groups(np.array([0, layout.size]))
-        self._sizes = groups.sizes
-        self._blocks = groups.blocks()
-        self._levels_bytes = 4 * scale.rows * groups.count if scale else 0
-        self._bits_bytes = packed_bytes(layout.size)
-        self.agreed_count = groups.count if margin else 0
+        self._groups = Groups.of(layout, block) if scale else Groups(np.array([0, layout.size]))
+        self._kernels = kernels_for(layout.size)
+        shares = {int(size): signal_share(int(size)) for size in np.unique(self._groups.sizes) if size}
+        signal = [shares.get(size, 0.0) for size in self._groups.sizes.tolist()]
+        noises = [noise_share(shares[size]) if size else 0.0 for size in self._groups.sizes.tolist()]
+        self._signal_share, self._noise_share = np.array(signal), np.array(noises)
+        self._settle_sizes(self._groups.sizes, self._groups.blocks())
+
+    def _settle_sizes(self, sizes: IntVector, blocks: list[Block]) -> None:
+        """Take in the coordinates of each group, (G,), and the blocks; all other sizes follow."""
+        self._sizes = sizes
+        self._blocks = blocks
+        self._levels_bytes = 4 * self.scale.rows * sizes.size if self.scale else 0
+        self._bits_bytes = packed_bytes(self.layout.size)
+        self.agreed_count = sizes.size if self.margin else 0
         self.payload_bytes = self._bits_bytes + self._levels_bytes
         self._planes = np.empty((0, self._bits_bytes), dtype=np.uint8)
-        self._ones = np.ones((1, groups.count), dtype=np.float32)
-        self._kernels = kernels_for(layout.size)
-        shares = {int(size): signal_share(int(size)) for size in np.unique(self._sizes) if size}
-        self._signal = np.array([shares.get(size, 0.0) for size in self._sizes.tolist()]) * self._sizes
-        self._noise = np.array([noise_share(shares[size]) if size else 0.0 for size in self._sizes.tolist()]) * self._sizes
+        self._ones = np.ones((1, sizes.size), dtype=np.float32)
+
+    def part(self, where: slice, layout: Layout) -> tuple[SignCodec, slice]:
+        """Return a codec that decodes the coordinates ``where``, of this layout, and the groups that they meet.
+
+        ``where`` begins at a block's first coordinate, and ends at a block's last. Blocks keep their numbers.
+        """
+        groups, edges = self._groups.window(where.start, where.stop)
+        part = copy(self)
+        part.layout = layout
+        part._signal_share, part._noise_share = self._signal_share[groups], self._noise_share[groups]
+        blocks = [block.seen_from(where.start, groups.start) for block in self._blocks if block.within(where)]
+        part._settle_sizes(np.diff(edges), blocks)
+        return part, groups
+
+    @property
+    def rows(self) -> int:
+        """How many levels a group has."""
+        return self.scale.rows if self.scale else 0
+
+    @property
+    def groups(self) -> int:
+        """The number of groups, G."""
+        return int(self._sizes.size)
 
     def with_kernels(self, kernels: Any) -> SignCodec:
         """Return this codec at work with other kernels, such as those of a GPU."""
@@ -249,15 +277,17 @@ class SignCodec(Stateless):
             if adder is not None:
                 adder(block, part, self._kernels)
 
-    def energy(self, payload: Buffer, agreed: Vector | None = None) -> tuple[float, float]:
-        """Return ||x||^2 and E||Q(x) - x||^2 as the levels tell, by the recipe's shares."""
+    def energies(self, payload: Buffer, agreed: Vector | None = None) -> NDArray[np.float64]:
+        """Return ||x||^2 and E||Q(x) - x||^2 as the levels tell, by the recipe's shares: a row for each block."""
         square = (self._levels(payload).astype(np.float64) ** 2).mean(axis=0)
-        signal = square * self._signal
-        if agreed is None:
-            return float(signal.sum()), float(square @ self._noise)
-        # What the larger scale adds is noise: size (M'^2 - M^2).
-        wider = np.maximum(agreed.astype(np.float64) ** 2 - square, 0.0) * self._sizes
-        return float(signal.sum()), float(square @ self._noise + wider.sum())
+        # What a larger scale adds is noise: size (M'^2 - M^2).
+        wider = 0.0 if agreed is None else np.maximum(agreed.astype(np.float64) ** 2 - square, 0.0)
+        signal, noise = square * self._signal_share, square * self._noise_share + wider
+        found = np.zeros((len(self._blocks), 2))
+        for row, block in zip(found, self._blocks, strict=True):
+            sizes = np.diff(block.edges)
+            row[:] = signal[block.groups] @ sizes, noise[block.groups] @ sizes
+        return found
 
     def _levels(self, payload: Buffer, draw: Draw | None = None) -> Levels:
         """Return the levels of a message; those that it carries where there is no ``draw``, which may say others."""

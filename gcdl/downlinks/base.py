@@ -35,6 +35,7 @@ class Ends:
     seed : the run's.
     shifts : (n,) places of the workers under correlated dither.
     finish : what a decoder does to the sum of the messages.
+    memory : (d,) where the model is to lie, if it is a slice of a larger one; None: in memory of its own.
     """
 
     layout: Layout
@@ -44,6 +45,7 @@ class Ends:
     seed: int
     shifts: IntVector
     finish: Callable[[Vector], None] = field(default=lambda gradient: None)
+    memory: Vector | None = None
 
     def draw(self, step: int, worker: int, agreed: Vector | None) -> Draw:
         """Return what has to be known of a worker's message beside its bytes."""
@@ -72,8 +74,8 @@ class Steps(Protocol):
 
     parameters: Vector
 
-    def step(self, gradient: Vector) -> None:
-        """Update ``parameters`` in place."""
+    def step(self, gradient: Vector, norm: float | None = None) -> None:
+        """Update ``parameters`` in place; ``norm``: of the whole gradient, where this is a slice of it."""
         ...
 
     def state(self) -> dict[str, np.ndarray]:
@@ -101,10 +103,10 @@ class Publisher(Protocol):
         """What a task carries now."""
         ...
 
-    def step(self, gradient: Vector, messages: Sequence[Message], a: Weights) -> None:
+    def step(self, gradient: Vector, messages: Sequence[Message], a: Weights, norm: float) -> None:
         """Step the optimizer with the decoded gradient, (d,), which the ``messages`` were decoded to, with weights a, (n,).
 
-        ``messages`` is empty where no data move.
+        ``messages`` is empty where no data move. ``norm``: Euclidean, of the gradient of the whole model.
         """
         ...
 

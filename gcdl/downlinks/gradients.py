@@ -80,10 +80,10 @@ class _Publisher:
         """That of the log."""
         return self.content.version
 
-    def step(self, gradient: Vector, messages: Sequence[Message], a: Weights) -> None:
+    def step(self, gradient: Vector, messages: Sequence[Message], a: Weights, norm: float) -> None:
         """Step the optimizer, and note what led there."""
-        self.content.append(self._update(gradient, messages))
-        self.optimizer.step(gradient)
+        self.content.append(self._update(gradient, messages, norm))
+        self.optimizer.step(gradient, norm)
 
     def restart(self, version: int) -> None:
         """Begin the log at a version."""
@@ -96,12 +96,12 @@ class _Publisher:
     def load(self, state: Mapping[str, np.ndarray]) -> None:
         """Do nothing."""
 
-    def _update(self, gradient: Vector, messages: Sequence[Message]) -> Buffer:
+    def _update(self, gradient: Vector, messages: Sequence[Message], norm: float) -> Buffer:
         step, take = self.version, self.content.take
         votes = self._codec.votes(messages) if self._count else None
         if votes is not None:
             bits = [votes.planes.reshape(-1)]
-            return write_update(Form.VOTES, step, messages, bits, take, total=votes.total, unit=votes.unit)
+            return write_update(Form.VOTES, step, messages, bits, take, total=votes.total, unit=votes.unit, norm=norm)
         if sum(message.payload.size for message in messages) < gradient.nbytes:
-            return write_update(Form.REPLIES, step, messages, [message.payload for message in messages], take)
-        return write_update(Form.GRADIENT, step, [], [gradient.view(np.uint8)], take)
+            return write_update(Form.REPLIES, step, messages, [message.payload for message in messages], take, norm=norm)
+        return write_update(Form.GRADIENT, step, [], [gradient.view(np.uint8)], take, norm=norm)

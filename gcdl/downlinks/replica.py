@@ -38,7 +38,9 @@ class Replica:
         self.body_bytes = HEAD_BYTES + snapshot_bytes(ends, stepping=steps is None)
         self._ends = ends
         self._steps = steps
-        self._parameters = ends.initial() if fresh else aligned_vector(d)
+        self._parameters = aligned_vector(d) if ends.memory is None else ends.memory
+        if fresh:
+            self._parameters[:] = ends.initial()
         self._optimizer = ends.optimizer.build(self._parameters) if steps is None else None
         self._change = aligned_vector(d)
         """A decoded gradient, or step."""
@@ -89,4 +91,4 @@ class Replica:
         decode_update(update, self._ends.codec, self._ends.draw, self._change)
         if update.form is not Form.GRADIENT:
             self._ends.finish(self._change)
-        self._optimizer.step(self._change)
+        self._optimizer.step(self._change, update.norm)

@@ -4,10 +4,10 @@ With w the parameters, u the optimizer's step and e what was left out so far,
 
     y = u + e,    w <- w + Q(y),    e <- y - Q(y),
 
-Q the scaled sign, M = mean|y| of each tensor or block of one: ceil(d/8) bytes, and 4 a scale. Error feedback at the server, as
-in Tang et al., *DoubleSqueeze*, ICML 2019; here around the optimizer's step, so that momentum and the like are taken at the
-master with the exact gradient, and no replica needs the optimizer's state. Lossy, in contrast to the other downlinks: w lags
-behind by e. A worker that fell behind applies the updates that it missed, in order.
+Q the scaled sign, M = mean|y| of each tensor or block of one, cut where a BLOCK of the kernels ends: ceil(d/8) bytes, and 4 a
+scale. Error feedback at the server, as in Tang et al., *DoubleSqueeze*, ICML 2019; here around the optimizer's step, so that
+momentum and the like are taken at the master with the exact gradient, and no replica needs the optimizer's state. Lossy, in
+contrast to the other downlinks: w lags behind by e. A worker that fell behind applies the updates that it missed, in order.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import ClassVar
 import numpy as np
 
 from gcdl.compressors import Draw, ErrorFeedback, Message, ScaledSign
+from gcdl.compressors.parts import cut_at_blocks
 from gcdl.downlinks.base import Ends, Steps
 from gcdl.downlinks.replica import Replica, snapshot_bytes
 from gcdl.downlinks.update_log import UpdateLog
@@ -61,7 +62,8 @@ class _Steps:
     """Compresses and decodes steps."""
 
     def __init__(self, block: int, layout: Layout) -> None:
-        self.codec = ErrorFeedback(ScaledSign(block)).codec(layout)
+        # No scale reaches over the edge of a BLOCK: then slices of the model have the scales that the whole model has.
+        self.codec = ErrorFeedback(ScaledSign(block)).codec(cut_at_blocks(layout))
 
     def decode(self, update: Update, into: Vector) -> None:
         """Overwrite ``into``, (d,), with the step that an update holds."""
@@ -86,11 +88,11 @@ class _Publisher:
         """That of the log."""
         return self.content.version
 
-    def step(self, gradient: Vector, messages: Sequence[Message], a: Weights) -> None:
+    def step(self, gradient: Vector, messages: Sequence[Message], a: Weights, norm: float) -> None:
         """Let the optimizer step, and apply what a bit a coordinate can say of that step, and of what was left out before."""
         parameters, step = self.model, self.version
         np.copyto(self._before, parameters)
-        self.optimizer.step(gradient)
+        self.optimizer.step(gradient, norm)
         np.subtract(parameters, self._before, out=self._change)
         if not np.isfinite(self._change.sum()):  # a sign can't say so: the model is sent as it is, for the workers to notice
             self.content.append(None)

@@ -10,6 +10,7 @@
     24      8     W, the sum of what the messages count (votes)
     32      8     u, the unit (votes)
     40      8     1: scales were agreed on
+    48      8     norm of the whole gradient (clip_norm goes by it)
     64            m times 8 + 8: worker, weight (votes, replies); padded to 64
                   4 G: the scales agreed on, if they were; padded to 64
                   the form's own bytes
@@ -21,6 +22,7 @@ but the last are decoded to the gradient that the master decoded, to the bit.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable, Sequence
 from enum import IntEnum
@@ -31,7 +33,7 @@ import numpy as np
 from gcdl.compressors import Codec, Draw, Message, Votes
 from gcdl.types import Buffer, Vector, padded
 
-_HEAD = struct.Struct("<IIqqqdq")
+_HEAD = struct.Struct("<IIqqqdqd")
 _HEAD_BYTES = 64
 
 
@@ -54,6 +56,7 @@ class Update(NamedTuple):
     agreed: Vector | None
     total: int
     unit: float
+    norm: float
     body: Buffer
 
 
@@ -71,13 +74,14 @@ def write_update(
     *,
     total: int = 0,
     unit: float = 0.0,
+    norm: float = math.nan,
 ) -> Buffer:
     """Write an update whose own bytes are ``body``, one piece after the other, to a buffer that ``take`` gives."""
     agreed = messages[0].draw.agreed if messages else None
     scales = 0 if agreed is None else agreed.size
     own = sum(piece.size for piece in body)
     out = take(update_bytes(len(messages), scales, own))
-    head = _HEAD.pack(form, len(messages), step, out.size, total, unit, agreed is not None)
+    head = _HEAD.pack(form, len(messages), step, out.size, total, unit, agreed is not None, norm)
     out[: _HEAD.size] = np.frombuffer(head, dtype=np.uint8)
     out[_HEAD.size : _HEAD_BYTES] = 0
     table, scale_table, start = _places(len(messages), scales)
@@ -93,13 +97,13 @@ def write_update(
 
 def read_update(stored: Buffer, scales: int) -> tuple[Update, Buffer]:
     """Return the update at the start of ``stored``, and what follows it; ``scales``: G, if scales are agreed on."""
-    form, m, step, nbytes, total, unit, has_scales = _HEAD.unpack(stored[: _HEAD.size].tobytes())
+    form, m, step, nbytes, total, unit, has_scales, norm = _HEAD.unpack(stored[: _HEAD.size].tobytes())
     table, scale_table, start = _places(m, scales if has_scales else 0)
     workers = stored[table].view(np.int64)[:m].tolist()
     weights = stored[table].view(np.float64)[m : 2 * m].tolist()
     agreed = stored[scale_table].view(np.float32)[:scales] if has_scales else None
     senders = list(zip(workers, weights, strict=True))
-    return Update(Form(form), step, senders, agreed, total, unit, stored[start:nbytes]), stored[nbytes:]
+    return Update(Form(form), step, senders, agreed, total, unit, norm, stored[start:nbytes]), stored[nbytes:]
 
 
 def decode_update(update: Update, codec: Codec, draw: Callable[[int, int, Vector | None], Draw], into: Vector) -> None:

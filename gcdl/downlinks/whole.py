@@ -36,11 +36,11 @@ class WholeModel:
 
     def publisher(self, ends: Ends, optimizer: Steps) -> WholePublisher:
         """Return the master's end."""
-        return WholePublisher(optimizer) if self.dtype == "float32" else _Rounded(optimizer)
+        return WholePublisher(optimizer) if self.dtype == "float32" else _Rounded(optimizer, ends.memory)
 
     def follower(self, ends: Ends, *, fresh: bool) -> _Follower:
         """Return a worker's end; it needs no version to start from."""
-        return _Follower(ends.layout.size, rounded=self.dtype != "float32")
+        return _Follower(ends.layout.size, rounded=self.dtype != "float32", memory=ends.memory)
 
     def size(self, d: int, payload_bytes: int, scales: int, weights: Sequence[float]) -> int:
         """Return 4 d, or 2 d."""
@@ -73,9 +73,9 @@ class WholePublisher:
         self.model = optimizer.parameters
         self.content = WholeContent(self.model.view(np.uint8))
 
-    def step(self, gradient: Vector, messages: Sequence[Message], a: Weights) -> None:
+    def step(self, gradient: Vector, messages: Sequence[Message], a: Weights, norm: float) -> None:
         """Step."""
-        self.optimizer.step(gradient)
+        self.optimizer.step(gradient, norm)
         self.version += 1
 
     def restart(self, version: int) -> None:
@@ -91,17 +91,17 @@ class WholePublisher:
 
 
 class _Rounded(WholePublisher):
-    def __init__(self, optimizer: Steps) -> None:
+    def __init__(self, optimizer: Steps, memory: Vector | None) -> None:
         super().__init__(optimizer)
         d = optimizer.parameters.size
         self._halves = aligned_buffer(2 * d).view(np.uint16)
-        self.model = aligned_vector(d)
+        self.model = aligned_vector(d) if memory is None else memory
         self.content = WholeContent(self._halves.view(np.uint8))
         self._round()
 
-    def step(self, gradient: Vector, messages: Sequence[Message], a: Weights) -> None:
+    def step(self, gradient: Vector, messages: Sequence[Message], a: Weights, norm: float) -> None:
         """Step, and round."""
-        super().step(gradient, messages, a)
+        super().step(gradient, messages, a, norm)
         self._round()
 
     def restart(self, version: int) -> None:
@@ -115,16 +115,16 @@ class _Rounded(WholePublisher):
 
 
 class _Follower:
-    in_place = True
-
-    def __init__(self, d: int, *, rounded: bool) -> None:
+    def __init__(self, d: int, *, rounded: bool, memory: Vector | None) -> None:
         self.version = 0
         self.body_bytes = (2 if rounded else 4) * d
-        self._model = aligned_vector(d) if rounded else None
+        self.in_place = memory is None
+        self._rounded = rounded
+        self._memory = aligned_vector(d) if rounded and memory is None else memory
         self._damaged = False
 
     def follow(self, content: Buffer) -> Vector:
-        """Return the content itself, or what its halves are.
+        """Return the content itself; or what its halves are, or a copy in the memory that was given.
 
         Raises
         ------
@@ -132,14 +132,14 @@ class _Follower:
         """
         if content.size != self.body_bytes:
             raise MessageError(f"a task with a model of {content.size} bytes where {self.body_bytes} were expected")
-        if self._model is None:
-            model = content.view(np.float32)
-        else:
-            model = self._model
+        model = content.view(np.float32) if self._memory is None else self._memory
+        if self._rounded:
             from_bfloat16(content.view(np.uint16), model)
+        elif self._memory is not None:
+            model[:] = content.view(np.float32)
         if self._damaged:
             self._damaged = False
-            model = model.copy()
+            model = model if self._memory is not None else model.copy()
             flip_a_bit(model)
         return model
 

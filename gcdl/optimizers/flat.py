@@ -79,11 +79,14 @@ class Optimizer:
         """The learning rate of the next step."""
         return float(self._torch.param_groups[0]["lr"])
 
-    def step(self, gradient: Vector) -> None:
-        """Update ``parameters``, (d,), with the decoded gradient, (d,), which is left as it is."""
+    def step(self, gradient: Vector, norm: float | None = None) -> None:
+        """Update ``parameters``, (d,), with the decoded gradient, (d,), which is left as it is.
+
+        ``norm``: of the whole gradient, where this is a part of it; None: it is all, and its norm is found here.
+        """
         import torch
 
-        self._flat.grad = torch.from_numpy(self._clipped(gradient))
+        self._flat.grad = torch.from_numpy(self._clipped(gradient, norm))
         self._torch.step()
         if self._scheduler is not None:
             self._scheduler.step()
@@ -116,11 +119,12 @@ class Optimizer:
                 for _ in range(self._scheduled):
                     self._scheduler.step()
 
-    def _clipped(self, gradient: Vector) -> Vector:
+    def _clipped(self, gradient: Vector, norm: float | None) -> Vector:
         if self.clip_norm <= 0.0:
             return gradient
-        with np.errstate(over="ignore", invalid="ignore"):
-            norm = float(np.linalg.norm(gradient))
+        if norm is None:
+            with np.errstate(over="ignore", invalid="ignore"):
+                norm = float(np.linalg.norm(gradient))
         if not math.isfinite(norm) or norm <= self.clip_norm:  # an overflow should be seen, not hidden
             return gradient
         return np.multiply(gradient, np.float32(self.clip_norm / norm), out=self._scaled)

@@ -14,10 +14,9 @@ from gcdl.codes import Decoder
 from gcdl.compressors import Codec
 from gcdl.compressors.to_device import vector_and_codec
 from gcdl.config import Experiment
-from gcdl.downlinks import Ends, Publisher
+from gcdl.downlinks import Ends
 from gcdl.errors import DataError
 from gcdl.host.launcher_environment import Launch
-from gcdl.optimizers import Optimizer
 from gcdl.problems import Samples
 from gcdl.protocol.task_format import TaskFormat
 from gcdl.protocol.wire import HEADER_BYTES
@@ -110,12 +109,6 @@ def make_ends(experiment: Experiment, codec: Codec, shifts: IntVector, decoder: 
         shifts=shifts,
         finish=decoder.finish,
     )
-
-
-def make_publisher(experiment: Experiment, codec: Codec, optimizer: Optimizer) -> Publisher:
-    """Return the master's end of the downlink: it steps ``optimizer``. ``codec``: the master's, which decodes replies."""
-    ends = make_ends(experiment, codec, experiment.code.shifts, experiment.code.decoder)
-    return experiment.downlink.publisher(ends, optimizer)
 
 
 def task_format(experiment: Experiment, codec: Codec) -> TaskFormat:

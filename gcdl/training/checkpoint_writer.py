@@ -79,18 +79,19 @@ class CheckpointWriter:
         self._write(interrupted=interrupted)
 
     def _snapshot(self, *, hold: bool = False) -> Checkpoint:
-        master = self._master
+        master, slices = self._master, self._master.slices
+        slices.collect()
         waits = hold or bool(master.states.state_bytes)  # then the parameters change before it is written
         return Checkpoint(
             step=master.steps_done,
-            parameters=master.optimizer.parameters.copy() if waits else master.optimizer.parameters,
+            parameters=slices.parameters.copy() if waits else slices.parameters,
             accepted=master.accepted.copy(),
-            optimizer=master.optimizer.state(),
+            optimizer=slices.optimizer_state(),
             states={},
             B=master.code.B,
             decoder=self._decoder,
             progress=self._progress(),
-            downlink=master.downlink_state(),
+            downlink=slices.downlink_state(),
         )
 
     def _write(self, *, interrupted: bool = False) -> None:

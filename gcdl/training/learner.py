@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gcdl.config import Experiment
-from gcdl.downlinks import Publisher, Steps
 from gcdl.problems import Evaluator
-from gcdl.protocol.master import Decodes
-from gcdl.training.build import make_publisher
+from gcdl.protocol.model_slices import ModelSlices
 from gcdl.training.run_files import MODEL
+from gcdl.training.slices import local_slices
 from gcdl.types import Layout, Vector
 
 
@@ -22,19 +21,17 @@ class Learner:
 
     Attributes
     ----------
-    codec : decodes replies.
-    optimizer : owns the (d,) parameters.
+    slices : the model: they decode, step the optimizer and publish.
+    state_bytes : the size of a compressor's state; 0: it has none.
     evaluator : evaluates a model.
-    downlink : steps the optimizer and publishes the model.
     layout : the model's tensors.
     learns : whether there is a model, to be checkpointed and fingerprinted; False: only the clock runs.
     save : writes parameters, (d,), to a file for plain torch; None: nothing can be saved.
     """
 
-    codec: Decodes
-    optimizer: Steps
+    slices: ModelSlices
+    state_bytes: int
     evaluator: Evaluator
-    downlink: Publisher
     layout: Layout
     learns: bool = True
     save: Callable[[Vector, Path], None] | None = None
@@ -44,9 +41,13 @@ class Learner:
         """Return the learner that an experiment describes."""
         layout = experiment.problem.layout()
         codec = experiment.compressor.codec(layout)
-        optimizer = experiment.optimizer.build(experiment.problem.initial_parameters())
-        publisher = make_publisher(experiment, codec, optimizer)
-        return cls(codec, optimizer, evaluator, publisher, layout, save=experiment.problem.save)
+        slices = local_slices(experiment, codec)
+        return cls(slices, codec.state_bytes, evaluator, layout, save=experiment.problem.save)
+
+    def parameters(self) -> Vector:
+        """Return the parameters of the whole model, (d,), as they are now."""
+        self.slices.collect()
+        return self.slices.parameters
 
     def write_model(self, folder: Path, say: Callable[[str], None]) -> None:
         """Write the model for use without gcdl. A full disk does not end a run: the model is in the checkpoint too."""
@@ -54,7 +55,7 @@ class Learner:
             return
         draft = folder / f".{MODEL}.draft"
         try:
-            self.save(self.optimizer.parameters, draft)
+            self.save(self.parameters(), draft)
             draft.replace(folder / MODEL)
         except (OSError, RuntimeError) as error:  # torch has its own way to say that a disk is full
             why = getattr(error, "strerror", None) or str(error).partition("\n")[0]

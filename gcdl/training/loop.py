@@ -90,11 +90,9 @@ class TrainingLoop:
         self._master = Master(
             transport,
             code=experiment.code,
-            codec=learner.codec,
+            slices=learner.slices,
             wait=experiment.wait,
-            optimizer=learner.optimizer,
-            downlink=learner.downlink,
-            seed=experiment.config.seed,
+            state_bytes=learner.state_bytes,
             replicas=experiment.replicas,
             scratch=start.out,
             say=watcher.say if real else lambda line: None,  # virtual seconds keep nobody waiting
@@ -191,9 +189,9 @@ class TrainingLoop:
         """Evaluate the model if that is due after this step. The last model is evaluated on the training set too."""
         done = record.step + 1
         if done == self._steps:
-            self._final = self._evaluator.now(record, self._learner.optimizer.parameters)
+            self._final = self._evaluator.now(record, self._learner.parameters())
         elif _is_due(self._options.eval_every, done):
-            self._evaluator.begin(record, self._learner.optimizer.parameters)
+            self._evaluator.begin(record, self._learner.parameters())
 
     def _checkpoint(self, record: StepRecord) -> None:
         """Begin a checkpoint if one is due after this step. The last one is left to :meth:`_finish`."""
@@ -205,7 +203,7 @@ class TrainingLoop:
         """Write what a run that did all its steps leaves: the last checkpoint, the model, the summary."""
         if self._final is None:  # resumed after its last step
             self._transport.close()
-            self._final = self._evaluator.now(None, self._learner.optimizer.parameters)
+            self._final = self._evaluator.now(None, self._learner.parameters())
         self._checkpoints.finish()
         self._learner.write_model(self._start.out, self._watcher.say)
         self._warn(coverage_warning(self._progress.totals.mean_coverage(), self._experiment.code))

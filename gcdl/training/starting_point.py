@@ -76,15 +76,20 @@ class StartingPoint:
         checkpoint = self.checkpoint
         if checkpoint is None:
             return None
-        optimizer, state_bytes = master.optimizer, master.states.state_bytes
-        same_model = checkpoint.parameters.shape == optimizer.parameters.shape
+        state_bytes = master.states.state_bytes
+        same_model = checkpoint.parameters.shape == master.slices.parameters.shape
         same_workers = checkpoint.accepted.shape == master.accepted.shape
         same_compressor = all(saved.size == state_bytes for saved in checkpoint.states.values())
         if not (same_model and same_workers and same_compressor):
             raise UsageError(f"the checkpoint of step {checkpoint.step} is of another model or compressor than the config's")
-        optimizer.parameters[:] = checkpoint.parameters
-        optimizer.load(checkpoint.optimizer)
-        fresh = master.resume(checkpoint.step, checkpoint.accepted, checkpoint.states, checkpoint.downlink)
+        fresh = master.resume(
+            checkpoint.step,
+            checkpoint.accepted,
+            checkpoint.states,
+            checkpoint.parameters,
+            checkpoint.optimizer,
+            checkpoint.downlink,
+        )
         if not fresh:
             return None
         return (

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gcdl.compressors import Message
 from gcdl.downlinks import Content, Downlink, UpdateLog, WholeContent, most_state_bytes
@@ -23,7 +24,7 @@ class NoOptimizer:
     def __init__(self) -> None:
         self.parameters = aligned_vector(0)
 
-    def step(self, gradient: Vector) -> None:
+    def step(self, gradient: Vector, norm: float | None = None) -> None:
         """Do nothing."""
 
     def state(self) -> dict[str, np.ndarray]:
@@ -37,6 +38,7 @@ class NoOptimizer:
 class NoCodec:
     """Decodes nothing."""
 
+    payload_bytes = 0
     state_bytes = 0
     agreed_count = 0
 
@@ -47,9 +49,9 @@ class NoCodec:
         """Return None: there are no messages to ask of."""
         return None
 
-    def energy(self, payload: Buffer, agreed: Vector | None = None) -> tuple[float, float]:
+    def energies(self, payload: Buffer, agreed: Vector | None = None) -> NDArray[np.float64]:
         """Return nothing: there are no messages to ask of."""
-        return 0.0, 0.0
+        return np.zeros((0, 2))
 
 
 class NoPublisher:
@@ -75,7 +77,7 @@ class NoPublisher:
         limit = 4 * d + sum(array.size for array in state.values())
         self.content = self._log = UpdateLog(np.broadcast_to(np.float32(0.0), (d,)), lambda: state, limit=limit, check_every=0)
 
-    def step(self, gradient: Vector, messages: Sequence[Message], a: Weights) -> None:
+    def step(self, gradient: Vector, messages: Sequence[Message], a: Weights, norm: float) -> None:
         """Note an update's size."""
         self.version += 1
         if self._log is not None:

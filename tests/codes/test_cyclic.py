@@ -14,6 +14,7 @@ from gcdl.codes.health import patterns, sampled_patterns, survey
 from gcdl.config import Experiment, parse
 from gcdl.errors import ParameterError
 from gcdl.protocol.master import Master
+from gcdl.protocol.model_slices import one_slice
 from gcdl.protocol.worker import Worker
 from gcdl.training.build import make_pace
 from gcdl.transport.simulated.virtual_clock import SimulatedTransport
@@ -183,11 +184,17 @@ def train(B=None, steps=300, n=15):
     ]  # fmt: skip
     master = Master(
         SimulatedTransport(make_pace(experiment, layout), workers),
-        code=code, codec=experiment.compressor.codec(layout), wait=experiment.wait,
-        optimizer=experiment.optimizer.build(problem.initial_parameters()), seed=0,
-    )  # fmt: skip
+        code=code,
+        slices=one_slice(
+            code=code,
+            codec=experiment.compressor.codec(layout),
+            optimizer=experiment.optimizer.build(problem.initial_parameters()),
+            seed=0,
+        ),
+        wait=experiment.wait,
+    )
     for _ in master.run(steps):
-        loss = problem.evaluator().evaluate(master.optimizer.parameters, train=True).train_loss
+        loss = problem.evaluator().evaluate(master.slices.parameters, train=True).train_loss
         if not loss < 1e6:
             return math.inf
     return loss

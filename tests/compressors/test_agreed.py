@@ -161,11 +161,11 @@ def test_what_is_not_sent_is_kept_with_an_agreed_scale_too():
 def test_the_noise_of_a_wider_scale_is_told():
     codec = StochasticSign("rms", "independent", clip=1.0, agreed=True).codec(LAYOUT)
     (message,) = messages_of(codec, [1.0], None)
-    signal, noise = codec.energy(message.payload)
+    signal, noise = codec.energies(message.payload).sum(axis=0)
     agreed = codec.agree([message.payload]) * np.float32(2.0)
-    assert codec.energy(message.payload, agreed)[0] == signal
+    assert codec.energies(message.payload, agreed).sum(axis=0)[0] == signal
     x = np.random.default_rng((0, 0)).standard_normal(D).astype(np.float32)
     (wide,) = messages_of(codec, [1.0], agreed)
     error = float(np.square(decoded(codec, [wide]).astype(np.float64) - x).sum())
-    assert codec.energy(message.payload, agreed)[1] == pytest.approx(error, rel=0.05)
+    assert codec.energies(message.payload, agreed).sum(axis=0)[1] == pytest.approx(error, rel=0.05)
     assert noise < 0.5 * error

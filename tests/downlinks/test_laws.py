@@ -90,7 +90,7 @@ class Run:
             self.finish(self.gradient)
         a = np.zeros(N)
         a[list(self.weights)] = list(self.weights.values())
-        self.publisher.step(self.gradient, messages, a)
+        self.publisher.step(self.gradient, messages, a, float(np.linalg.norm(self.gradient)))
         if messages:
             self.agreed = self.codec.agree([message.payload for message in messages])
 
@@ -242,7 +242,7 @@ def test_a_step_that_is_not_finite_goes_down_as_it_is():
     follower = run.follower()
     run.step()
     run.gradient[:] = 3e38
-    run.publisher.step(run.gradient, [], np.ones(N))
+    run.publisher.step(run.gradient, [], np.ones(N), 0.0)
     with np.errstate(all="ignore"):
         run.bring(follower)
     assert not np.isfinite(run.publisher.model).any()

@@ -6,6 +6,7 @@ import pytest
 
 from gcdl.config import Experiment, parse
 from gcdl.protocol.master import Master
+from gcdl.protocol.model_slices import one_slice
 from gcdl.training.build import make_pace, make_workers
 from gcdl.transport.simulated.virtual_clock import SimulatedTransport
 
@@ -45,9 +46,10 @@ def test_a_step_allocates_far_less_than_the_model(overrides, kernels, monkeypatc
     optimizer = experiment.optimizer.build(experiment.problem.initial_parameters())
     master = Master(
         SimulatedTransport(make_pace(experiment, layout), make_workers(experiment)),
-        code=experiment.code, codec=experiment.compressor.codec(layout),
-        wait=experiment.wait, optimizer=optimizer, seed=0,
-    )  # fmt: skip
+        code=experiment.code,
+        slices=one_slice(code=experiment.code, codec=experiment.compressor.codec(layout), optimizer=optimizer, seed=0),
+        wait=experiment.wait,
+    )
     steps = master.run(4)
     next(steps)
     tracemalloc.start()

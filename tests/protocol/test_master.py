@@ -16,6 +16,7 @@ from gcdl.errors import TooManyLost, WorkerLost
 from gcdl.optimizers import Sgd
 from gcdl.protocol.ledger import Traffic
 from gcdl.protocol.master import Master
+from gcdl.protocol.model_slices import one_slice
 from gcdl.protocol.tasks import Replies, Reply
 from gcdl.protocol.wait_rules import Deadline, Decodable, FirstReplies
 from gcdl.protocol.wire import HEADER_BYTES
@@ -41,10 +42,13 @@ def build(text: str, n: int) -> tuple[Master, SimulatedTransport, Experiment]:
     master = Master(
         transport,
         code=experiment.code,
-        codec=experiment.compressor.codec(layout),
+        slices=one_slice(
+            code=experiment.code,
+            codec=experiment.compressor.codec(layout),
+            optimizer=experiment.optimizer.build(problem.initial_parameters()),
+            seed=0,
+        ),
         wait=experiment.wait,
-        optimizer=experiment.optimizer.build(problem.initial_parameters()),
-        seed=0,
     )
     return master, transport, experiment
 
@@ -83,7 +87,7 @@ def test_identity_and_an_exact_code_are_gradient_descent_whoever_is_late(kind, n
         master, transport, _ = build(CODED.format(kind=kind, s=s, late=list(late)), n)
         records = list(master.run(15))
         assert all(record.replies == [i for i in range(n) if i not in late] for record in records)
-        np.testing.assert_allclose(master.optimizer.parameters, w, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(master.slices.parameters, w, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose([record.train_loss for record in records], losses, rtol=1e-4)
         # n - s workers, s + 1 shards each, and nobody waits for the late ones
         assert transport.now() == pytest.approx(15 * 0.01 * (s + 1))
@@ -160,13 +164,15 @@ class Script:
         return 0
 
 
-def scripted(answers: dict[int, list], wait=None, n: int = 4) -> tuple[Master, Script]:
+def scripted(answers: dict[int, list], wait=None, n: int = 4, decoder=None) -> tuple[Master, Script]:
     code = fractional_repetition(n, n, stragglers=1)
+    code = code if decoder is None else replace(code, decoder=decoder)
     transport = Script(n, answers)
     layout = Layout(("w",), ((D,),))
     rule = FirstReplies(code) if wait is None else wait(code)
     optimizer = Sgd(lr=1.0).build(aligned_vector(D))
-    return Master(transport, code=code, codec=Identity().codec(layout), wait=rule, optimizer=optimizer, seed=0), transport
+    slices = one_slice(code=code, codec=Identity().codec(layout), optimizer=optimizer, seed=0)
+    return Master(transport, code=code, slices=slices, wait=rule), transport
 
 
 def test_replies_are_decoded_in_worker_order_whatever_the_order_of_arrival():
@@ -175,7 +181,7 @@ def test_replies_are_decoded_in_worker_order_whatever_the_order_of_arrival():
     for order in itertools.permutations(values):
         master, _ = scripted({0: [(i, 0, values[i]) for i in order]})
         list(master.run(1))
-        models.append(master.optimizer.parameters.tobytes())
+        models.append(master.slices.parameters.tobytes())
     assert len(set(models)) == 1
 
 
@@ -190,7 +196,7 @@ def test_stale_and_repeated_replies_are_dropped_and_counted():
     assert second.replies == [0, 1, 2]
     assert second.ledger.uplink_bytes == 5 * (HEADER_BYTES + 4 * D)
     # each step subtracts the mean of group 0, and worker 2's own: 1 + 1
-    np.testing.assert_allclose(master.optimizer.parameters, -4.0)
+    np.testing.assert_allclose(master.slices.parameters, -4.0)
 
 
 def test_tasks_tell_each_worker_the_step_of_its_last_reply_that_was_used():
@@ -262,22 +268,23 @@ def test_the_last_record_comes_after_the_shutdown_and_counts_what_was_drained():
 
 
 def sent_to(decoder, values: dict[int, float]) -> tuple[Master, Script]:
-    master, transport = scripted({0: [(i, 0, value) for i, value in values.items()]})
-    master.code = replace(master.code, decoder=decoder)
-    return master, transport
+    return scripted({0: [(i, 0, value) for i, value in values.items()]}, decoder=decoder)
 
 
 def test_a_majority_steps_by_the_sign_of_the_vote():
     master, _ = sent_to(majority, {0: 5.0, 1: -1.0, 2: -1.0})
     list(master.run(1))
-    np.testing.assert_array_equal(master.optimizer.parameters, -1.0)  # minus the sign of +3
+    np.testing.assert_array_equal(master.slices.parameters, -1.0)  # minus the sign of +3
 
 
 def test_an_mmse_decoder_is_told_the_noise_of_each_message():
     master, _ = sent_to(mmse, {0: 1.0, 1: 1.0, 3: 2.0})
-    master.codec.energy = lambda payload, agreed: (4.0, 6.0 if payload.view(np.float32)[0] == 2.0 else 0.0)
+    master.slices.energies = lambda step, payloads: {
+        worker: np.array([[1.0, 0.0], [3.0, 6.0 if payload.view(np.float32)[0] == 2.0 else 0.0]])
+        for worker, payload in payloads.items()
+    }
     list(master.run(1))
     # Group 0 is without noise, so it is averaged. Group 1: minimise 2 (a - 1)^2 + lambda a^2 v; lambda = 3 rows of 2 ones,
     # v = 6 of 3 * 4.
     a = 2.0 / (2.0 + 6.0 * 6.0 / 12.0)
-    np.testing.assert_allclose(master.optimizer.parameters, -(1.0 + 2.0 * a), rtol=1e-6)
+    np.testing.assert_allclose(master.slices.parameters, -(1.0 + 2.0 * a), rtol=1e-6)

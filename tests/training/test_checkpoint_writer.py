@@ -21,13 +21,12 @@ class Master:
         self.steps_done = 0
         self.accepted = np.full(N, -1)
         self.states = CompressorStates(N, 4 * D)
-        self.optimizer = SimpleNamespace(parameters=np.zeros(D, dtype=np.float32), state=dict)
+        self.slices = SimpleNamespace(
+            parameters=np.zeros(D, dtype=np.float32), collect=lambda: None, optimizer_state=dict, downlink_state=dict
+        )
         self.code = SimpleNamespace(B=np.eye(N))
         self.alive = set(range(N))
         self.asked: list[tuple[int, int]] = []
-
-    def downlink_state(self):
-        return {}
 
     def silent(self, accepted):
         return [worker for worker in self.states.missing(accepted) if worker in self.alive]
@@ -39,7 +38,7 @@ class Master:
         """A step is decoded with these workers' replies."""
         self.accepted[list(workers)] = self.steps_done
         self.steps_done += 1
-        self.optimizer.parameters += 1.0
+        self.slices.parameters += 1.0
 
     def state(self, worker, accepted):
         self.states.take(WorkerState(worker, accepted, np.full(4 * D, 10 * worker + accepted, dtype=np.uint8)))

@@ -12,6 +12,7 @@ import pytest
 
 from gcdl.config import Experiment, parse
 from gcdl.protocol.master import Master
+from gcdl.protocol.model_slices import one_slice
 from gcdl.protocol.task_format import TaskFormat
 from gcdl.protocol.wait_rules import Deadline, FirstReplies
 from gcdl.protocol.wire import HEADER_BYTES
@@ -46,8 +47,8 @@ def run(pace, steps, count=None, code="uncoded", timeout=1e6, wait=None):
     code = Experiment.of(parse(f'[problem]\nkind = "linear_regression"\n[code]\nkind = "{code}"'), n).code
     transport = SimulatedTransport(pace, None)
     master = Master(
-        transport, code=code, codec=NoCodec(), wait=wait or FirstReplies(code, count=count, timeout=timeout),
-        optimizer=NoOptimizer(), seed=0,
+        transport, code=code, slices=one_slice(code=code, codec=NoCodec(), optimizer=NoOptimizer(), seed=0),
+        wait=wait or FirstReplies(code, count=count, timeout=timeout),
     )  # fmt: skip
     return list(master.run(steps)), transport
 
@@ -297,7 +298,8 @@ def test_batches_of_replies_are_the_replies_one_by_one(wait):
             experiment.wait.lacking = lambda arrived: 1
         codec = experiment.compressor.codec(experiment.problem.layout())
         optimizer = experiment.optimizer.build(experiment.problem.initial_parameters())
-        master = Master(transport, code=experiment.code, codec=codec, wait=experiment.wait, optimizer=optimizer, seed=0)
+        slices = one_slice(code=experiment.code, codec=codec, optimizer=optimizer, seed=0)
+        master = Master(transport, code=experiment.code, slices=slices, wait=experiment.wait)
         models.append(([record.line() for record in master.run(12)], optimizer.parameters.tobytes()))
     assert models[0] == models[1]
 

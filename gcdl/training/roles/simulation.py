@@ -8,6 +8,7 @@ from gcdl.config import Experiment
 from gcdl.downlinks import UNKNOWN
 from gcdl.errors import UsageError
 from gcdl.host.stop_request import StopRequest
+from gcdl.protocol.model_slices import one_slice
 from gcdl.protocol.worker import Worker
 from gcdl.training.build import faults_since, make_pace, make_workers
 from gcdl.training.learner import Learner
@@ -65,4 +66,5 @@ def _timing_only(experiment: Experiment) -> tuple[Learner, None]:
     layout = experiment.problem.layout() if d is None else Layout(("parameters",), ((d,),))
     codec = experiment.compressor.codec(layout)
     publisher = NoPublisher(experiment.downlink, experiment.optimizer, layout.size, codec.payload_bytes, codec.agreed_count)
-    return Learner(NoCodec(), NoOptimizer(), NoEvaluator(), publisher, layout, learns=False), None
+    slices = one_slice(code=experiment.code, codec=NoCodec(), optimizer=NoOptimizer(), seed=0, publisher=publisher)
+    return Learner(slices, 0, NoEvaluator(), layout, learns=False), None

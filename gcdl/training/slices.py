@@ -1,0 +1,70 @@
+"""Building the slices of a model: for one master or several, here or one a rank."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from gcdl.compressors import Codec
+from gcdl.compressors.parts import Part, cut_layout, part_of, slices_of
+from gcdl.config import Experiment
+from gcdl.downlinks import Ends
+from gcdl.protocol.model_slices import LocalSlices, ModelSlice
+from gcdl.training.build import make_ends
+from gcdl.types import Vector, aligned_vector
+
+
+def parts_for(codec: Codec, d: int, masters: int) -> list[Part] | None:
+    """Return the parts of a codec for vectors of d coordinates that so many masters decode; None: one decodes them whole.
+
+    There are fewer parts than ``masters`` where d has fewer BLOCKs.
+
+    Raises
+    ------
+    ParameterError : the codec can't be cut.
+    """
+    found = slices_of(d, masters)
+    return None if len(found) == 1 else [part_of(codec, where) for where in found]
+
+
+def slice_ends(ends: Ends, part: Part, memory: Vector | None = None) -> Ends:
+    """Return what both ends of a slice's downlink know; ``memory``: where the model of the slice is to lie, if anywhere."""
+    return replace(
+        ends,
+        layout=cut_layout(ends.layout, part.where),
+        initial=lambda: ends.initial()[part.where],
+        codec=part.codec,
+        memory=memory,
+    )
+
+
+def one_of_the_slices(experiment: Experiment, ends: Ends, parameters: Vector) -> ModelSlice:
+    """Return a slice at its master; ``ends``: the slice's, ``parameters``: the slice's, which its optimizer steps."""
+    optimizer = experiment.optimizer.build(parameters)
+    return ModelSlice(
+        codec=ends.codec,
+        optimizer=optimizer,
+        publisher=experiment.downlink.publisher(ends, optimizer),
+        seed=experiment.config.seed,
+        shifts=ends.shifts,
+        finish=ends.finish,
+    )
+
+
+def local_slices(experiment: Experiment, codec: Codec, masters: int = 1) -> LocalSlices:
+    """Return all slices of the model in this process; ``codec`` decodes what the master decodes."""
+    code = experiment.code
+    ends = make_ends(experiment, codec, code.shifts, code.decoder)
+    parameters = ends.initial()
+    parts = parts_for(codec, parameters.size, masters)
+    if parts is None:
+        whole = one_of_the_slices(experiment, ends, parameters)
+        return LocalSlices([whole], None, parameters, whole.publisher.model)
+    model = aligned_vector(parameters.size)
+    slices = [
+        one_of_the_slices(experiment, slice_ends(ends, part, model[part.where]), parameters[part.where]) for part in parts
+    ]
+    if all(np.shares_memory(piece.publisher.model, parameters) for piece in slices):
+        model = parameters  # nothing is rounded: workers compute at the parameters themselves
+    return LocalSlices(slices, parts, parameters, model)
