@@ -6,7 +6,7 @@ table, beside ``shards``, which is k.
 
 from collections.abc import Callable
 
-from gcdl.problems.base import CodedGradient, Evaluation, Evaluator, MadeByHand, Problem, Samples
+from gcdl.problems.base import CodedGradient, Evaluation, Evaluator, LooksAtItself, MadeByHand, Problem, Samples
 from gcdl.problems.classifier import Classifier
 from gcdl.problems.linear_regression import LinearRegression
 from gcdl.problems.logistic_regression import LogisticRegression
@@ -26,6 +26,7 @@ __all__ = [
     "Evaluator",
     "LinearRegression",
     "LogisticRegression",
+    "LooksAtItself",
     "MadeByHand",
     "Problem",
     "Samples",

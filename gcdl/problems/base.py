@@ -98,6 +98,15 @@ class Problem(Protocol):
 
 
 @runtime_checkable
+class LooksAtItself(Protocol):
+    """A problem that may be other than its user means."""
+
+    def warnings(self) -> list[str]:
+        """Return what is suspicious, a sentence each; asked once, on the master, before the first step."""
+        ...
+
+
+@runtime_checkable
 class MadeByHand(Protocol):
     """A problem that does not follow from the config alone, so that ranks could disagree about it."""
 

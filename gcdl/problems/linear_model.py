@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gcdl.errors import ParameterError
+from gcdl.host.memory import physical_bytes
 from gcdl.problems.base import Evaluation, Samples
 from gcdl.problems.minibatches import minibatch
 from gcdl.types import IntVector, Layout, Stream, Vector, Weights, aligned_vector, rng_for
@@ -52,6 +54,8 @@ class LinearModel(ABC):
         self.samples = samples
         self.batch_size = batch_size
         self.test_samples = test_samples or samples
+        self._test_key = "test_samples" if test_samples else "samples"
+        _check_memory("features", features, 28 * features)  # w* as it is drawn, and a worker's vectors
         self._truth = rng_for(seed, Stream.DATA).standard_normal(features).astype(np.float32)
 
     @abstractmethod
@@ -79,7 +83,13 @@ class LinearModel(ABC):
         return aligned_vector(self.features)
 
     def load(self, shards: IntVector) -> Samples:
-        """Draw these shards' samples."""
+        """Draw these shards' samples.
+
+        Raises
+        ------
+        ParameterError : they take more memory than this machine has.
+        """
+        _check_memory("problem.samples", self.samples, len(shards) * self._shard_bytes(self.samples))
         return {int(j): self.shard(int(j)) for j in shards}
 
     def gradient(self, samples: Samples, shards: IntVector, weights: Weights) -> _CodedGradient:
@@ -101,8 +111,17 @@ class LinearModel(ABC):
         return self._drawn(shard, self.samples)
 
     def test(self) -> Shard:
-        """Return the samples of the test set."""
+        """Return the samples of the test set.
+
+        Raises
+        ------
+        ParameterError : they take more memory than this machine has.
+        """
+        _check_memory(f"problem.{self._test_key}", self.test_samples, self._shard_bytes(self.test_samples))
         return self._drawn(_TEST_SHARD, self.test_samples)
+
+    def _shard_bytes(self, samples: int) -> int:
+        return 4 * samples * (self.features + 1)
 
     def _drawn(self, key: int, samples: int) -> Shard:
         rng = rng_for(self.seed, Stream.DATA, key)
@@ -165,6 +184,11 @@ class _CodedGradient:
         # B_ij N_j / N, for each sample of the batch.
         exact = np.repeat([weight / (problem.k * len(part)) for (_, weight, _), part in zip(group, y, strict=True)], len(y[0]))
         return _Pass(_joined(X), _joined(y), exact.astype(np.float32), exact, float(len(group)))
+
+
+def _check_memory(key: str, value: int, nbytes: int) -> None:
+    if nbytes > physical_bytes():
+        raise ParameterError(f"{key}: {value} takes {nbytes / 1e9:,.0f} GB; this machine has {physical_bytes() / 1e9:,.0f} GB")
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:

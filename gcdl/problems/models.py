@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from gcdl.errors import ParameterError
+
 ModelBuilder = Callable[[tuple[int, int], int, Sequence[int]], nn.Module]
 
 
@@ -46,7 +48,17 @@ CHUNK: dict[str, int] = {"linear": 1024, "mlp": 1024, "cnn": 128}
 
 
 def build(name: str, shape: tuple[int, int], classes: int, hidden: Sequence[int], seed: int) -> nn.Module:
-    """Return the named model, initialised from ``seed`` alone; torch's global generator is left as it was."""
+    """Return the named model, initialised from ``seed`` alone; torch's global generator is left as it was.
+
+    Raises
+    ------
+    ParameterError : there is not enough memory for it.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return MODELS[name](shape, classes, hidden)
+        try:
+            return MODELS[name](shape, classes, hidden)
+        except RuntimeError as error:  # torch has no MemoryError
+            if "memory" not in str(error) and "Storage size" not in str(error):
+                raise
+            raise ParameterError(f"problem.hidden: {list(hidden)}: the model needs more memory than there is") from None

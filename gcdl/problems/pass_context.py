@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from gcdl.errors import ParameterError
-from gcdl.problems.samples import cast
+from gcdl.problems.nested import cast
 from gcdl.problems.seeding import seeded
 from gcdl.problems.write_check import WriteCheck
 from gcdl.types import Stream
@@ -84,7 +84,11 @@ def score(name: str, function: Score, output: Any, target: Any) -> Tensor:
     import torch
 
     value = function(output, target)
-    value = value if isinstance(value, torch.Tensor) else torch.as_tensor(value, dtype=torch.float64)
+    if not isinstance(value, torch.Tensor):
+        try:
+            value = torch.as_tensor(value, dtype=torch.float64)
+        except (TypeError, ValueError, RuntimeError):
+            raise ParameterError(f"{name}: returned a {type(value).__name__}; it must be the mean over the samples") from None
     if value.ndim == 1 and len(value):
         value = value.float().mean() if not value.is_floating_point() else value.mean()
     if value.ndim != 0:

@@ -7,21 +7,19 @@ asked for the samples of a minibatch, so that its transforms run each time, unde
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from gcdl.errors import ParameterError
 from gcdl.types import IntVector
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 Batch = tuple[Any, ...]
 """Collated samples: tensors, or nested tuples and dicts of them, the first dimension of each the samples'."""
 Rows = IntVector | slice
+_WANTED = "take a tuple of arrays (inputs, targets), or a map-style Dataset"
 
 
 class Shard(Protocol):
@@ -69,11 +67,17 @@ def source_of(data: Any, name: str) -> Source:
         data = data.tensors
     if isinstance(data, tuple | list) and all(hasattr(column, "shape") for column in data):
         return _Arrays.of(data, name)
-    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+    if isinstance(data, Mapping):
+        keys = ", ".join(repr(key) for key in list(data)[:5])
+        raise ParameterError(f"{name}: a dict of {keys}; {_WANTED}")
+    if isinstance(data, tuple) and any(isinstance(column, list) or hasattr(column, "shape") for column in data):
+        kinds = ", ".join(type(column).__name__ for column in data)
+        raise ParameterError(f"{name}: a tuple of {kinds}; {_WANTED} (numpy.asarray makes an array of a list)")
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, str | bytes):
         if len(data) < 1:
             raise ParameterError(f"{name}: no samples")
         return _Map(data, len(data))
-    raise ParameterError(f"{name}: a {type(data).__name__}; take a tuple of arrays (inputs, targets), or a map-style Dataset")
+    raise ParameterError(f"{name}: a {type(data).__name__}; {_WANTED}")
 
 
 @dataclass(frozen=True)
@@ -166,49 +170,3 @@ def _mapped(column: Any) -> bool:
             return True
         column = column.base
     return False
-
-
-def cut(tree: Any, rows: slice) -> Any:
-    """Return these samples of an output: of each tensor in nested tuples, lists and dicts."""
-    return mapped(lambda tensor: tensor[rows], tree)
-
-
-def join(batches: Sequence[Any]) -> Any:
-    """Return several batches as one: of each tensor in nested tuples and dicts, all rows."""
-    import torch
-
-    first = batches[0]
-    if len(batches) == 1:
-        return first
-    if isinstance(first, dict):
-        return {name: join([batch[name] for batch in batches]) for name in first}
-    if isinstance(first, tuple | list):
-        return tuple(join(parts) for parts in zip(*batches, strict=True))
-    return torch.cat(list(batches))
-
-
-def cast(tree: Any, floating: Any, device: Any, *, target: bool = False) -> Any:
-    """Return a batch on a device, floating-point tensors as type ``floating``; a target's integers as int64, as losses want."""
-
-    def each(tensor: Tensor) -> Tensor:
-        tensor = tensor.to(device)
-        if tensor.is_floating_point():
-            return tensor.to(floating)
-        whole = not tensor.is_complex() and tensor.dtype.itemsize < 8 and str(tensor.dtype) != "torch.bool"
-        return tensor.long() if target and whole else tensor
-
-    return mapped(each, tree)
-
-
-def moved(tree: Any, device: Any) -> Any:
-    """Return a batch, or an output, on a device; what is no tensor stays."""
-    return mapped(lambda leaf: leaf.to(device) if hasattr(leaf, "to") else leaf, tree)
-
-
-def mapped(function: Callable[[Any], Any], tree: Any) -> Any:
-    """Return nested tuples and dicts with ``function`` of each leaf; lists become tuples."""
-    if isinstance(tree, dict):
-        return {name: mapped(function, part) for name, part in tree.items()}
-    if isinstance(tree, tuple | list):
-        return tuple(mapped(function, part) for part in tree)
-    return function(tree)

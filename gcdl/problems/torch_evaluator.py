@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from gcdl.problems.base import Evaluation
+from gcdl.problems.nested import moved
 from gcdl.problems.pass_context import PassContext, Score, score
-from gcdl.problems.samples import Source, moved
+from gcdl.problems.samples import Source
 from gcdl.types import Vector
 
 

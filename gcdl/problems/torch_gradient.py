@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from gcdl.problems.minibatches import minibatch
+from gcdl.problems.nested import cut, join
 from gcdl.problems.pass_context import PassContext, score
-from gcdl.problems.samples import Rows, Shard, cut, join
+from gcdl.problems.samples import Rows, Shard
 from gcdl.problems.seeding import generator_state
 from gcdl.types import Vector
 

@@ -22,6 +22,7 @@ import numpy as np
 from gcdl.errors import ParameterError
 from gcdl.problems.base import Samples
 from gcdl.problems.device import DeviceName, choose, placed
+from gcdl.problems.loss_check import sum_warning
 from gcdl.problems.minibatches import shard_indices
 from gcdl.problems.pass_context import PassContext, Score
 from gcdl.problems.samples import Source, source_of
@@ -85,9 +86,11 @@ class TorchProblem:
     device: DeviceName = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("model", "loss"):
-            if not callable(getattr(self, name)):
-                raise ParameterError(f"{name}: {getattr(self, name)!r} cannot be called")
+        if not callable(self.model):
+            raise ParameterError(f"model: {self.model!r}; take a torch.nn.Module, or a function that makes one")
+        _check_function("loss", self.loss)
+        for name, metric in (self.metrics or {}).items():
+            _check_function(f"metrics.{name}", metric)
         if self.batch_size < 0 or self.chunk < 1:
             raise ParameterError(f"batch_size, chunk: {self.batch_size}, {self.chunk}; at least 0 and 1")
         if self.device not in get_args(DeviceName):
@@ -208,6 +211,14 @@ class BoundProblem:
         _ = self.partition
         return TorchEvaluator(self.context, self.source, self.test, self.metrics)
 
+    def warnings(self) -> list[str]:
+        """Return whether the loss is a sum over the samples."""
+        few = self.partition[0][:4]
+        with seeded(self.seed, Stream.LAYERS):
+            batch = self.source.take(few).batch(slice(None))
+        warning = sum_warning(self.context, self.initial_parameters(), batch, len(few))
+        return [] if warning is None else [warning]
+
     def save(self, parameters: Vector, path: Path) -> None:
         """Write the model's state dict, and leave the model with these parameters."""
         self.module.save(parameters, path)
@@ -248,6 +259,13 @@ class BoundProblem:
 
         if model:
             self.module.module.load_state_dict(torch.load(io.BytesIO(base64.b64decode(model)), weights_only=True))
+
+
+def _check_function(name: str, function: Any) -> None:
+    if isinstance(function, type):
+        raise ParameterError(f"{name}: {function.__name__} is a class; take an instance, {function.__name__}()")
+    if not callable(function):
+        raise ParameterError(f"{name}: {function!r} cannot be called; take a function of (output, target)")
 
 
 def _plain(tree: Any) -> Any:

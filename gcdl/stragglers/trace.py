@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,8 +55,9 @@ def read_trace(path: Path, n: int | None = None) -> Matrix:
     if path.suffix not in (".csv", ".npz"):
         raise ParameterError(f"file: '{path}' is neither .csv nor .npz")
     try:
+        _check_content(path)
         return _read_csv(path, n) if path.suffix == ".csv" else _read_npz(path, n)
-    except (OSError, UnicodeDecodeError, csv.Error, zipfile.BadZipFile, EOFError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error, zipfile.BadZipFile, zlib.error, EOFError, MemoryError) as error:
         raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
@@ -76,6 +78,30 @@ def write_trace(path: Path, seconds: Matrix) -> None:
             writer.writerows([step, *(repr(value) for value in row)] for step, row in enumerate(seconds.tolist()))
     else:
         raise ParameterError(f"file: '{path}' is neither .csv nor .npz")
+
+
+_FIRST_BYTES = {
+    b"\x93NUMPY": "a single numpy array (.npy)",
+    b"PK\x03\x04": "a zip archive, as .npz is",
+    b"\x1f\x8b": "compressed with gzip",
+    b"\xef\xbb\xbf": "text that begins with a byte-order mark",
+    b"\xff\xfe": "text in UTF-16",
+    b"\xfe\xff": "text in UTF-16",
+}
+"""What a file is, by how it begins."""
+
+
+def _check_content(path: Path) -> None:
+    """Raise DataError, saying what the file is, if it is not what its name says."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    found = next((what for first, what in _FIRST_BYTES.items() if head.startswith(first)), None)
+    zipped = head.startswith(b"PK\x03\x04")
+    if path.suffix == ".csv" and found is not None:
+        raise DataError(f"{path}: is {found}; a .csv must be plain text in UTF-8, without a byte-order mark")
+    if path.suffix == ".npz" and not zipped:
+        found = found or ("empty" if not head else "no archive of arrays")
+        raise DataError(f"{path}: is {found}; write an .npz by numpy.savez(file, seconds=array)")
 
 
 def _read_csv(path: Path, n: int | None) -> Matrix:
@@ -121,10 +147,12 @@ def _numbers(path: Path, number: int, line: list[str], step: int, n: int) -> Ite
 
 def _read_npz(path: Path, n: int | None) -> Matrix:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             seconds = np.array(arrays["seconds"])
-    except (KeyError, ValueError):
+    except KeyError:
         raise DataError(f"{path}: has no array 'seconds', (steps, n)") from None
+    except ValueError as error:
+        raise DataError(f"{path}: 'seconds' cannot be read: {error}") from None
     if seconds.dtype.kind not in "fiu" or seconds.ndim != 2 or 0 in seconds.shape:
         raise DataError(f"{path}: 'seconds' is {seconds.dtype} of shape {seconds.shape}; needs numbers, (steps, n)")
     if n is not None and seconds.shape[1] != n:

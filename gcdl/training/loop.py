@@ -26,7 +26,7 @@ from gcdl.training.evaluation import ConcurrentEvaluator
 from gcdl.training.learner import Learner
 from gcdl.training.loggers.tensorboard import TensorBoardWriter
 from gcdl.training.progress import Progress
-from gcdl.training.run_warnings import coverage_warning, limit_warning, noise_warning, votes_warning
+from gcdl.training.run_warnings import coverage_warning, limit_warning, noise_warning, problem_warnings, votes_warning
 from gcdl.training.starting_point import StartingPoint
 from gcdl.training.summary import Summary, summarize
 from gcdl.training.timing_only import NoCheckpointWriter
@@ -143,6 +143,8 @@ class TrainingLoop:
         if self._learner.learns:
             self._warn(noise_warning(self._experiment))
         self._warn(votes_warning(self._experiment))
+        for warning in problem_warnings(self._experiment) if self._learner.learns else []:
+            self._warn(warning)
 
     def _count(self, record: StepRecord) -> None:
         """Add a step to the totals, and hold its record until it may be handed out."""

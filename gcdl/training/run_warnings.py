@@ -10,6 +10,7 @@ from gcdl.compressors import Draw, Identity, Message
 from gcdl.compressors.votes import multiples
 from gcdl.config import SECTIONS, Experiment
 from gcdl.errors import ConfigError
+from gcdl.problems import LooksAtItself
 from gcdl.types import Layout, Stream, Weights, rng_for
 
 AMPLIFICATION_BOUND = 4.0
@@ -61,6 +62,12 @@ def votes_warning(experiment: Experiment) -> str | None:
             "they go down as they are, as with downlink.kind = 'replies'"
         )
     return None
+
+
+def problem_warnings(experiment: Experiment) -> list[str]:
+    """Return what the problem finds suspicious about itself."""
+    problem = experiment.problem
+    return problem.warnings() if isinstance(problem, LooksAtItself) else []
 
 
 def coverage_warning(coverage: Weights, code: GradientCode) -> str | None:

@@ -38,6 +38,18 @@ def test_the_number_of_workers_is_needed_where_there_are_no_ranks_to_count(comma
     assert "workers: missing" in command_line(verb, str(config)).message
 
 
+@pytest.mark.parametrize("key", ["problem.samples", "problem.test_samples", "problem.features"])
+def test_sizes_beyond_memory_are_one_message(command_line, key, tmp_path):
+    message = command_line("simulate", DESCENT, f"{key}=2147483648", "--out", str(tmp_path / "run")).message
+    assert f"{key}: 2147483648 takes" in message
+    assert "this machine has" in message
+
+
+def test_a_model_beyond_memory_is_one_message(command_line, tmp_path):
+    message = command_line("simulate", QUICK, "problem.hidden=[2147483648]", "--out", str(tmp_path / "run")).message
+    assert "problem.hidden: [2147483648]" in message
+
+
 def test_train_without_mpirun_says_how_to_start_it(process):
     assert "mpirun -n 9 gcdl train" in process("train", DESCENT).message
 

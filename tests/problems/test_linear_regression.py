@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from gcdl.errors import ParameterError
 from gcdl.problems import LinearRegression, linear_model
 from gcdl.problems.minibatches import minibatch
 
@@ -141,3 +142,16 @@ def test_a_computation_given_up_in_between_leaves_no_trace(monkeypatch, finish):
     next(stretches)
     stretches.close()
     assert finish(gradient, parameters, 5)[0].tobytes() == expected
+
+
+def test_what_is_larger_than_memory_is_refused_before_it_is_drawn(monkeypatch):
+    monkeypatch.setattr(linear_model, "physical_bytes", lambda: 4.0 * 30 * 12 + 1)
+    problem = make()
+    assert set(problem.load(np.array([1]))) == {1}
+    problem.test()
+    with pytest.raises(ParameterError, match=r"problem\.samples: 30 takes .* GB; this machine has"):
+        problem.load(np.array([0, 1]))
+    with pytest.raises(ParameterError, match=r"problem\.test_samples: 31 takes"):
+        make(test_samples=31).test()
+    with pytest.raises(ParameterError, match=r"features: 99 takes"):
+        make(features=99)

@@ -230,6 +230,22 @@ def test_a_fingerprint_tells_models_and_samples_apart():
     assert bind().fingerprint() == bind().fingerprint()
 
 
+@pytest.mark.parametrize(
+    "loss", [nn.CrossEntropyLoss(reduction="sum"), lambda o, t: mse_loss(o[:, 0], t.float(), reduction="sum")]
+)
+def test_a_loss_that_is_a_sum_is_warned_of(loss):
+    (warning,) = bind(loss=loss).warnings()
+    assert "it is a sum over the samples" in warning
+    assert "reduction='mean'" in warning
+
+
+@pytest.mark.parametrize(
+    "loss", [cross_entropy, nn.CrossEntropyLoss(label_smoothing=0.1), lambda o, t: cross_entropy(o, t, reduction="none")]
+)
+def test_a_mean_is_not_warned_of(loss):
+    assert bind(loss=loss).warnings() == []
+
+
 class Counting(nn.Module):
     def __init__(self):
         super().__init__()
@@ -312,6 +328,14 @@ def frozen():
         (mlp, {"data": [1, 2, 3] * 5}, "must be \\(inputs, ..., target\\)"),
         (mlp, {"loss": lambda o, t: o}, r"loss: returned a tensor of shape"),
         (mlp, {"loss": 3}, "loss: 3 cannot be called"),
+        (mlp, {"loss": nn.CrossEntropyLoss}, r"loss: CrossEntropyLoss is a class; take an instance, CrossEntropyLoss\(\)"),
+        (mlp, {"loss": lambda o, t: None}, "loss: returned a NoneType; it must be the mean"),
+        (mlp, {"metrics": {"it": nn.MSELoss}}, r"metrics\.it: MSELoss is a class"),
+        (3, {}, "model: 3; take a torch.nn.Module"),
+        (mlp, {"data": {"x": X, "y": Y}}, r"data: a dict of 'x', 'y'; take a tuple of arrays \(inputs, targets\)"),
+        (mlp, {"data": (X.tolist(), Y.tolist())}, "data: a tuple of list, list; take a tuple of arrays"),
+        (mlp, {"data": (X, Y.tolist())}, "data: a tuple of ndarray, list; take a tuple of arrays"),
+        (mlp, {"data": "digits"}, "data: a str; take"),
         (mlp, {"batch_size": -1}, "batch_size"),
     ],
 )

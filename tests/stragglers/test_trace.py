@@ -71,6 +71,33 @@ def test_an_npz_that_is_no_trace_is_an_error_that_names_the_row(tmp_path, array,
         TraceDelays(3, file=str(tmp_path / "t.npz"))
 
 
+def other_kinds(folder):
+    """Files under another's name, and what the message says of each."""
+    np.save(folder / "array.npy", np.zeros((2, 3)))
+    np.savez(folder / "archive.npz", seconds=np.zeros((2, 3)))
+    np.savez(folder / "objects.npz", seconds=np.array([[None] * 3]))
+    text = "step,0,1,2\n0,0,0,0\n"
+    return [
+        ("array.npz", (folder / "array.npy").read_bytes(), "is a single numpy array"),
+        ("text.npz", text.encode(), "is no archive of arrays"),
+        ("empty.npz", b"", "is empty"),
+        ("cut.npz", (folder / "archive.npz").read_bytes()[:-30], "cannot be read"),
+        ("objects.npz", (folder / "objects.npz").read_bytes(), "Object arrays"),
+        ("archive.csv", (folder / "archive.npz").read_bytes(), "is a zip archive"),
+        ("array.csv", (folder / "array.npy").read_bytes(), "is a single numpy array"),
+        ("excel.csv", text.encode("utf-8-sig"), "byte-order mark"),
+        ("wide.csv", text.encode("utf-16"), "UTF-16"),
+    ]
+
+
+@pytest.mark.parametrize("number", range(9))
+def test_a_file_under_the_name_of_another_kind_is_called_what_it_is(tmp_path, number):
+    name, content, says = other_kinds(tmp_path)[number]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=rf"{name}: .*{says}"):
+        TraceDelays(3, file=str(tmp_path / name))
+
+
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(DataError, match=r"none\.csv: cannot be read: No such file"):
         TraceDelays(3, file=str(tmp_path / "none.csv"))

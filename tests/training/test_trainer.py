@@ -208,3 +208,10 @@ def test_batchnorm_is_refused_by_the_layers_name(tmp_path):
     problem = gcdl.TorchProblem(lambda: nn.Sequential(nn.Linear(5, 2), nn.BatchNorm1d(2)), cross_entropy, (X, Y[:, 0] > 0))
     with pytest.raises(ConfigError, match=r"layer '1' \(BatchNorm1d\)"):
         gcdl.Trainer(problem, workers=2, out=tmp_path / "run").run(2)
+
+
+def test_a_loss_that_is_a_sum_is_warned_of_in_the_summary(tmp_path):
+    problem = gcdl.TorchProblem(linear, nn.MSELoss(reduction="sum"), (X, Y), batch_size=4)
+    trainer = gcdl.Trainer(problem, workers=2, optimizer={"lr": 1e-4}, out=tmp_path / "run")
+    trainer.run(2)
+    assert any("it is a sum over the samples" in warning for warning in trainer.summary.warnings)
