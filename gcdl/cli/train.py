@@ -39,7 +39,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out DIR; no CONFIG.")] = False,
     control: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Be one rank of a run: mpirun -n 9 gcdl train CONFIG (rank 0 is the master, n = ranks - 1)."""
+    """Be one rank of a run: mpirun -n 9 gcdl train CONFIG (rank 0 is the master, n = ranks - masters - spares)."""
     job = join()
     supervised = None if control is None else ControlFolder(control)
     if supervised is not None:

@@ -83,8 +83,13 @@ class RunOptions(Table):
     """Steps between checkpoints; 0: only at the end."""
     keep: Count = 2
     """Checkpoints kept, the newest ones."""
+    masters: Natural = 1
+    """Ranks that share the master's work: each holds a slice of the model; 0: as many as pay.
+
+    ranks = masters + workers + spares.
+    """
     spares: Natural = 0
-    """Extra ranks, each ready to take a lost worker's place. ranks = 1 + workers + spares."""
+    """Extra ranks, each ready to take a lost worker's place."""
     replace: Natural = 0
     """How many new processes may be started for lost workers when no spare is left; on the master's host."""
     restart: Natural = 0
@@ -104,6 +109,10 @@ class RunOptions(Table):
     """Seconds the workers have to load their data."""
     master_timeout: Positive = 3600.0
     """Seconds of silence after which a worker takes the master for dead."""
+
+    def ranks(self, workers: int) -> int:
+        """Return the number of ranks of a run with so many workers; with ``masters`` = 0: the least that there may be."""
+        return max(1, self.masters) + workers + self.spares
 
 
 class SimulateOptions(Table):
@@ -127,6 +136,8 @@ class SimulateOptions(Table):
     """Seconds of the optimizer's step."""
 
 
+MOST_WORKERS = 65_535
+"""A message's header has 16 bits for the worker's id."""
 RESUMED = ("steps", "run", "wait", "stragglers", "simulate")
 """What may be overridden when a run is resumed."""
 
@@ -142,6 +153,10 @@ class Config:
     steps : steps of the run.
     run, simulate : the tables of these names.
     choices : the other tables, by name: each has a ``kind``.
+
+    Raises
+    ------
+    ConfigError : there are more workers than a message can name, or options of [run] that exclude each other.
     """
 
     seed: int
@@ -150,6 +165,14 @@ class Config:
     run: RunOptions
     simulate: SimulateOptions
     choices: Mapping[str, Choice | Given]
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers > MOST_WORKERS:
+            raise ConfigError(
+                f"workers: {self.workers:,}: {MOST_WORKERS:,} at most, because a message's header has 16 bits for the worker"
+            )
+        if self.run.masters != 1 and self.run.replace:
+            raise ConfigError("run.replace: new processes reach one master only; use run.spares with several masters")
 
     def for_workers(self, n: int) -> Config:
         """Return the config with n fixed, and with it the values that depend on n or on other tables.
@@ -161,10 +184,10 @@ class Config:
         ConfigError : the config itself says another n.
         """
         if self.workers is not None and self.workers != n:
-            count = "ranks - 1 - spares" if self.run.spares else "ranks - 1"
+            count = ("ranks - 1" if self.run.masters == 1 else "ranks - masters") + (" - spares" if self.run.spares else "")
             raise ConfigError(
                 f"workers: the config says {self.workers}, but there are {n} ({count}); "
-                f"start {1 + self.workers + self.run.spares} ranks, or leave workers out"
+                f"start {self.run.ranks(self.workers)} ranks, or leave workers out"
             )
         problem = self.choices["problem"]
         if problem.values["shards"] is None:

@@ -97,9 +97,10 @@ def with_workers(config: Config, hostfile: Path | None) -> Config:
     slots = slots_of(hostfile) if hostfile is not None else int(os.environ.get("SLURM_NTASKS", "0"))
     if not slots:
         raise UsageError("workers: missing; gcdl run needs to know how many to start (workers = 8)")
-    workers = slots - 1 - config.run.spares
+    workers = slots - config.run.ranks(0)
     if workers < 1:
-        raise UsageError(f"workers: {slots} slots are too few for a master, a worker and {config.run.spares} spares")
+        masters = f"{config.run.masters} masters" if config.run.masters > 1 else "a master"
+        raise UsageError(f"workers: {slots} slots are too few for {masters}, a worker and {config.run.spares} spares")
     return replace(config, workers=workers)
 
 

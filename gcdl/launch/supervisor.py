@@ -41,7 +41,7 @@ _INTERRUPTED_SECONDS = 60.0
 
 
 def launch(config: Config, arguments: Sequence[str], out: Path, display: Display, hostfile: Path | None = None) -> int:
-    """Run ``gcdl train`` with these arguments on 1 + n + spares ranks; return the run's exit code.
+    """Run ``gcdl train`` with these arguments on masters + n + spares ranks; return the run's exit code.
 
     If the config does not say n, the hostfile's slots or those of the Slurm allocation decide. A run that loses too many
     workers, or its master, is started again from its last checkpoint with all its ranks, up to [run] restart times.
@@ -72,7 +72,7 @@ def _launch_once(config: Config, arguments: Sequence[str], out: Path, display: D
         control = ControlFolder(Path(folder))
         control.announce_launcher()
         command = [
-            *mpirun(1 + config.workers + config.run.spares, hostfile),
+            *mpirun(config.run.ranks(config.workers), hostfile),
             sys.executable, "-m", "gcdl", "train", *arguments, "--out", str(out), "--control", folder,
         ]  # fmt: skip
         display.begin(config.steps, config.workers, out)

@@ -15,6 +15,20 @@ from gcdl.training.build import make_ends
 from gcdl.types import Vector, aligned_vector
 
 
+def masters_of(d: int, masters: int) -> int:
+    """Return how many masters share d coordinates where so many are asked for: fewer where d has fewer BLOCKs."""
+    return len(slices_of(d, masters))
+
+
+def idle_masters_notice(d: int, masters: int) -> str | None:
+    """Return what to say where more masters are asked for than the model has BLOCKs; None: all have something to do."""
+    used = masters_of(d, masters)
+    if used == masters:
+        return None
+    enough = f"{used} master" if used == 1 else f"{used} masters"
+    return f"run.masters = {masters}: the model has {d:,} parameters, enough for {enough}; the others have nothing to do"
+
+
 def parts_for(codec: Codec, d: int, masters: int) -> list[Part] | None:
     """Return the parts of a codec for vectors of d coordinates that so many masters decode; None: one decodes them whole.
 

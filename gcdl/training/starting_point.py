@@ -99,7 +99,7 @@ class StartingPoint:
 
     def open(self, experiment: Experiment, hosts: list[str] | None, say: Callable[[str], None]) -> RunFolder:
         """Open the run folder; what a resumed run had written after the checkpoint is cut off."""
-        about = manifest(experiment.n + 1, hosts, timing_only=self.timing_only)
+        about = manifest(experiment.config.run.ranks(experiment.n), hosts, timing_only=self.timing_only)
         if self.past is None:
             return RunFolder(self.out, experiment.config.toml(), about, say, workers=experiment.n)
         past = self.past.cut(self.step)

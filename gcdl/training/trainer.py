@@ -48,7 +48,8 @@ class Trainer:
     Parameters
     ----------
     problem : a :class:`gcdl.TorchProblem`; a function of (k, seed) that returns a :class:`gcdl.problems.Problem`; or a table.
-    workers : n. Under mpirun it is the number of ranks - 1, whatever is left out here; alone, 4 when left out.
+    workers : n. Under mpirun the number of ranks says it (ranks - 1, with one master and no spares) where it is left out
+        here; alone, 4 when left out.
     shards : k; n when left out.
     code : a table, a :class:`gcdl.GradientCode`, or a function of (n, k) that returns one.
     compressor, wait, stragglers : a table, or an object of their protocols.

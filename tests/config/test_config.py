@@ -506,3 +506,26 @@ def test_an_override_is_one_value_and_not_a_line_more():
 def test_spares_are_ranks_that_are_no_workers():
     with pytest.raises(ConfigError, match=r"says 4, but there are 2 \(ranks - 1 - spares\); start 7 ranks"):
         parse("workers = 4\n[problem]\nkind = 'linear_regression'", ["run.spares=2"]).for_workers(2)
+
+
+def test_masters_are_ranks_that_are_no_workers():
+    problem = "workers = 4\n[problem]\nkind = 'linear_regression'"
+    with pytest.raises(ConfigError, match=r"says 4, but there are 2 \(ranks - masters - spares\); start 9 ranks"):
+        parse(problem, ["run.spares=2", "run.masters=3"]).for_workers(2)
+    with pytest.raises(ConfigError, match=r"says 4, but there are 2 \(ranks - masters\); start 6 ranks"):
+        parse(problem, ["run.masters=2"]).for_workers(2)
+    assert parse(problem, ["run.masters=0"]).run.ranks(4) == 5  # one master at least
+
+
+@pytest.mark.parametrize("masters", [0, 2])
+def test_new_processes_reach_one_master_only(masters):
+    assert parse(PROBLEM, ["run.replace=1"]).run.masters == 1
+    with pytest.raises(ConfigError, match=r"^run\.replace: new processes reach one master only; use run\.spares"):
+        parse(PROBLEM, ["run.replace=1", f"run.masters={masters}"])
+
+
+def test_a_worker_is_named_by_16_bits():
+    assert parse(PROBLEM, ["workers=65535"]).workers == 65535
+    for config in (lambda: parse(PROBLEM, ["workers=65536"]), lambda: parse(PROBLEM).for_workers(65536)):
+        with pytest.raises(ConfigError, match=r"^workers: 65,536: 65,535 at most"):
+            config()

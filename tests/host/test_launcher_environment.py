@@ -124,6 +124,9 @@ def test_slots_decide_how_many_workers_there_are_where_the_config_does_not(tmp_p
     assert with_workers(parse(text, ["run.spares=1"]), hostfile).workers == 3
     with pytest.raises(UsageError, match="5 slots are too few for a master, a worker and 4 spares"):
         with_workers(parse(text, ["run.spares=4"]), hostfile)
+    assert with_workers(parse(text, ["run.spares=1", "run.masters=2"]), hostfile).workers == 2
+    with pytest.raises(UsageError, match="5 slots are too few for 4 masters, a worker and 1 spares"):
+        with_workers(parse(text, ["run.spares=1", "run.masters=4"]), hostfile)
     monkeypatch.setenv("SLURM_NTASKS", "9")
     assert with_workers(parse(text), None).workers == 8
 

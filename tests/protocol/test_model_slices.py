@@ -13,7 +13,7 @@ from gcdl.compressors.parts import part_of, slices_of
 from gcdl.config import Experiment, parse
 from gcdl.errors import ParameterError
 from gcdl.protocol.model_slices import norm_of
-from gcdl.training.slices import local_slices
+from gcdl.training.slices import idle_masters_notice, local_slices, masters_of
 
 N = 4
 D = 5 * BLOCK + 1001
@@ -136,3 +136,13 @@ def test_slices_cover_all_coordinates_and_begin_at_blocks(d):
 def test_a_codec_that_can_not_be_cut_is_refused():
     with pytest.raises(ParameterError, match="masters: the payload of a object can't be cut"):
         part_of(object(), slice(0, 1))
+
+
+def test_masters_without_a_block_have_nothing_to_do():
+    assert masters_of(D, 3) == 3
+    assert idle_masters_notice(D, 6) is None
+    assert masters_of(66_826, 5) == 1
+    assert (
+        idle_masters_notice(66_826, 5)
+        == "run.masters = 5: the model has 66,826 parameters, enough for 1 master; the others have nothing to do"
+    )
