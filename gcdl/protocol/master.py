@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from gcdl.codes import GradientCode, noise_gain
-from gcdl.errors import TooManyLost, WorkerError, WorkerLost
+from gcdl.errors import Interrupted, TooManyLost, WorkerError, WorkerLost
 from gcdl.protocol.compressor_states import CompressorStates
 from gcdl.protocol.gathered import Gathered
 from gcdl.protocol.ledger import Ledger
@@ -75,8 +75,9 @@ class Master:
     def run(self, steps: int) -> Iterator[StepRecord]:
         """Train until ``steps`` steps are done and stop the workers; yields a record after each step.
 
-        The last record comes after the shutdown, and counts what was drained in it. Before, the states of the workers'
-        compressors are collected.
+        After the last step the states of the workers' compressors are collected, and the workers are stopped. Only then comes
+        the last record, which counts what was drained. If the user interrupts that, the record still comes, and then the
+        interrupt is raised.
 
         Raises
         ------
@@ -87,11 +88,20 @@ class Master:
             before = self.transport.traffic.copy()
             record = self._step(step)
             self.steps_done = step + 1
-            if step == steps - 1:
-                self.slices.collect()
-                record.late += self.collect_states() + self.transport.close()
+            interrupted = self._end(record) if step == steps - 1 else None
             record.ledger = Ledger.between(before, self.transport.traffic)
             yield record
+            if interrupted is not None:
+                raise interrupted
+
+    def _end(self, record: StepRecord) -> Interrupted | None:
+        """Collect the final states and stop the workers, in the last step; return the interrupt that kept it from that."""
+        try:
+            self.slices.collect()
+            record.late += self.collect_states() + self.transport.close()
+        except Interrupted as error:
+            return error
+        return None
 
     # -- one step
 

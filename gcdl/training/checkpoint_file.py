@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from gcdl.errors import DataError
+from gcdl.training.run_files import STEPS
 from gcdl.types import Buffer, IntVector, Matrix, Vector
 
 FOLDER = "checkpoint"
@@ -114,10 +115,17 @@ def load(path: Path) -> Checkpoint:
         raise DataError(f"{path}: not a checkpoint of this version of gcdl ({error})") from None
 
 
-def newest(folder: Path) -> tuple[Checkpoint | None, list[tuple[Path, DataError]]]:
-    """Return the newest checkpoint in ``folder``/checkpoint that can be used, None if there is none, and those refused."""
+def newest(folder: Path, recorded: int | None = None) -> tuple[Checkpoint | None, list[tuple[Path, DataError]]]:
+    """Return the newest checkpoint in ``folder``/checkpoint that can be used, None if there is none, and those refused.
+
+    ``recorded``: how many steps ``steps.jsonl`` has. A run that went on from a later checkpoint would have steps that are
+    recorded nowhere.
+    """
     refused: list[tuple[Path, DataError]] = []
     for path in reversed(_by_step(folder / FOLDER)):
+        if recorded is not None and _step_of(path) > recorded:
+            refused.append((path, DataError(f"{path}: later than {folder / STEPS}, which has {recorded} whole lines")))
+            continue
         try:
             return load(path), refused
         except DataError as error:
@@ -132,8 +140,8 @@ def newest_step(folder: Path) -> int | None:
 
 
 def _by_step(directory: Path) -> list[Path]:
-    """Return the checkpoints in a folder, oldest first."""
-    return sorted(directory.glob("step-*.npz"))
+    """Return the checkpoints in a folder, oldest first. From step 10^8 on, names have more than eight digits."""
+    return sorted((path for path in directory.glob("step-*.npz") if path.stem[5:].isdecimal()), key=_step_of)
 
 
 def _step_of(path: Path) -> int:

@@ -84,7 +84,7 @@ class _Plain:
         left = f"{(now - began) / (done - before) * (self.steps - done):.0f} s left" if done > before else "..."
         parts = [
             f"step {done}/{self.steps}",
-            f"loss {_number(line['train_loss'])}",
+            *([] if line["train_loss"] is None else [f"loss {_number(line['train_loss'])}"]),  # timing only: there is none
             f"{len(line['replies'])}/{self.workers} replies" + (f" (not waited for: {late})" if late else ""),
             f"up {_bytes(self._totals.up)}, down {_bytes(self._totals.down)}",
             left,
@@ -135,7 +135,8 @@ class _Live:
         if line is None:
             facts.add_row("starting the workers ...")
         else:
-            facts.add_row("training loss", _number(line["train_loss"]))
+            if line["train_loss"] is not None:  # timing only: there is none
+                facts.add_row("training loss", _number(line["train_loss"]))
             if self._judged:
                 facts.add_row("test accuracy", self._judged)
             facts.add_row("workers", self._strip(line))
@@ -181,9 +182,7 @@ def _report(summary: Mapping[str, Any]) -> Table:
         table.add_row("test loss", _number(summary["final_test_loss"]), "")
     if summary["model_sha256"] is not None:
         table.add_row("training loss", _number(summary["final_train_loss"]), "over the whole training set")
-    table.add_row("job", f"{summary['wall_seconds']:.1f} s", f"of which steps: {summary['seconds']:.1f} s")
-    waiting = summary["wait_for_all_seconds"]
-    table.add_row("waiting for all", "never ends" if waiting is None else f"{waiting:.1f} s", "estimate, same delays")
+    _add_seconds(table, summary)
     sent, float32 = summary["uplink_bytes"], summary["float32_uplink_bytes"]
     if summary["resumed"]:
         table.add_row("resumed", str(summary["resumed"]), "times; figures are of all parts")
@@ -204,6 +203,18 @@ def _report(summary: Mapping[str, Any]) -> Table:
     for warning in summary["warnings"]:
         table.add_row("warning", "", Text(warning, "yellow"))
     return table
+
+
+def _add_seconds(table: Table, summary: Mapping[str, Any]) -> None:
+    """Add what the run took. Of a simulation virtual and real seconds have rows of their own."""
+    if summary.get("clock") == "virtual":
+        table.add_row("steps", f"{summary['seconds']:.1f} s", "virtual seconds")
+        table.add_row("simulated in", f"{summary['wall_seconds']:.1f} s", "real seconds, of this process")
+    else:
+        table.add_row("job", f"{summary['wall_seconds']:.1f} s", f"of which steps: {summary['seconds']:.1f} s")
+    waiting = summary["wait_for_all_seconds"]
+    unit = "virtual seconds; " if summary.get("clock") == "virtual" else ""
+    table.add_row("waiting for all", "never ends" if waiting is None else f"{waiting:.1f} s", f"{unit}estimate, same delays")
 
 
 def _absent(line: Mapping[str, Any], workers: int) -> list[int]:

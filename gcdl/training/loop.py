@@ -26,7 +26,14 @@ from gcdl.training.evaluation import ConcurrentEvaluator
 from gcdl.training.learner import Learner
 from gcdl.training.loggers.tensorboard import TensorBoardWriter
 from gcdl.training.progress import Progress
-from gcdl.training.run_warnings import coverage_warning, limit_warning, noise_warning, problem_warnings, votes_warning
+from gcdl.training.run_warnings import (
+    coverage_warning,
+    limit_warning,
+    noise_warning,
+    problem_warnings,
+    timeout_warning,
+    votes_warning,
+)
 from gcdl.training.starting_point import StartingPoint
 from gcdl.training.summary import Summary, summarize
 from gcdl.training.timing_only import NoCheckpointWriter
@@ -76,7 +83,6 @@ class TrainingLoop:
         began: float,
         hosts: list[str] | None = None,
     ) -> None:
-        real = hosts is not None
         limit_threads(experiment)
         self._experiment = experiment
         self._transport = transport
@@ -84,6 +90,7 @@ class TrainingLoop:
         self._watcher = watcher
         self._learner = learner
         self._stop = stop
+        self._simulated = hosts is None
         self._steps = experiment.config.steps
         self._options = experiment.config.run
         self._folder = start.open(experiment, hosts, watcher.say)
@@ -95,14 +102,14 @@ class TrainingLoop:
             state_bytes=learner.state_bytes,
             replicas=experiment.replicas,
             scratch=start.out,
-            say=watcher.say if real else lambda line: None,  # virtual seconds keep nobody waiting
+            say=watcher.say if hosts is not None else lambda line: None,  # virtual seconds keep nobody waiting
         )
         self._progress = Progress.after(start.checkpoint, began, transport)
         self._tensorboard = TensorBoardWriter(start.out) if self._options.tensorboard else None
         self._checkpoints = self._checkpoint_writer()
         self._evaluator = ConcurrentEvaluator(
             learner.evaluator,
-            concurrent=real and self._options.evaluate == "meanwhile",
+            concurrent=hosts is not None and self._options.evaluate == "meanwhile",
             limit=lambda: limit_threads(experiment),
         )
         self._warnings: list[str] = []
@@ -143,6 +150,8 @@ class TrainingLoop:
         if self._learner.learns:
             self._warn(noise_warning(self._experiment))
         self._warn(votes_warning(self._experiment))
+        if (risen := self._progress.totals.trend.risen) is not None:
+            self._warnings.append(risen)  # in an earlier part of the run
         for warning in problem_warnings(self._experiment) if self._learner.learns else []:
             self._warn(warning)
 
@@ -152,6 +161,10 @@ class TrainingLoop:
         delays = delays_at(experiment.stragglers, experiment.n, experiment.config.seed, record.step)
         self._progress.totals.add(record, delays.seconds)
         self._held.append(record)
+        if self._learner.learns:
+            self._warn(self._progress.totals.trend.add(record.step, record.train_loss))
+        if self._simulated and record.timed_out and self._progress.totals.timed_out == 1:
+            self._warn(timeout_warning(experiment, record.step, len(record.replies)))
 
     def _hand_out_evaluated(self) -> Generator[StepRecord, None, None]:
         """Wait for the evaluation that went on during this step, and hand out the record that it belongs to."""
@@ -188,8 +201,13 @@ class TrainingLoop:
         )
 
     def _evaluate(self, record: StepRecord) -> None:
-        """Evaluate the model if that is due after this step. The last model is evaluated on the training set too."""
+        """Evaluate the model if that is due after this step. The last model is evaluated on the training set too.
+
+        Not if the user wants to stop: then the run is about to be interrupted, be it in its last step.
+        """
         done = record.step + 1
+        if done == self._steps and self._stop():
+            return
         if done == self._steps:
             self._final = self._evaluator.now(record, self._learner.parameters())
         elif _is_due(self._options.eval_every, done):
@@ -208,6 +226,8 @@ class TrainingLoop:
             self._final = self._evaluator.now(None, self._learner.parameters())
         self._checkpoints.finish()
         self._learner.write_model(self._start.out, self._watcher.say)
+        if self._learner.learns:
+            self._warn(self._progress.totals.trend.end(self._final.train_loss))
         self._warn(coverage_warning(self._progress.totals.mean_coverage(), self._experiment.code))
         shares = self._progress.master_shares()
         self._warn(None if shares is None else limit_warning(*shares))

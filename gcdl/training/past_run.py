@@ -62,6 +62,11 @@ class PastRun:
         here = lines - 1 if (self.folder / SUMMARY).exists() else lines
         return max(here, *(int(one["reached"]) for one in self.resumed), -1)
 
+    @property
+    def recorded(self) -> int:
+        """How many steps are recorded: whole lines of ``steps.jsonl``."""
+        return self._lines()[0]
+
     def cut(self, step: int) -> PastRun:
         """Cut the records to the first ``step`` steps, and note that the run is resumed there.
 

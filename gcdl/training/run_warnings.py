@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 
 from gcdl.codes import CODES, GradientCode
@@ -11,6 +13,7 @@ from gcdl.compressors.votes import multiples
 from gcdl.config import SECTIONS, Experiment
 from gcdl.errors import ConfigError
 from gcdl.problems import LooksAtItself
+from gcdl.protocol.wait_rules import WAIT_RULES
 from gcdl.types import Layout, Stream, Weights, rng_for
 
 AMPLIFICATION_BOUND = 4.0
@@ -94,6 +97,19 @@ def limit_warning(link_share: float, master_share: float) -> str | None:
     """Warn if the master is what a simulated run waited for, most of the time; shares are of the steps' seconds."""
     share, what = max((link_share, "the master's link"), (master_share, "the master's decoding and stepping"))
     return f"{what} is the limit: {share:.0%} of the steps' seconds" if share > LIMIT_BOUND else None
+
+
+def timeout_warning(experiment: Experiment, step: int, replies: int) -> str | None:
+    """Warn if a step ended at a [wait] timeout that nobody chose: then the default decides how long a simulation takes."""
+    choice = experiment.config.choices["wait"]
+    default = WAIT_RULES.get(choice.kind)
+    timeout = experiment.wait.timeout
+    if default is None or timeout != inspect.signature(default).parameters["timeout"].default:
+        return None
+    return (
+        f"step {step} ended with {replies} of {experiment.n} replies at [wait] timeout = {timeout:g} s, the default: set "
+        "wait.timeout to what a step may take"
+    )
 
 
 def code_of(kind: str, n: int, k: int, stragglers: int, seed: int) -> GradientCode:

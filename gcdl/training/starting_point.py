@@ -142,7 +142,7 @@ def go_on(config: Config, folder: Path) -> StartingPoint:
 def _after(past: PastRun, config: Config) -> StartingPoint:
     """Return where to go on with a run: at its newest good checkpoint."""
     folder = past.folder
-    checkpoint, refused = newest(folder)
+    checkpoint, refused = newest(folder, past.recorded)
     if checkpoint is None and refused:
         raise DataError(f"{folder}: none of its checkpoints can be used: " + "; ".join(str(error) for _, error in refused))
     start = StartingPoint(config, folder, past, checkpoint, refused)

@@ -22,13 +22,16 @@ from gcdl.types import Vector
 class Summary:
     """What a run came to; ``summary.json``. Seconds, and bytes of tasks and replies handed to MPI, headers included.
 
+    Of a simulation, all seconds are virtual but for ``wall_seconds``; the two are never added up.
+
     Attributes
     ----------
     steps : done.
+    clock : "real", or "virtual" in a simulation: which seconds the steps have.
     seconds : sum of the steps' seconds: evaluation, start-up and shutdown left out.
-    wall_seconds : the whole job: from the launch to the end of the shutdown.
-    wait_for_all_seconds : estimate of the wall_seconds of a run that waits for every worker in each step; None: it would
-        never end.
+    wall_seconds : the whole job, by the clock on the wall: from the launch to the end of the shutdown.
+    wait_for_all_seconds : estimate for a run that waits for every worker in each step: of its ``wall_seconds``, or in a
+        simulation of its ``seconds``. None: it would never end.
     final_train_loss, final_test_loss, final_test_accuracy : of the last evaluation; None where there was none.
     final_metrics : the problem's own figures of the test set, by name.
     uplink_bytes : of replies.
@@ -59,6 +62,7 @@ class Summary:
     """
 
     steps: int
+    clock: str
     seconds: float
     wall_seconds: float
     wait_for_all_seconds: float | None
@@ -113,11 +117,13 @@ def summarize(
 ) -> Summary:
     """Return the summary of a run that is over; ``resumed``: how often it was."""
     totals, so_far, shares = progress.totals, progress.dump(), progress.master_shares()
+    simulated = shares is not None
     return Summary(
         steps=totals.steps,
+        clock="virtual" if simulated else "real",
         seconds=totals.seconds,
         wall_seconds=so_far["wall_seconds"],
-        wait_for_all_seconds=so_far["wall_seconds"] + totals.extra_seconds,
+        wait_for_all_seconds=(totals.seconds if simulated else so_far["wall_seconds"]) + totals.extra_seconds,
         final_train_loss=evaluation.train_loss,
         final_test_loss=evaluation.test_loss,
         final_test_accuracy=evaluation.test_accuracy,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gcdl.protocol.step_record import StepRecord
+from gcdl.training.loss_trend import LossTrend
 from gcdl.types import Weights
 
 
@@ -32,6 +33,7 @@ class Totals:
     resent: dict[str, int] = field(default_factory=dict)
     lost: list[int] = field(default_factory=list)
     disagreed: dict[str, int] = field(default_factory=dict)
+    trend: LossTrend = field(default_factory=LossTrend)
     coverage: Weights | float = 0.0
     """(k,): sum over the steps of the weight each shard entered with."""
 
@@ -64,7 +66,8 @@ class Totals:
     @classmethod
     def load(cls, dumped: Mapping[str, Any]) -> Totals:
         """Return the sums that were dumped."""
-        return cls(**{**dumped, "coverage": np.asarray(dumped["coverage"])})
+        trend = LossTrend(**dumped.get("trend", {}))
+        return cls(**{**dumped, "trend": trend, "coverage": np.asarray(dumped["coverage"])})
 
     def mean_coverage(self) -> Weights:
         """Return the weight each shard entered with, (k,), mean over the steps."""

@@ -204,3 +204,19 @@ def test_other_files_in_the_folder_are_left_alone(tmp_path):
     for step in range(4):
         save(tmp_path, step)
     assert names(tmp_path) == ["notes.txt", "step-00000002.npz", "step-00000003.npz"]
+
+
+def test_checkpoints_are_ordered_by_their_step_also_beyond_eight_digits(tmp_path):
+    for step in (99_999_990, 99_999_999, 100_000_008):
+        save(tmp_path, step)
+    assert names(tmp_path) == ["step-100000008.npz", "step-99999999.npz"]
+    assert checkpoint.newest(tmp_path)[0].step == checkpoint.newest_step(tmp_path) == 100_000_008
+
+
+def test_a_checkpoint_beyond_the_steps_that_are_recorded_is_refused_and_the_one_before_it_is_used(tmp_path):
+    save(tmp_path, 20)
+    save(tmp_path, 40)
+    found, refused = checkpoint.newest(tmp_path, recorded=39)
+    assert found.step == 20
+    assert "step-00000040.npz" in str(refused[0][1])
+    assert "steps.jsonl, which has 39 whole lines" in str(refused[0][1])

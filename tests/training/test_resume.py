@@ -12,6 +12,7 @@ from gcdl.analysis.replay import replay
 from gcdl.analysis.reply_times import report
 from gcdl.config import parse
 from gcdl.errors import DataError, Interrupted, UsageError
+from gcdl.protocol.master import Master
 from gcdl.stragglers import write_trace
 from gcdl.training import checkpoint_file as checkpoint
 from gcdl.training.roles import simulate
@@ -299,3 +300,46 @@ def simulate_while_locked(start, folder):
         simulate(start, Watcher())
     finally:
         other.close()
+
+
+@pytest.mark.parametrize(("bytes_left", "step"), [(-30, 28), (0.5, 12)])
+def test_a_shortened_record_is_gone_on_with_where_it_ends(tmp_path, bytes_left, step):
+    whole = run(tmp_path / "whole", "run.keep=20")
+    run(tmp_path / "cut", "run.keep=20")
+    path = tmp_path / "cut" / "steps.jsonl"
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.truncate(size + bytes_left if bytes_left < 0 else int(bytes_left * size))
+    resumed, watcher = go_on(tmp_path / "cut")
+    assert watcher.done == step
+    assert any("whole lines" in line for line in watcher.said)
+    assert resumed.model_sha256 == whole.model_sha256
+    assert [line["step"] for line in lines(tmp_path / "cut")] == list(range(30))
+    assert max(kept(tmp_path / "cut")) == 30
+    replay(tmp_path / "cut")
+
+
+def test_a_record_that_no_checkpoint_goes_with_is_refused_by_its_name(tmp_path):
+    run(tmp_path / "run")
+    (tmp_path / "run" / "steps.jsonl").write_text("")
+    with pytest.raises(DataError, match=r"steps\.jsonl, which has 0 whole lines"):
+        resume(tmp_path / "run", ())
+
+
+def test_interrupted_while_the_final_states_are_collected_a_run_has_recorded_all_that_it_did(tmp_path, monkeypatch):
+    whole = run(tmp_path / "whole", "steps=33")
+    collect, asked = Master.collect_states, []
+
+    def interrupted_once(master):
+        asked.append(master.steps_done)
+        if len(asked) == 1:
+            raise Interrupted("interrupted")
+        return collect(master)
+
+    monkeypatch.setattr(Master, "collect_states", interrupted_once)
+    with pytest.raises(Interrupted):
+        run(tmp_path / "cut")
+    assert asked == [30, 30]
+    assert [line["step"] for line in lines(tmp_path / "cut")] == list(range(30))
+    assert max(kept(tmp_path / "cut")) == 30
+    assert_same(go_on(tmp_path / "cut", "steps=33")[0], whole)

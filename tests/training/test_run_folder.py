@@ -75,6 +75,7 @@ def summary(**changes):
     first = Summary(
         steps=10,
         seconds=1.0,
+        clock="real",
         wall_seconds=2.0,
         wait_for_all_seconds=3.0,
         final_train_loss=0.5,
