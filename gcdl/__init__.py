@@ -4,7 +4,7 @@ Rank 0 is the master, the other ranks are workers that hold redundantly assigned
 per coordinate of its coded gradient; the master decodes the fastest n - s replies and steps the optimizer. In the manner of
 Li and Skoglund, *Distributed Learning based on 1-Bit Gradient Coding in the Presence of Stragglers*, arXiv 2403.14716.
 
-A script of one's own::
+A script::
 
     import gcdl, torch
     from sklearn.datasets import load_digits

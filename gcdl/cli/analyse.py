@@ -64,7 +64,7 @@ def plot(
 
 
 def sweep(
-    suite: Annotated[Path, typer.Argument(metavar="SUITE", help="A TOML file; see the README.", show_default=False)],
+    suite: Annotated[Path, typer.Argument(metavar="SUITE", help="A TOML file; see configs/README.md.", show_default=False)],
     overrides: Overrides = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The sweep's folder; runs/NAME when left out.", show_default=False)

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML file; see the README.", show_default=False)]
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML file; see configs/README.md.", show_default=False)]
 OptionalConfig = Annotated[
-    Path | None, typer.Argument(metavar="[CONFIG]", help="A TOML file; see the README.", show_default=False)
+    Path | None, typer.Argument(metavar="[CONFIG]", help="A TOML file; see configs/README.md.", show_default=False)
 ]
 Overrides = Annotated[
     list[str] | None,

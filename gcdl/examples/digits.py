@@ -1,4 +1,4 @@
-"""The README's ten lines: a module of one's own on scikit-learn's digits, one bit a coordinate, one straggler tolerated."""
+"""The first model of README.md: a small network on scikit-learn's digits, one bit per coordinate, one straggler tolerated."""
 
 import argparse
 
@@ -12,6 +12,7 @@ x, y = load_digits(return_X_y=True)
 model = torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 10))
 problem = gcdl.TorchProblem(model, torch.nn.functional.cross_entropy, (x / 16, y))
 code = {"kind": "fractional_repetition", "stragglers": 1}
-trainer = gcdl.Trainer(problem, code=code, compressor="stochastic_sign", optimizer={"kind": "adam", "lr": 0.01})
+one_bit = {"kind": "stochastic_sign", "scale": "rms", "clip": 1.5, "dither": "correlated+subtractive"}
+trainer = gcdl.Trainer(problem, code=code, compressor=one_bit, optimizer={"kind": "adam", "lr": 0.01})
 for record in trainer.fit(100):
     print(record.step, record.train_loss)

@@ -43,7 +43,7 @@ _ALONE = 4
 
 class Trainer:
     """Trains a problem with workers that do not all answer in time. Every argument but ``out`` and ``show`` is a table of the
-    config (see the README): a kind, a table, or an object.
+    config (see configs/README.md): a kind, a table, or an object.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The configs that the README sends a newcomer to do what it says of them."""
+"""The configs that configs/README.md sends a newcomer to do what it says of them."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def test_an_mpi_run_is_the_simulated_run_when_the_delays_decide_who_arrives(star
 
 
 def check_bytes(job, payload):
-    """What was counted is the messages' sizes, to the byte: the README's formula."""
+    """What was counted is the messages' sizes, to the byte: the formula of gcdl/README.md."""
     for line in job.steps:
         assert line["uplink_bytes"] == (payload + HEADER_BYTES) * (len(line["replies"]) + line["late"])
     assert job.summary["uplink_bytes"] == sum(line["uplink_bytes"] for line in job.steps)

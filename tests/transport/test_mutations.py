@@ -15,7 +15,7 @@ from gcdl.config import Experiment, load
 from gcdl.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
-TABLES = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+TABLES = re.findall(r"```toml\n(.*?)```", (ROOT / "configs" / "README.md").read_text(), flags=re.DOTALL)
 (README,) = (text for text in TABLES if "[simulate]" in text)
 JUNK = ["=", "[", "]", '"', "\n", "-", "1", ".", "inf", "nan", "{", "kind", "\x00", "é", "true", "[[run]]"]
 
