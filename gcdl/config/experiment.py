@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from gcdl.codes import DECODERS, GradientCode
 from gcdl.compressors import Compressor, ErrorFeedback
 from gcdl.config.factories import Given
+from gcdl.config.made_objects import check_made
 from gcdl.config.schema import Choice
 from gcdl.config.values import Config
 from gcdl.downlinks import Downlink
@@ -60,9 +62,8 @@ class Experiment:
     @cached_property
     def code(self) -> GradientCode:
         """The gradient code."""
-        choice = self._choice("code")
-        code: GradientCode = choice.build(n=self.n, k=self.problem.k, rng=rng_for(self.config.seed, Stream.CODE))
-        decoder = choice.values["decoder"]
+        code: GradientCode = self._build("code", n=self.n, k=self.problem.k, rng=rng_for(self.config.seed, Stream.CODE))
+        decoder = self._choice("code").values["decoder"]
         return code if decoder is None else replace(code, decoder=DECODERS[decoder])
 
     @cached_property
@@ -83,27 +84,25 @@ class Experiment:
     @cached_property
     def problem(self) -> Problem:
         """The problem."""
-        choice = self._choice("problem")
-        problem: Problem = choice.build(k=choice.values["shards"], seed=self.config.seed)
+        problem: Problem = self._build("problem", k=self._choice("problem").values["shards"], seed=self.config.seed)
         return problem
 
     @cached_property
     def compressor(self) -> Compressor:
         """The compressor, error feedback around it if it is on."""
-        choice = self._choice("compressor")
-        compressor: Compressor = choice.build()
-        return ErrorFeedback(compressor) if choice.values["error_feedback"] else compressor
+        compressor: Compressor = self._build("compressor")
+        return ErrorFeedback(compressor) if self._choice("compressor").values["error_feedback"] else compressor
 
     @cached_property
     def downlink(self) -> Downlink:
         """The downlink."""
-        downlink: Downlink = self._choice("downlink").build()
+        downlink: Downlink = self._build("downlink")
         return downlink
 
     @cached_property
     def wait(self) -> WaitRule:
         """The wait rule."""
-        rule: WaitRule = self._choice("wait").build(code=self.code)
+        rule: WaitRule = self._build("wait", code=self.code)
         return rule
 
     @cached_property
@@ -126,7 +125,7 @@ class Experiment:
     def optimizer(self) -> OptimizerRecipe:
         """The optimizer's recipe."""
         choice = self._choice("optimizer")
-        recipe: OptimizerRecipe = choice.build()
+        recipe: OptimizerRecipe = self._build("optimizer")
         schedule, clip_norm = choice.values.get("schedule"), choice.values.get("clip_norm", 0.0)
         if schedule is None or (clip_norm == 0.0 and schedule.kind == "constant" and not schedule.values["warmup"]):
             return recipe
@@ -137,6 +136,17 @@ class Experiment:
     def _choice(self, name: str) -> Choice | Given:
         return self.config.choices[name]
 
+    def _build(self, name: str, **context: Any) -> Any:
+        return _built(self._choice(name), **context)
+
+
+def _built(choice: Choice | Given, **context: Any) -> Any:
+    """Build what a table describes; an object that the user made is checked."""
+    made = choice.build(**context)
+    if choice.kind == "custom":
+        check_made(choice.name, choice, made, context)
+    return made
+
 
 def _delays(choice: Choice | Given, n: int) -> AnyModel:
     """Build a delay model: of a sum, each part first."""
@@ -144,5 +154,5 @@ def _delays(choice: Choice | Given, n: int) -> AnyModel:
     if late and choice.kind in _PLACELESS:
         raise ConfigError(f"{choice.name}.at: {choice.kind!r} has no delay of its own to place before sending")
     parts = tuple(_delays(part, n) for part in choice.values.get("models", ()))
-    model: AnyModel = choice.build(n=n, models=parts)
+    model: AnyModel = _built(choice, n=n, models=parts)
     return BeforeSending(model) if late else model

@@ -529,3 +529,66 @@ def test_a_worker_is_named_by_16_bits():
     for config in (lambda: parse(PROBLEM, ["workers=65536"]), lambda: parse(PROBLEM).for_workers(65536)):
         with pytest.raises(ConfigError, match=r"^workers: 65,536: 65,535 at most"):
             config()
+
+
+MAKERS = """
+import types
+
+class Rule:
+    timeout = 60.0
+    patience = "long"
+    enough = lacking = feasible = losses_left = lambda self, arrived: True
+
+def nothing(): return None
+def number(): return 7
+def table(): return {"kind": "sign"}
+def rule(): return Rule()
+def rules(): return Rule
+def code(n, k):
+    import gcdl.codes
+    return gcdl.codes.CODES["uncoded"](n + 1, k + 1)
+def decoder(n, k):
+    import dataclasses, gcdl.codes
+    return dataclasses.replace(gcdl.codes.CODES["uncoded"](n, k), decoder=lambda B, arrived: arrived)
+def half(): return types.SimpleNamespace(k=4, layout=nothing, load=nothing)
+def optimizer():
+    import torch
+    return torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+"""
+
+
+@pytest.mark.parametrize("table", ["problem", "code", "compressor", "wait", "stragglers", "optimizer"])
+@pytest.mark.parametrize(
+    ("maker", "says"), [("nothing", "is None"), ("number", "is 7"), ("table", "is a dict"), ("rules", "is the class Rule")]
+)
+def test_a_factory_that_returns_something_else_is_named_with_what_came_and_what_is_wanted(
+    tmp_path, monkeypatch, table, maker, says
+):
+    (tmp_path / "makers_of_others.py").write_text(MAKERS)
+    monkeypatch.syspath_prepend(tmp_path)
+    custom = f'[{table}]\nkind = "custom"\nfactory = "makers_of_others:{maker}"\n'
+    config = parse(f"workers = 4\n{custom}" + ("" if table == "problem" else '[problem]\nkind = "linear_regression"\n'))
+    with pytest.raises(ConfigError) as caught:
+        Experiment.of(config, 4).check()
+    assert str(caught.value).startswith(f"{table}.factory: makers_of_others:{maker} {says}")
+    assert "; wanted: a" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "maker", "says"),
+    [
+        ("wait", "rule", "is a Rule without patience"),
+        ("code", "code", "has a B of 5 x 5; there are 4 workers and 4 shards"),
+        ("code", "decoder", "has a decoder that is none of gcdl.codes.DECODERS (sum, "),
+        ("problem", "half", "is a SimpleNamespace without initial_parameters, gradient, evaluator, save"),
+        ("optimizer", "optimizer", "is a SGD without build; wanted: a gcdl.TorchOptimizer"),
+    ],
+)
+def test_an_object_that_is_nearly_what_is_wanted_is_told_what_it_lacks(tmp_path, monkeypatch, table, maker, says):
+    (tmp_path / "makers_of_others.py").write_text(MAKERS)
+    monkeypatch.syspath_prepend(tmp_path)
+    custom = f'[{table}]\nkind = "custom"\nfactory = "makers_of_others:{maker}"\n'
+    config = parse(f"workers = 4\n{custom}" + ("" if table == "problem" else '[problem]\nkind = "linear_regression"\n'))
+    with pytest.raises(ConfigError) as caught:
+        Experiment.of(config, 4).check()
+    assert f"{table}.factory: makers_of_others:{maker} {says}" in str(caught.value)
