@@ -112,5 +112,5 @@ def test_only_the_mpi_transport_knows_mpi():
 
 @pytest.mark.parametrize("heavy", ["torch", "mpi4py", "sklearn"])
 def test_a_config_is_checked_without_loading_what_it_does_not_need(heavy):
-    code = f"import sys, gcdl.cli; sys.exit({heavy!r} in sys.modules)"
+    code = f"import sys, gcdl.cli.app; sys.exit({heavy!r} in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -14,8 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 import gcdl
-from gcdl import cli
 from gcdl.analysis.sweeps.suite import parse_suite
+from gcdl.cli.app import app
 from gcdl.codes import CODES, GradientCode
 from gcdl.compressors import COMPRESSORS
 from gcdl.config import Experiment, load, parse
@@ -64,7 +64,7 @@ def anchor(heading: str) -> str:
 def commands() -> list[list[str]]:
     """The gcdl commands of all shell snippets and of the text, as words."""
     shell = [line for _, text in snippets("sh") for line in text.replace("\\\n", " ").splitlines()]
-    known = "|".join(one.callback.__name__ for one in cli.app.registered_commands)
+    known = "|".join(one.callback.__name__ for one in app.registered_commands)
     inline = [" ".join(text.split()) for readme in TEXTS.values() for text in re.findall(rf"`(gcdl (?:{known})[^`]*)`", readme)]
     words = [shlex.split(line, comments=True) for line in [*shell, *inline]]
     return [list(one) for one in sorted({tuple(line[line.index("gcdl") :]) for line in words if "gcdl" in line})]
@@ -164,7 +164,7 @@ def test_the_custom_problem_is_found_by_name(tmp_path, monkeypatch):
 def test_every_command_can_be_read(words, monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("COLUMNS", "200")
-    help = CliRunner().invoke(cli.app, [words[1], "--help"])
+    help = CliRunner().invoke(app, [words[1], "--help"])
     assert help.exit_code == 0, words
     for option in (word for word in words if word.startswith("--")):
         assert option in help.output, words
@@ -180,7 +180,7 @@ def test_every_command_can_be_read(words, monkeypatch):
 
 def test_the_table_of_commands_is_whole():
     table = re.findall(r"^\| `gcdl (\w+)", TEXTS[MAIN].split("## Commands")[1], flags=re.MULTILINE)
-    assert sorted(table) == sorted(one.callback.__name__ for one in cli.app.registered_commands)
+    assert sorted(table) == sorted(one.callback.__name__ for one in app.registered_commands)
 
 
 def test_the_trainer_has_what_its_table_says(tmp_path):

@@ -15,6 +15,7 @@ from gcdl.codes import CODES
 from gcdl.codes.health import Survey, survey
 from gcdl.config import Experiment
 from gcdl.errors import ConfigError, UsageError
+from gcdl.host.installation import pip_install
 from gcdl.training.run_warnings import AMPLIFICATION_BOUND, code_of, noise_warning
 from gcdl.types import Stream, rng_for
 
@@ -81,7 +82,7 @@ def figure(path: Path, experiment: Experiment) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise UsageError("--figure needs matplotlib: pip install 'gcdl[plots]'") from None
+        raise UsageError(f"--figure needs matplotlib: {pip_install('plots')}") from None
     code = experiment.code
     drawing = Figure(figsize=(11.0, 4.5), layout="constrained")
     left, right = drawing.subplots(1, 2)

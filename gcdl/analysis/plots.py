@@ -16,6 +16,7 @@ import numpy as np
 
 from gcdl.config import Experiment
 from gcdl.errors import DataError, UsageError
+from gcdl.host.installation import pip_install
 from gcdl.stragglers import delays_at
 from gcdl.training.run_reader import History, read_run
 from gcdl.types import Matrix
@@ -86,7 +87,7 @@ def saved(files: Sequence[Path], draw: Callable[[Figure], None]) -> list[Path]:
         from matplotlib.figure import Figure
         from PIL import Image  # matplotlib needs it too
     except ImportError:
-        raise UsageError("gcdl plot needs matplotlib: pip install 'gcdl[plots]'") from None
+        raise UsageError(f"gcdl plot needs matplotlib: {pip_install('plots')}") from None
     # Text stays text in the SVG, and no date or random id goes into it: the same runs give the same file.
     with rc_context({"font.size": 9.0, "svg.fonttype": "none", "svg.hashsalt": "gcdl", "axes.grid": True, "grid.alpha": 0.25}):
         figure = Figure(figsize=(12.0, 7.5), layout="constrained")

@@ -20,7 +20,8 @@ def replay(run: RunPath) -> None:
     """Run a finished run again in one process, from the arrived sets it recorded, and compare: step by step, to the bit."""
     from gcdl.analysis.replay import replay as replay_run
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("replaying", total=None)
         result = replay_run(run, lambda done, total: progress.update(bar, completed=done, total=total))
     Console().print(Text(result), soft_wrap=True)

@@ -1,19 +1,28 @@
-"""The ``gcdl`` command: the table of its commands, and how it ends."""
+"""The table of the ``gcdl`` command's commands."""
 
 from __future__ import annotations
 
-import signal
-import sys
-from typing import NoReturn
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from gcdl.cli import analyse, doctor, run, train
-from gcdl.cli.errors import tell
-from gcdl.errors import GcdlError
+from gcdl.errors import Interrupted
+
+
+class _Commands(TyperGroup):
+    """Ends a command that Ctrl-C breaks off as an error of ours, where typer would print "Aborted!" and exit with 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted") from None
+
 
 app = typer.Typer(
-    add_completion=False,
+    cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Distributed training over MPI with 1-bit gradient coding, in the presence of stragglers.",
@@ -26,17 +35,16 @@ for _command in (
     app.command()(_command)
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        import gcdl
+
+        print(f"gcdl {gcdl.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
     """Distributed training over MPI with 1-bit gradient coding, in the presence of stragglers."""
-
-
-def main() -> NoReturn:
-    """Entry point of the ``gcdl`` command."""
-    try:
-        app()
-    except GcdlError as error:
-        sys.exit(tell(error))
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: Ctrl-C now would only garble the end
-    sys.exit(0)

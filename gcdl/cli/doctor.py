@@ -11,8 +11,8 @@ from rich.console import Console
 
 from gcdl.errors import UsageError
 from gcdl.host.launcher_environment import Launch
-from gcdl.launch import diagnosis
-from gcdl.launch import doctor as checks
+from gcdl.launch import diagnosis, job_checks
+from gcdl.launch import doctor as machine
 from gcdl.launch.join import join
 
 
@@ -20,10 +20,10 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="For scripts.")]
     """Look at what a run stands on, and say what to do about what is wrong. Under mpirun or srun: look at that job."""
     launch = Launch.read()
     job = None
-    if checks.PROBE in os.environ:
+    if job_checks.PROBE in os.environ:
         _measure_for_another_doctor()
-    findings = checks.local(launch) if launch.rank == 0 else []
-    if not checks.fits(launch) or (launch.launcher and launch.size < 2):
+    findings = machine.local(launch) if launch.rank == 0 else []
+    if not machine.fits(launch) or (launch.launcher and launch.size < 2):
         if launch.rank > 0:
             raise typer.Exit(0)
     elif launch.size > 1:
@@ -33,9 +33,9 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="For scripts.")]
         if job.rank > 0:
             answer(job)
             job.end(0)
-        findings += checks.ranks(probe(job))
+        findings += job_checks.ranks(probe(job))
     else:
-        findings += checks.start_probe()
+        findings += job_checks.start_probe()
     if as_json:
         print(diagnosis.as_json(findings), flush=True)
     else:

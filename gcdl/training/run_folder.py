@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,24 @@ def check_unused(path: Path) -> None:
     for name in (CONFIG, STEPS, SUMMARY):
         if (path / name).exists():
             raise UsageError(f"--out {path}: there is a run already ({name}); name another folder, or remove it")
+
+
+def check_writable(path: Path) -> None:
+    """Raise UsageError if no file can be written in a run folder, which need not be there yet. Leaves nothing behind."""
+    made: list[Path] = []
+    try:
+        for folder in reversed([path, *path.parents]):
+            if not folder.exists():
+                folder.mkdir()
+                made.append(folder)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise UsageError(f"--out {path}: cannot be written: {error.strerror or error}") from None
+    finally:
+        for folder in reversed(made):
+            with suppress(OSError):
+                folder.rmdir()
 
 
 class RunFolder:

@@ -15,6 +15,8 @@ from gcdl.training.run_files import CONFIG, STEPS, SUMMARY, whole_lines
 from gcdl.types import Matrix
 
 _NUMBERS = ("seconds", "train_loss", "decoding_error", "noise_gain", "gradient_norm", "uplink_bytes", "downlink_bytes")
+_SUMMARY = ("steps", "model_sha256")
+"""What every summary has, those of earlier versions too."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def read_run(path: Path) -> History:
 
     Raises
     ------
-    DataError : it is none, or a line of ``steps.jsonl`` is not what a run writes; names the line.
+    DataError : it is none, a line of ``steps.jsonl`` is not what a run writes, or ``summary.json`` is damaged; names the file.
     ConfigError : its config is not valid any more.
     """
     if not (path / CONFIG).is_file() or not (path / STEPS).is_file():
@@ -58,9 +60,9 @@ def read_run(path: Path) -> History:
         raise DataError(f"{path / CONFIG}: says no number of workers; not a resolved config")
     try:
         lines = list(whole_lines(path))
-        summary = json.loads((path / SUMMARY).read_text(encoding="utf-8")) if (path / SUMMARY).exists() else None
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
+        raise DataError(f"{path / STEPS}: cannot be read: {error}") from None
+    summary = _summary(path / SUMMARY) if (path / SUMMARY).exists() else None
     steps = []
     for number, text in enumerate(lines):
         try:
@@ -72,6 +74,18 @@ def read_run(path: Path) -> History:
             raise DataError(f"{path / STEPS}, line {number + 1}: {wrong}")
         steps.append(line)
     return History(path, config, config.workers, steps, summary)
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    """Read a summary; raises DataError, which names the file, if it is not what a run writes."""
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: damaged: {error}; remove it, and gcdl resume writes it anew") from None
+    missing = [key for key in _SUMMARY if key not in summary] if isinstance(summary, dict) else _SUMMARY
+    if missing:
+        raise DataError(f"{path}: damaged: it has no {missing[0]}; remove it, and gcdl resume writes it anew")
+    return dict(summary)
 
 
 def _wrong(line: Any, step: int, n: int) -> str | None:

