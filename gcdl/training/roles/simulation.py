@@ -8,6 +8,7 @@ from gcdl.config import Experiment
 from gcdl.downlinks import UNKNOWN
 from gcdl.errors import UsageError
 from gcdl.host.stop_request import StopRequest
+from gcdl.optimizers import for_layout
 from gcdl.protocol.model_slices import one_slice
 from gcdl.protocol.worker import Worker
 from gcdl.training.build import faults_since, make_pace, make_workers
@@ -65,6 +66,7 @@ def _timing_only(experiment: Experiment) -> tuple[Learner, None]:
     d = experiment.config.simulate.parameters
     layout = experiment.problem.layout() if d is None else Layout(("parameters",), ((d,),))
     codec = experiment.compressor.codec(layout)
-    publisher = NoPublisher(experiment.downlink, experiment.optimizer, layout.size, codec.payload_bytes, codec.agreed_count)
+    optimizer = for_layout(experiment.optimizer, layout)
+    publisher = NoPublisher(experiment.downlink, optimizer, layout.size, codec.payload_bytes, codec.agreed_count)
     slices = one_slice(code=experiment.code, codec=NoCodec(), optimizer=NoOptimizer(), seed=0, publisher=publisher)
     return Learner(slices, 0, NoEvaluator(), layout, learns=False), None
