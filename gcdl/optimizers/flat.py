@@ -77,8 +77,7 @@ class Optimizer:
         made_for = [id(one) for group in self._torch.param_groups for one in group["params"]]
         if made_for != [id(piece) for _, piece in self._pieces]:
             raise ParameterError(
-                "the optimizer must be made for the parameters it is given, as they are; for parameter groups see "
-                "TorchOptimizer(groups=...)"
+                "the optimizer must be made for the parameters it is given, as they are; TorchOptimizer(groups=...) groups them"
             )
         self._scheduler = None if self._make_scheduler is None else self._make_scheduler(self._torch)
         if isinstance(self._scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
