@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -17,13 +17,16 @@ from gcdl.config import Experiment
 from gcdl.downlinks import Ends
 from gcdl.errors import DataError
 from gcdl.host.launcher_environment import Launch
+from gcdl.optimizers import Tuned
 from gcdl.problems import Samples
 from gcdl.protocol.task_format import TaskFormat
+from gcdl.protocol.tasks import Task
 from gcdl.protocol.wire import HEADER_BYTES
 from gcdl.protocol.worker import Worker
 from gcdl.stragglers import Fault, delays_at
 from gcdl.training.run_reader import read_run
-from gcdl.transport.simulated.network import Network
+from gcdl.training.slice_messages import MasterSlice, reply_sizes, shared_by, task_overheads, task_sizes
+from gcdl.transport.simulated.network import Network, Sizes
 from gcdl.transport.simulated.virtual_clock import Pace
 from gcdl.types import IntVector, Layout, Stream, Weights, rng_for
 
@@ -116,8 +119,10 @@ def task_format(experiment: Experiment, codec: Codec) -> TaskFormat:
     return TaskFormat(experiment.n, codec.agreed_count, checksums=experiment.config.run.checksums)
 
 
-def make_pace(experiment: Experiment, layout: Layout) -> Pace:
+def make_pace(experiment: Experiment, layout: Layout, slices: Sequence[MasterSlice] = ()) -> Pace:
     """Return what [simulate] and [stragglers] say of how long things take, for a model of this layout.
+
+    ``slices``: of several masters; none: there is one master.
 
     Raises
     ------
@@ -125,17 +130,44 @@ def make_pace(experiment: Experiment, layout: Layout) -> Pace:
     """
     config = experiment.config
     options = config.simulate.model_dump(exclude={"compute", "parameters"})
-    codec = experiment.compressor.codec(layout)
+    several = len(slices) > 1
     return Pace(
         loads=np.count_nonzero(experiment.code.B, axis=1),
         delays=lambda step: delays_at(experiment.stragglers, experiment.n, config.seed, step),
         seconds_per_shard=_seconds_per_shard(experiment),
-        d=layout.size,
-        task_bytes=task_format(experiment, codec).nbytes,
-        task_overhead=task_format(experiment, codec).overhead_bytes,
-        reply_bytes=HEADER_BYTES + codec.payload_bytes,
         network=Network(**options),
+        **(_of_several_masters(experiment, slices) if several else _of_one_master(experiment, layout)),
     )
+
+
+def _of_one_master(experiment: Experiment, layout: Layout) -> dict[str, Any]:
+    """Return the fields of a :class:`Pace` that depend on the masters, where there is one."""
+    codec = experiment.compressor.codec(layout)
+    form = task_format(experiment, codec)
+    reply = HEADER_BYTES + codec.payload_bytes
+
+    def task_bytes(task: Task, base: int) -> Sizes:
+        nbytes = form.nbytes(task, base)
+        return Sizes(nbytes, nbytes)
+
+    return {
+        "d": layout.size,
+        "task_bytes": task_bytes,
+        "task_overhead": form.overhead_bytes,
+        "reply_bytes": Sizes(reply, reply),
+    }
+
+
+def _of_several_masters(experiment: Experiment, slices: Sequence[MasterSlice]) -> dict[str, Any]:
+    """Return the fields of a :class:`Pace` that depend on the masters, where there are several."""
+    optimizer = experiment.optimizer
+    return {
+        "d": max(part.where.stop - part.where.start for part, _ in slices),
+        "task_bytes": task_sizes(experiment.n, slices),
+        "task_overhead": sum(task_overheads(experiment.n, slices)),
+        "reply_bytes": reply_sizes(slices),
+        "masters": shared_by(experiment.n, slices, clips=isinstance(optimizer, Tuned) and optimizer.clip_norm > 0.0),
+    }
 
 
 def _seconds_per_shard(experiment: Experiment) -> Callable[[int], Weights]:

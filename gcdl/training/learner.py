@@ -37,11 +37,12 @@ class Learner:
     save: Callable[[Vector, Path], None] | None = None
 
     @classmethod
-    def of(cls, experiment: Experiment, evaluator: Evaluator) -> Learner:
-        """Return the learner that an experiment describes."""
+    def of(cls, experiment: Experiment, evaluator: Evaluator, slices: ModelSlices | None = None) -> Learner:
+        """Return the learner that an experiment describes; ``slices``: of its model, where one master has not got all."""
         layout = experiment.problem.layout()
         codec = experiment.compressor.codec(layout)
-        slices = local_slices(experiment, codec)
+        if slices is None:
+            slices = local_slices(experiment, codec)
         return cls(slices, codec.state_bytes, evaluator, layout, save=experiment.problem.save)
 
     def parameters(self) -> Vector:

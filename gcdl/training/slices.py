@@ -12,6 +12,7 @@ from gcdl.config import Experiment
 from gcdl.downlinks import Ends
 from gcdl.protocol.model_slices import LocalSlices, ModelSlice
 from gcdl.training.build import make_ends
+from gcdl.training.slice_messages import MasterSlice
 from gcdl.types import Vector, aligned_vector
 
 
@@ -55,7 +56,7 @@ def slice_ends(ends: Ends, part: Part, memory: Vector | None = None) -> Ends:
 
 def one_of_the_slices(experiment: Experiment, ends: Ends, parameters: Vector) -> ModelSlice:
     """Return a slice at its master; ``ends``: the slice's, ``parameters``: the slice's, which its optimizer steps."""
-    optimizer = ends.recipe.build(parameters)
+    optimizer = experiment.optimizer.build(parameters)
     return ModelSlice(
         codec=ends.codec,
         optimizer=optimizer,
@@ -68,17 +69,23 @@ def one_of_the_slices(experiment: Experiment, ends: Ends, parameters: Vector) ->
 
 def local_slices(experiment: Experiment, codec: Codec, masters: int = 1) -> LocalSlices:
     """Return all slices of the model in this process; ``codec`` decodes what the master decodes."""
+    return slices_of_masters(experiment, codec, masters)[0]
+
+
+def slices_of_masters(experiment: Experiment, codec: Codec, masters: int) -> tuple[LocalSlices, list[MasterSlice]]:
+    """As :func:`local_slices`; also returns what a simulation of several masters asks of each: nothing, where there is one."""
     code = experiment.code
     ends = make_ends(experiment, codec, code.shifts, code.decoder)
     parameters = ends.initial()
     parts = parts_for(codec, parameters.size, masters)
     if parts is None:
         whole = one_of_the_slices(experiment, ends, parameters)
-        return LocalSlices([whole], None, parameters, whole.publisher.model)
+        return LocalSlices([whole], None, parameters, whole.publisher.model), []
     model = aligned_vector(parameters.size)
     slices = [
         one_of_the_slices(experiment, slice_ends(ends, part, model[part.where]), parameters[part.where]) for part in parts
     ]
     if all(np.shares_memory(piece.publisher.model, parameters) for piece in slices):
         model = parameters  # nothing is rounded: workers compute at the parameters themselves
-    return LocalSlices(slices, parts, parameters, model)
+    shown = [MasterSlice(part, piece.publisher) for part, piece in zip(parts, slices, strict=True)]
+    return LocalSlices(slices, parts, parameters, model), shown

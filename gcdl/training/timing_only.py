@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gcdl.compressors import Message
+from gcdl.compressors import Codec, Message
 from gcdl.downlinks import Content, Downlink, UpdateLog, WholeContent, most_state_bytes
 from gcdl.optimizers import OptimizerRecipe
 from gcdl.problems import Evaluation
@@ -82,6 +82,46 @@ class NoPublisher:
         self.version += 1
         if self._log is not None:
             self._log.append(_nothing(self._size(a[a != 0.0].tolist())))
+
+    def restart(self, version: int) -> None:
+        """Never called: such a simulation is not resumed."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return no arrays."""
+        return {}
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """Do nothing."""
+
+
+def no_publishers(downlink: Downlink, optimizer: OptimizerRecipe, slices: Sequence[tuple[int, Codec]]) -> list[NoPublisher]:
+    """Return the publisher of each slice, of which the coordinates and the codec are given. Slices that are alike share one."""
+    alike: dict[tuple[int, int, int], NoPublisher] = {}
+    sizes = [(d, codec.payload_bytes, codec.agreed_count) for d, codec in slices]
+    return [alike.setdefault(size, NoPublisher(downlink, optimizer, *size)) for size in sizes]
+
+
+class NoPublishers:
+    """The publishers of all slices, each of them once."""
+
+    def __init__(self, publishers: Sequence[NoPublisher]) -> None:
+        self.model = publishers[0].model
+        self._publishers = publishers
+
+    @property
+    def version(self) -> int:
+        """That of all of them."""
+        return self._publishers[0].version
+
+    @property
+    def content(self) -> Content:
+        """One of them; the clock asks each."""
+        return self._publishers[0].content
+
+    def step(self, gradient: Vector, messages: Sequence[Message], a: Weights, norm: float) -> None:
+        """Note the sizes of an update."""
+        for publisher in self._publishers:
+            publisher.step(gradient, messages, a, norm)
 
     def restart(self, version: int) -> None:
         """Never called: such a simulation is not resumed."""

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from gcdl.config import Experiment
 from gcdl.downlinks import UNKNOWN
 from gcdl.errors import UsageError
 from gcdl.host.stop_request import StopRequest
-from gcdl.optimizers import for_layout
 from gcdl.protocol.model_slices import one_slice
 from gcdl.protocol.worker import Worker
 from gcdl.training.build import faults_since, make_pace, make_workers
 from gcdl.training.learner import Learner
 from gcdl.training.loop import Run, TrainingLoop, run_to_end
+from gcdl.training.slice_messages import MasterSlice
+from gcdl.training.slices import idle_masters_notice, parts_for, slices_of_masters
 from gcdl.training.starting_point import StartingPoint
 from gcdl.training.summary import Summary
-from gcdl.training.timing_only import NoCodec, NoEvaluator, NoOptimizer, NoPublisher
+from gcdl.training.timing_only import NoCodec, NoEvaluator, NoOptimizer, NoPublishers, no_publishers
 from gcdl.training.watcher import Watcher
 from gcdl.transport.simulated.virtual_clock import SimulatedTransport
 from gcdl.types import Layout
@@ -41,32 +44,47 @@ def simulated_run(start: StartingPoint, watcher: Watcher) -> Run:
         raise UsageError("workers: missing; a simulation needs the number of workers (workers = 8)")
     experiment = Experiment.of(config, config.workers).check()
     start.check(experiment)
-    learner, workers = _timing_only(experiment) if start.timing_only else _learning(experiment)
+    masters = config.run.masters
+    made = _timing_only(experiment, masters) if start.timing_only else _learning(experiment, masters)
+    if (notice := idle_masters_notice(made.learner.layout.size, masters)) is not None:
+        watcher.say(notice)
     stop = StopRequest()
     transport = SimulatedTransport(
-        make_pace(experiment, learner.layout),
-        workers,
+        make_pace(experiment, made.learner.layout, made.slices),
+        made.workers,
         stop,
         faults=faults_since(experiment, start.since),
         checksums=config.run.checksums,
         first_version=0 if start.checkpoint is None else UNKNOWN,
     )
     with stop.listening():
-        return (yield from TrainingLoop(experiment, transport, start, watcher, learner, stop, began=began).run())
+        return (yield from TrainingLoop(experiment, transport, start, watcher, made.learner, stop, began=began).run())
 
 
-def _learning(experiment: Experiment) -> tuple[Learner, list[Worker]]:
+class _Simulated(NamedTuple):
+    """Both ends of a simulation: the masters' side of learning, their slices if they are several, and the workers, if any."""
+
+    learner: Learner
+    slices: Sequence[MasterSlice]
+    workers: list[Worker] | None
+
+
+def _learning(experiment: Experiment, masters: int) -> _Simulated:
     """Return both ends of a simulation that trains a model."""
-    learner = Learner.of(experiment, experiment.problem.evaluator())
-    return learner, make_workers(experiment)
+    codec = experiment.compressor.codec(experiment.problem.layout())
+    model, slices = slices_of_masters(experiment, codec, masters)
+    return _Simulated(Learner.of(experiment, experiment.problem.evaluator(), model), slices, make_workers(experiment))
 
 
-def _timing_only(experiment: Experiment) -> tuple[Learner, None]:
+def _timing_only(experiment: Experiment, masters: int) -> _Simulated:
     """Return both ends of a simulation in which only the clock runs: it needs no workers."""
     d = experiment.config.simulate.parameters
     layout = experiment.problem.layout() if d is None else Layout(("parameters",), ((d,),))
     codec = experiment.compressor.codec(layout)
-    optimizer = for_layout(experiment.optimizer, layout)
-    publisher = NoPublisher(experiment.downlink, optimizer, layout.size, codec.payload_bytes, codec.agreed_count)
-    slices = one_slice(code=experiment.code, codec=NoCodec(), optimizer=NoOptimizer(), seed=0, publisher=publisher)
-    return Learner(slices, 0, NoEvaluator(), layout, learns=False), None
+    parts = parts_for(codec, layout.size, masters)
+    decoded = [(layout.size, codec)] if parts is None else [(part.where.stop - part.where.start, part.codec) for part in parts]
+    publishers = no_publishers(experiment.downlink, experiment.optimizer, decoded)
+    publisher = NoPublishers(list(dict.fromkeys(publishers)))
+    model = one_slice(code=experiment.code, codec=NoCodec(), optimizer=NoOptimizer(), seed=0, publisher=publisher)
+    slices = [MasterSlice(part, each) for part, each in zip(parts or [], publishers, strict=parts is not None)]
+    return _Simulated(Learner(model, 0, NoEvaluator(), layout, learns=False), slices, None)

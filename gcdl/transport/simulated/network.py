@@ -1,4 +1,4 @@
-"""What things cost in a simulation: the links between the master and its workers, and the master's own work.
+"""What things cost in a simulation: the links between the masters and their workers, and the masters' own work.
 
 *Links.* Every worker has a link of ``bandwidth``; all of them end in the master's one link of ``master_bandwidth``. Links are
 full duplex: the two directions don't disturb each other. A message of b bytes occupies the master's link for b /
@@ -9,16 +9,56 @@ whole b / min(bandwidth, master_bandwidth) + latency seconds after its first byt
 its place; the others queue behind, in worker order. *Upwards* the master's link serves replies in the order they reach it.
 
 *The master* decodes its m replies in m (decode_seconds + d decode_seconds_per_coordinate) and steps in ``step_seconds``.
+
+*K masters* have K links and K processors, and a message is K messages, one for each slice of the model. Slices are equal up to
+one BLOCK, so all masters behave alike, and only the one with the most bytes is simulated: the b of its link are those of the
+largest slice, headers included; a worker's own link carries the messages of all slices, and a worker has arrived when the last
+of them has. A master decodes, and steps, the coordinates of the largest slice; ``decode_seconds`` stay what they are.
+
+*Between masters* the words are those of :mod:`gcdl.transport.mpi.master_channel`. For each reply the K - 1 slice masters send
+rank 0 a note of 64 bytes. Rank 0 decides, and tells each of them the decoding vector; each answers when it has decoded; where
+gradients are clipped, rank 0 tells each the norm. Each of these four takes a latency, and its bytes cross rank 0's link. That a
+processor sends and receives them is taken to cost nothing.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from gcdl.types import IntVector, Weights
+
+
+class Sizes(NamedTuple):
+    """Bytes that a worker is sent, or sends: to all masters together, and on the link of the master that has the most."""
+
+    together: int
+    largest: int
+
+
+@dataclass(frozen=True)
+class Masters:
+    """How K masters share the work; the default is one master.
+
+    Attributes
+    ----------
+    count : K.
+    share : of the coordinates, those of the largest slice.
+    decision_bytes, answer_bytes : of what rank 0 tells a slice master to decode, and of the answer.
+    norm_bytes : of what rank 0 tells it of the gradient; 0: nothing.
+    """
+
+    count: int = 1
+    share: float = 1.0
+    decision_bytes: int = 0
+    answer_bytes: int = 0
+    norm_bytes: int = 0
+
+
+ONE_MASTER = Masters()
 
 
 @dataclass(frozen=True)
@@ -32,22 +72,25 @@ class Network:
     decode_seconds_per_coordinate: float = 0.0
     step_seconds: float = 0.0
 
-    def transfer(self, nbytes: IntVector) -> Weights:
-        """Return the seconds from each message's first byte leaving to its last one arriving, (m,) for (m,) bytes."""
-        return nbytes / min(self.bandwidth, self.master_bandwidth) + self.latency
+    def transfer(self, together: IntVector, largest: IntVector) -> Weights:
+        """Return the seconds from each message's first byte leaving to its last one arriving, (m,) for (m,) bytes.
 
-    def occupation(self, nbytes: IntVector) -> Weights:
-        """Return the seconds each message occupies the master's link, (m,) for (m,) bytes."""
-        return nbytes / self.master_bandwidth
+        See :class:`Sizes`.
+        """
+        return np.maximum(together / self.bandwidth, largest / self.master_bandwidth) + self.latency
 
-    def arrivals(self, sent: Weights, nbytes: int, free: float) -> tuple[Weights, Weights]:
-        """Return when messages reach the master that were ``sent``, (m,) ascending seconds, and when each leaves its link.
+    def occupation(self, largest: IntVector) -> Weights:
+        """Return the seconds each message occupies a master's link, (m,) for (m,) bytes."""
+        return largest / self.master_bandwidth
 
-        ``free``: when the link is free for the first of them. First come, first served: end_k = max(reached_k, end_k-1) +
+    def arrivals(self, sent: Weights, size: Sizes, free: float) -> tuple[Weights, Weights]:
+        """Return when messages reach the masters that were ``sent``, (m,) ascending seconds, and when each leaves their links.
+
+        ``free``: when the links are free for the first of them. First come, first served: end_k = max(reached_k, end_k-1) +
         occupation, solved for all k at once.
         """
         reached = sent + self.latency
-        occupation = nbytes / self.master_bandwidth
+        occupation = size.largest / self.master_bandwidth
         places = occupation * np.arange(len(sent))
         ends = np.maximum(np.maximum.accumulate(reached - places), free) + places + occupation
-        return np.maximum(ends, reached + nbytes / self.bandwidth), ends
+        return np.maximum(ends, reached + size.together / self.bandwidth), ends

@@ -25,7 +25,7 @@ from gcdl.protocol.wire import HEADER_BYTES
 from gcdl.protocol.worker import Worker
 from gcdl.stragglers import Delays, Fault, flip_bits
 from gcdl.transport.simulated.faults import Blow, Mishaps, worker_error
-from gcdl.transport.simulated.network import Network
+from gcdl.transport.simulated.network import ONE_MASTER, Masters, Network, Sizes
 from gcdl.types import Buffer, IntVector, Mask, Weights, aligned_buffer
 
 _ROUNDING = 1e-9  # of a shard: what a sum of seconds may be off
@@ -37,18 +37,20 @@ class Pace:
     """How long everything takes.
 
     ``loads``, (n,): shards of each worker. ``delays``: step -> what is injected. ``seconds_per_shard``: step -> (n,) seconds
-    that one shard's gradient takes each worker. ``d``: parameters. ``task_bytes``: of the message that brings a task to a
-    worker with this version of the model, ``task_overhead`` of them not its content; ``reply_bytes``: of a reply's.
+    that one shard's gradient takes each worker. ``d``: coordinates that a master decodes. ``task_bytes``: of the messages that
+    bring a task to a worker with this version of the model, ``task_overhead`` of all of them not its content;
+    ``reply_bytes``: of a reply's. ``masters``: how they share the work.
     """
 
     loads: IntVector
     delays: Callable[[int], Delays]
     seconds_per_shard: Callable[[int], Weights]
     d: int
-    task_bytes: Callable[[Task, int], int]
+    task_bytes: Callable[[Task, int], Sizes]
     task_overhead: int
-    reply_bytes: int
+    reply_bytes: Sizes
     network: Network
+    masters: Masters = ONE_MASTER
 
 
 class SimulatedTransport:
@@ -77,9 +79,9 @@ class SimulatedTransport:
         n = self.n = len(pace.loads)
         self.traffic = Traffic(n)
         self.link_seconds = 0.0
-        """How long the master's link was occupied, in either direction, while the master waited."""
+        """How long the link of a master was occupied, in either direction, while the master waited."""
         self.master_seconds = 0.0
-        """How long the master decoded and stepped."""
+        """How long a master decoded and stepped."""
         self._pace = pace
         self._network = pace.network
         self._workers = workers
@@ -99,8 +101,8 @@ class SimulatedTransport:
         """To whom the newest task goes; its events are not found yet."""
         self._leaves = np.full(n, -np.inf)
         """When the newest task to each worker leaves the master."""
-        self._sizes = np.zeros(n, dtype=np.int64)
-        """Bytes of the newest task to each worker."""
+        self._sizes = np.zeros((n, 2), dtype=np.int64)
+        """Bytes of the newest task to each worker: as :class:`gcdl.transport.simulated.network.Sizes`."""
         self._held = np.full(n, first_version, dtype=np.int64)
         """The version of the model that each worker has, or is being sent; and the one that its newest task leads to."""
         self._leads_to = self._held.copy()
@@ -167,13 +169,16 @@ class SimulatedTransport:
         return Replies(rows, [] if self._workers is None else [self._answer(row) for row in rows])
 
     def decoded(self, replies: int) -> None:
-        """Let the seconds pass that decoding takes."""
+        """Let the seconds pass that deciding and decoding take."""
         per_reply = self._network.decode_seconds + self._pace.d * self._network.decode_seconds_per_coordinate
+        self._consult(self._pace.masters.decision_bytes)
         self._work(replies * per_reply)
+        self._consult(self._pace.masters.answer_bytes)
 
     def stepped(self) -> None:
         """Let the seconds pass that the optimizer takes."""
-        self._work(self._network.step_seconds)
+        self._consult(self._pace.masters.norm_bytes)
+        self._work(self._network.step_seconds * self._pace.masters.share)
 
     def close(self) -> int:
         """Drop all work; return the number of replies that were on their way."""
@@ -193,7 +198,7 @@ class SimulatedTransport:
         self._sent = self._sent[count:]
         self._now = max(self._now, float(rows["received"][-1]))
         self._free = float(ends[-1])
-        occupation = self._pace.reply_bytes / self._network.master_bandwidth
+        occupation = self._pace.reply_bytes.largest / self._network.master_bandwidth
         self.link_seconds += float(np.maximum(ends - np.maximum(ends - occupation, self._out_until), 0.0).sum())
         if self._checksums and self._corrupt:
             rows = rows[[(int(row["worker"]), int(row["step"])) not in self._corrupt for row in rows]]
@@ -203,16 +208,30 @@ class SimulatedTransport:
 
     def _count_up(self, workers: IntVector) -> None:
         """Count a reply of each of these workers."""
-        np.add.at(self.traffic.up, workers, (self._pace.reply_bytes - HEADER_BYTES, HEADER_BYTES))
+        masters = self._pace.masters.count
+        headers = masters * HEADER_BYTES
+        np.add.at(self.traffic.up, workers, (self._pace.reply_bytes.together - headers, headers))
+        self.traffic.control += len(workers) * (masters - 1) * HEADER_BYTES
 
     def _count_down(self, workers: IntVector, sign: int) -> None:
         """Count the newest task to each of these workers, or take it back."""
-        self.traffic.down[workers, 0] += sign * (self._sizes[workers] - self._pace.task_overhead)
+        self.traffic.down[workers, 0] += sign * (self._sizes[workers, 0] - self._pace.task_overhead)
         self.traffic.down[workers, 1] += sign * self._pace.task_overhead
 
     def _work(self, seconds: float) -> None:
         self._now += seconds
         self.master_seconds += seconds
+
+    def _consult(self, nbytes: int) -> None:
+        """Let a message of so many bytes go between rank 0 and each of the slice masters; 0: there is none."""
+        if not nbytes:
+            return
+        together = (self._pace.masters.count - 1) * nbytes
+        self.traffic.control += together
+        began = self._now
+        self._now += together / self._network.master_bandwidth
+        self.link_seconds += max(0.0, self._now - max(began, self._out_until))
+        self._now += self._network.latency
 
     def _answer(self, row: np.void) -> Buffer:
         """Let a worker do its newest job for real; a stale reply is never looked at."""
@@ -279,7 +298,7 @@ class SimulatedTransport:
         order = np.lexsort((rows["worker"], sent_at))
         self._coming, self._sent = rows[order], sent_at[order]
         received, self._ends = network.arrivals(self._sent, pace.reply_bytes, self._free)
-        self._coming["received"] = received
+        self._coming["received"] = received + (network.latency if pace.masters.count > 1 else 0.0)
 
     def _strike(self, step: int, to: IntVector) -> tuple[Weights, Weights]:
         """Let the faults strike that are due; return for how many seconds each worker is stopped, and how many it sleeps."""
@@ -313,17 +332,17 @@ class SimulatedTransport:
         last = int(np.argmax(np.where(self._leaves <= self._now, self._leaves, -np.inf)))
         free = self._now
         if self._leaves[last] <= self._now:
-            free = max(free, float(self._leaves[last] + self._network.occupation(self._sizes[[last]])[0]))
+            free = max(free, float(self._leaves[last] + self._network.occupation(self._sizes[[last], 1])[0]))
         to = to[np.argsort(np.where(waiting, leaves, np.inf), kind="stable")]
         for base in np.unique(self._held[to]).tolist():
             self._sizes[to[self._held[to] == base]] = self._pace.task_bytes(self._task, base)
         self._leads_to[to] = self._task.step
         self._count_down(to, 1)
-        ends = free + np.cumsum(self._network.occupation(self._sizes[to]))
+        ends = free + np.cumsum(self._network.occupation(self._sizes[to, 1]))
         self._leaves[to] = np.concatenate([[free], ends[:-1]])
         self._since = self._now
         self._out_until = float(ends[-1])
-        return to, self._leaves[to] + self._network.transfer(self._sizes[to])
+        return to, self._leaves[to] + self._network.transfer(*self._sizes[to].T)
 
     def _account(self) -> None:
         """Count how long the link carried tasks since they were sent."""
