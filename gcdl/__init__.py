@@ -18,9 +18,9 @@ A script::
         print(record.step, record.train_loss)
 
 ``python script.py`` simulates four workers, ``mpirun -n 5 python script.py`` has them. :class:`TorchProblem` is what to train,
-:class:`Trainer` how; :class:`TorchOptimizer` brings any ``torch.optim`` optimizer and schedule; a :class:`GradientCode` is a
-matrix B and a decoder. A run yields a :class:`StepRecord` each step, and comes to a :class:`Summary`. :func:`load` reads a
-:class:`Config` from TOML, and :class:`Experiment` has the objects it names. All errors are a :class:`GcdlError`.
+:class:`Trainer` says how. :class:`TorchOptimizer` brings any ``torch.optim`` optimizer and schedule. A :class:`GradientCode` is
+a matrix B and a decoder. A run yields a :class:`StepRecord` after each step, and a :class:`Summary` at its end. :func:`load`
+reads a :class:`Config` from TOML, and :class:`Experiment` builds the objects it names. All errors are a :class:`GcdlError`.
 """
 
 from importlib import import_module

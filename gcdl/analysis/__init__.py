@@ -1,1 +1,1 @@
-"""What a run, or a code, was worth."""
+"""What can be learnt from a finished run, or from a code: plots, reports, replay, reply times; ``sweeps`` runs whole grids."""

@@ -1,4 +1,4 @@
-"""What a code is and what it costs: as text and tables (``gcdl code``), and as a figure (``--figure``)."""
+"""``gcdl code``: who holds which shards and what decoding costs, as tables, or as a figure (``--figure``)."""
 
 from __future__ import annotations
 

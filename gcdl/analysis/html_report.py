@@ -159,7 +159,7 @@ def _manifest(path: Path) -> str:
 
 
 def _inline(svg: str) -> str:
-    """Return an SVG file's element alone: the XML declaration has no place in HTML."""
+    """Return the ``<svg>`` element of an SVG file; its XML declaration may not stand in HTML."""
     return svg[svg.index("<svg") :]
 
 

@@ -36,11 +36,11 @@ _MARKS = ("D", "o", "s", "^", "v", "P", "X")
 """What marks a run's test loss."""
 _USED, _LATE, _LOST = "#0072b2", "#e69f00", "#000000"
 _SMOOTH = 40
-"""Points that a loss curve keeps its shape with: longer ones are averaged over a window of this part of them."""
+"""A loss curve is averaged over a window of its length divided by this."""
 _CELLS = 200
-"""Steps, and workers, that a picture of who was used shows one by one; more are averaged."""
+"""Most steps, and most workers, that are drawn one by one; more are averaged."""
 _POINTS = 20_000
-"""Replies that are drawn one by one."""
+"""About how many replies are drawn; of more, every m-th."""
 
 
 def plot(paths: Sequence[Path], out: Path | None) -> list[Path]:
@@ -131,7 +131,7 @@ def _several(figure: Figure, runs: Sequence[History]) -> None:
 
 
 def _who(axes: Axes, run: History) -> None:
-    """A picture, a step a column and a worker a row: used, late, or lost."""
+    """Draw a column for each step and a row for each worker: used, late, or lost."""
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
 
@@ -219,7 +219,7 @@ _TEST = "test loss"
 
 
 def _delays(axes: Axes, runs: Sequence[History], names: Sequence[str]) -> None:
-    """The injected delay, mean over the workers, of each step; the title says whether all delays were the same."""
+    """Draw each step's injected delay, the mean over the workers; the title says whether the runs met the same delays."""
     met = [_drawn(run) for run in runs]
     widths = np.linspace(1.0 + 1.5 * len(runs), 1.2, len(runs))  # what lies below shows at the sides
     for found, name, width, (colour, dashes) in zip(met, names, widths, cycle(STYLES), strict=False):
@@ -233,13 +233,13 @@ def _delays(axes: Axes, runs: Sequence[History], names: Sequence[str]) -> None:
 
 
 def _drawn(run: History) -> Matrix:
-    """Return the (steps, n) seconds that were injected, drawn anew: they depend on the config alone."""
+    """Return the (steps, n) seconds that were injected. They are drawn again: they depend on the config alone."""
     model = Experiment.of(run.config, run.workers).stragglers
     return np.array([delays_at(model, run.workers, run.config.seed, step).seconds for step in range(len(run.steps))])
 
 
 def _seconds(axes: Axes, runs: Sequence[History], names: Sequence[str]) -> None:
-    """How long steps took: the share of steps up to a length."""
+    """Draw how long steps took: the share of steps up to each length."""
     for run, name, (colour, dashes) in zip(runs, names, cycle(STYLES), strict=False):
         length = np.sort(_numbers(run, "seconds"))
         share = np.arange(1, len(length) + 1) / len(length)

@@ -1,7 +1,7 @@
 """``gcdl replay``: run a recorded run again in this process, from the arrived sets of ``steps.jsonl``, and compare.
 
-The arrived sets decide the model: who answered is in the record, everything else follows from the config. So each step's
-loss, decoding error, noise gain and the norm of its gradient must be those recorded, and at the end the model's fingerprint.
+The arrived sets decide the model: they are in the record, and everything else follows from the config. So each step's loss,
+decoding error, noise gain and gradient norm must be those recorded, and at the end the SHA-256 of the model.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _COMPARED = ("replies", "train_loss", "decoding_error", "noise_gain", "gradient_
 
 
 def replay(path: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> str:
-    """Replay a run folder; return a sentence that says that it is the same run. ``progress`` is told (steps done, steps).
+    """Replay a run folder; return the sentence that it is the same run. ``progress`` is called with (steps done, steps).
 
     Raises
     ------

@@ -1,8 +1,8 @@
 """``gcdl trace``: a run's reply times as a trace that ``stragglers.kind = "trace"`` replays, and models fitted to them.
 
 A reply time is from the beginning of the step until the reply reached the master: computing, injected sleep and travel. A
-worker whose reply was not used (superseded before it answered, too late, or lost) has no time in that step: ``inf`` in the
-trace, and *censored* in the fits: known to be above the length of the step's wait, no more.
+worker whose reply was not used (superseded before it answered, too late, or lost) has no time in that step. The trace has
+``inf`` there. In the fits the time is *censored*: it is only known to be above the length of the step's wait.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ from gcdl.types import Matrix, Weights
 
 @dataclass(frozen=True)
 class Measured:
-    """(steps, n) ``seconds``, inf: the reply was not used, NaN: the worker was lost; ``censored``: what the former exceed."""
+    """Reply times of a run.
+
+    ``seconds`` : (steps, n); inf: the reply was not used; NaN: the worker was lost.
+    ``censored`` : for each inf in ``seconds``, the seconds that the reply took at least.
+    """
 
     seconds: Matrix
     censored: Weights

@@ -33,8 +33,8 @@ class GradientCode:
     B : (n, k) float64. Its support says which worker holds which shard.
     decoder : picks a from B and the arrived set.
     stragglers : s, the number of missing workers the code was made for. The master waits for n - s by default.
-    closed_form : the least-squares a, (n,), of an arrived set, where this B has one that is faster than solving;
-        returns None where it has not. Other decoders don't ask it.
+    closed_form : returns the least-squares a, (n,), of an arrived set by a formula, which is faster than solving; None where
+        there is none. Only least squares asks it.
 
     Raises
     ------
@@ -87,8 +87,8 @@ class GradientCode:
         Parameters
         ----------
         arrived : (n,) bool.
-        noise : (n,) v_i of the arrived messages, for a decoder that asks for it. What depends on it is made anew each time;
-            everything else is cached by arrived set.
+        noise : (n,) v_i of the arrived messages, for a decoder that asks for it. Its vectors are computed each time; all
+            others are cached by arrived set.
         """
         if noise is not None and self.decoder.needs_noise:
             return self._solve(arrived, noise[arrived])

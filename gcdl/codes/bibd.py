@@ -4,8 +4,8 @@ Kadhe, Koyluoglu and Ramchandran, *Gradient Coding Based on Block Designs for Mi
 In a balanced incomplete block design (BIBD) v points lie in b blocks, each point in r of them, each two points together in
 lambda. Workers are blocks and shards points, or the other way round. Where any two workers share the same number
 lambda of shards and have the same load l, B_A B_A^T = (l - lambda) I + lambda J up to scale: least squares gives all m that
-have arrived the same weight, a = w = c / (1 + (m - 1) lambda / l), a closed form, and its error is the smallest that the
-adversary can be held to at this load.
+have arrived the same weight, a = w = c / (1 + (m - 1) lambda / l), a closed form. No code of this size and load holds an
+adversary who chooses the stragglers to a smaller error.
 
 The families here, q a prime power up to 32:
 
@@ -86,7 +86,7 @@ def _constant(B: NDArray[np.float64]) -> Callable[[Mask], Weights] | None:
 
 
 def _distance(key: tuple[int, int, int], asked: tuple[int, int, int | None]) -> float:
-    """Return how far apart two (n, k, replication) are, in ratios; the numbers of workers count most."""
+    """Return how far apart two (n, k, replication) are: the sum of their log ratios; that of the workers counts most."""
     return sum(
         weight * abs(math.log(have / want)) for have, want, weight in zip(key, asked, (4.0, 2.0, 1.0), strict=True) if want
     )

@@ -1,8 +1,8 @@
 """Cyclic MDS: every row of B is the first one, shifted; worker i holds shards i, i+1, ..., i+s (mod n).
 
 Raviv, Tandon, Dimakis and Tamo, *Gradient Coding from Cyclic MDS Codes and Expander Graphs*, ICML 2018. The first row is
-the generator polynomial g(x) = prod (x - w^r) of a cyclic code of length n, w = exp(2 pi i / n), whose s roots follow one
-another: then any n - s rows of B span the code (BCH bound), and it contains the all-ones vector because 1 is no root.
+the generator polynomial g(x) = prod (x - w^r) of a cyclic code of length n, w = exp(2 pi i / n), with s consecutive roots.
+Then any n - s rows of B span the code (BCH bound), and it contains the all-ones vector because 1 is no root.
 Conjugate pairs make g real: over the reals, s consecutive roots lie around -1, which needs n and s of different parity
 (or s = 0). B commutes with shifts, so its left null space is known: the roots' own cosines and sines.
 

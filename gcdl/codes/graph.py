@@ -6,9 +6,9 @@ expander, n = k d / 2, each worker holding its two ends, decoded by least square
 every shard has degree d and every worker the same load; so is this, for any n and k: loads are within one of each other.
 With n = k d / 2 it is Glasgow and Wootters' random regular graph (parallel edges allowed).
 
-The fewer workers shards share beyond chance, the smaller the second singular value of the assignment, and the smaller the
-decoding error: the adversarial bounds of both papers are in terms of it. Of several seeded draws the one where it is
-smallest is taken (a random regular graph is nearly optimal by itself; this guards against bad luck, and small n).
+The adversarial bounds of both papers are in terms of the second singular value of the assignment: the smaller it is, the
+smaller the decoding error. Of several seeded draws the one with the smallest is taken. A random regular graph is nearly optimal
+by itself; the choice guards against bad luck, which is common where n is small.
 
 How: deal the k d half-edges to the workers at random, then swap away the places where a worker got a shard twice. Where we
 differ from Raviv: the graph is bipartite, so B need not be symmetric. Weights are B_ij = 1 / (d (1 - s/n)): sums are unbiased.

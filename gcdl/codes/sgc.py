@@ -6,11 +6,11 @@ smallest when any two shards meet in the same number of workers (:func:`gcdl.cod
 near to that the assignment comes). This is the code under 1-bit gradient coding (Li and Skoglund, arXiv 2403.14716).
 
 With a known probability p_i for each worker, the weights are those of Song and Choi (2025): B_ij = B'_ij / (1 - p_i), where B'
-minimises sum_i p_i / (1 - p_i) (sum_j B'_ij)^2, each shard's weights adding up to one. That is the variance of the sum when
-all shards have the same gradient. Only the loads L_i = sum_j B'_ij enter, so: within each part of the assignment that
-hangs together, L_i is in proportion to (1 - p_i) / p_i (all of it on workers that never straggle, if there are any); of
-the B' with these loads we take the one nearest to 1 / d_j. The paper's constraints allow weights below zero; very unequal
-p_i make use of that, at the price of more noise from gradients that differ.
+minimises sum_i p_i / (1 - p_i) (sum_j B'_ij)^2 while each shard's weights add up to one. That is the variance of the sum when
+all shards have the same gradient. It depends on the loads L_i = sum_j B'_ij alone. Within each connected part of the
+assignment L_i is in proportion to (1 - p_i) / p_i; workers that never straggle take all of it, if there are any. Of the B'
+with these loads we take the one nearest to 1 / d_j. The paper's constraints allow weights below zero. They occur where the p_i
+are very unequal, and add noise where gradients differ.
 """
 
 from __future__ import annotations

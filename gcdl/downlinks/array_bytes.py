@@ -11,11 +11,11 @@ from gcdl.optimizers import OptimizerRecipe
 from gcdl.types import Buffer, aligned_vector, padded
 
 _COUNT_BYTES = 8
-_SLACK_BYTES = 1024  # what the description may grow by with d
+_SLACK_BYTES = 1024  # how much longer the description may be for a larger d
 
 
 def archive_bytes(arrays: Mapping[str, np.ndarray]) -> int:
-    """Return the bytes that :func:`write_archive` takes."""
+    """Return how many bytes :func:`write_archive` writes."""
     return padded(_COUNT_BYTES + len(_describe(arrays))) + sum(padded(array.nbytes) for array in arrays.values())
 
 
@@ -44,7 +44,7 @@ def read_archive(stored: Buffer) -> dict[str, np.ndarray]:
 
 
 def most_state_bytes(recipe: OptimizerRecipe, d: int) -> int:
-    """Return a bound on the bytes of an optimizer's state, for d parameters: found by stepping two tiny ones."""
+    """Return an upper bound on the bytes of an optimizer's state for d parameters, from those of two tiny models."""
     sizes = []
     for small in (2, 3):
         optimizer = recipe.build(aligned_vector(small))

@@ -1,7 +1,7 @@
 """What a downlink is: a recipe that makes the master's end (a publisher) and a worker's end (a follower).
 
-Models are counted in versions: version t is the model of step t, before its gradient is applied. The publisher steps the
-optimizer, and so makes version t + 1 of version t; a task brings its worker from the version that it has to the newest.
+Version t of the model is that of step t, before the step's gradient is applied. The publisher steps the optimizer, which turns
+version t into t + 1. A task brings its worker from the version that it has to the newest.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Ends:
     Attributes
     ----------
     layout : of the model.
-    optimizer : steps the (d,) parameters at the master; makes the same of them elsewhere.
+    optimizer : makes the master's optimizer, and those of workers that step their own copy of the model.
     initial : makes the (d,) parameters that training starts from.
     codec : decodes the workers' messages.
     seed : the run's.
@@ -48,7 +48,7 @@ class Ends:
     memory: Vector | None = None
 
     def draw(self, step: int, worker: int, agreed: Vector | None) -> Draw:
-        """Return what has to be known of a worker's message beside its bytes."""
+        """Return what decoding a worker's message needs beside its bytes."""
         return Draw(self.seed, step, worker, int(self.shifts[worker]), agreed)
 
 
@@ -58,7 +58,7 @@ class Content(Protocol):
     version: int
     """The version of the model that it leads to."""
     whole: Buffer | None
-    """All of it, where it is the same for every worker; None where it depends on what the worker has."""
+    """The whole content, if it is the same for every worker; None if it depends on the worker's version."""
 
     def nbytes(self, base: int) -> int:
         """Return its bytes for a worker that has version ``base`` of the model; -1: none."""
@@ -91,7 +91,7 @@ class Publisher(Protocol):
     """The master's end."""
 
     model: Vector
-    """(d,): what workers compute at."""
+    """(d,): the model at which workers compute their gradients."""
 
     @property
     def version(self) -> int:
@@ -127,14 +127,14 @@ class Follower(Protocol):
     """A worker's end."""
 
     version: int
-    """That of the model it has; UNKNOWN: none, or a wrong one."""
+    """The version of the model it has; UNKNOWN: it has none, or a wrong one."""
     body_bytes: int
     """The largest content that a task can have."""
     in_place: bool
-    """Whether the model is the content itself, and every content brings all of it."""
+    """Whether every content is the whole model, which lies in the content itself."""
 
     def follow(self, content: Buffer) -> Vector | None:
-        """Take in a task's content; return the model, (d,), valid until the next call. None: it does not have the model."""
+        """Take in a task's content; return the model, (d,), valid until the next call; None: it has none, or a wrong one."""
         ...
 
     def damage(self) -> None:
@@ -147,7 +147,7 @@ class Downlink(Protocol):
 
     @property
     def votes(self) -> bool:
-        """Whether it is at its best when the workers agree on their scales."""
+        """Whether workers agree on their scales (``compressor.agreed``) where the config does not say."""
         ...
 
     @property
@@ -174,10 +174,10 @@ class Downlink(Protocol):
 
 
 def fingerprint(parameters: Vector) -> bytes:
-    """Return HASH_BYTES bytes that differ where two (d,) vectors do."""
+    """Return a hash of a (d,) vector, HASH_BYTES long."""
     return hashlib.blake2b(parameters.data, digest_size=HASH_BYTES).digest()
 
 
 def flip_a_bit(parameters: Vector) -> None:
-    """Flip a bit of a coordinate's mantissa, in the middle of the vector: a change of a tenth, that no rounding undoes."""
+    """Flip a bit in the mantissa of the middle coordinate: it changes by about a tenth, which no rounding undoes."""
     parameters.view(np.uint32)[parameters.size // 2] ^= 1 << 20

@@ -1,4 +1,4 @@
-"""The updates of the last versions, as long as they are smaller than the whole model; and what a task carries of them.
+"""Keeps the updates of the last versions, as long as they take less than a snapshot, and writes what a task carries.
 
 ::
 
@@ -69,7 +69,7 @@ class UpdateLog:
         version: int = 0,
     ) -> None:
         self.version = version
-        self.whole: Buffer | None = None  # it depends on the worker
+        self.whole: Buffer | None = None  # the content depends on the worker's version
         self._parameters = parameters
         self._state = state
         self._limit = limit
@@ -136,7 +136,7 @@ class UpdateLog:
             start += update.size
 
     def _since(self, base: int) -> list[Buffer] | None:
-        """Return the updates that lead on from a version; None if a snapshot has to do, or is smaller."""
+        """Return the updates that lead from a version to the newest; None if a snapshot is needed, or smaller."""
         missed = self.version - base
         if base == UNKNOWN or missed > len(self._updates):
             return None
@@ -146,7 +146,7 @@ class UpdateLog:
     def _snapshot_bytes(self) -> int:
         if not self._measured or self._first_step:
             self._measured = padded(self._parameters.nbytes) + archive_bytes(self._state())
-            self._first_step = self.version == 0  # the optimizer has made no state yet
+            self._first_step = self.version == 0  # the optimizer has no state before its first step
         return self._measured
 
     def _forget(self, count: int) -> None:
@@ -154,7 +154,7 @@ class UpdateLog:
             update = self._updates.popleft()
             self._bytes -= update.size
             self._spare.setdefault(update.size, []).append(update)
-            if len(self._spare) > _SIZES:  # sizes that came once
+            if len(self._spare) > _SIZES:  # sizes that do not come again
                 self._spare.clear()
 
     def _fingerprint(self) -> bytes:

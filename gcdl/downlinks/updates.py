@@ -1,4 +1,4 @@
-"""An update, to the byte: what makes version t + 1 of a model of version t, in the smallest of a few forms.
+"""An update, to the byte: it turns version t of the model into version t + 1. It has one of a few forms.
 
 ::
 

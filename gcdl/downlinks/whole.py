@@ -1,7 +1,7 @@
 """The whole model, each step: 4 d bytes in float32, 2 d in bfloat16. Workers hold nothing.
 
-In bfloat16 the master keeps and steps the float32 parameters; the workers compute at what is left of them, each rounded to the
-nearest of 8 bits of precision (a relative error of 2^-9 at most).
+In bfloat16 the master keeps and steps float32 parameters. The workers compute at rounded ones: 8 bits of precision, a relative
+error of 2^-9 at most.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class _Follower:
         self._damaged = False
 
     def follow(self, content: Buffer) -> Vector:
-        """Return the content itself; or what its halves are, or a copy in the memory that was given.
+        """Return the model: a view of the content, or a copy of it if it is rounded or memory was given.
 
         Raises
         ------
@@ -144,5 +144,5 @@ class _Follower:
         return model
 
     def damage(self) -> None:
-        """Flip a bit of the next model: the one after it comes whole again."""
+        """Flip a bit of the next model; the one after it is right again."""
         self._damaged = True

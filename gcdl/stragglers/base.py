@@ -1,7 +1,7 @@
-"""Injected delays: one joint draw a step, so that every rank, and every method under comparison, meets the same ones.
+"""Injected delays: one draw a step for all workers, so that every rank, and every method compared, meets the same delays.
 
-A model is as simple as it can be: a plain :class:`StragglerModel` draws (n,) seconds from a generator. One that needs more
-(the step itself, slower computing) is a :class:`StepModel`. :func:`delays_at` asks either.
+A :class:`StragglerModel` draws (n,) seconds from a generator. A :class:`StepModel` also sees the step, and can make computing
+slower. :func:`delays_at` asks either.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gcdl.types import Stream, Weights, rng_for
 
 @dataclass(frozen=True, slots=True)
 class StepKey:
-    """What the draw of a step depends on, and nothing else. ``place``: of a part within a sum; empty for the first."""
+    """All that the draw of a step depends on. ``place``: which part of a sum draws; empty for the first."""
 
     seed: int
     step: int
@@ -35,7 +35,7 @@ class StepKey:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Delays:
-    """What the workers meet in one step; read-only.
+    """The delays of all workers in one step; read-only.
 
     ``before_compute`` and ``before_send``, (n,): seconds of sleep, inf: no reply. ``factor``, (n,) >= 1: computing takes that
     many times as long.
@@ -49,7 +49,7 @@ class Delays:
     def of(
         cls, n: int, *, compute: Weights | None = None, send: Weights | None = None, factor: Weights | None = None
     ) -> Delays:
-        """Return delays of which the parts left out are nothing."""
+        """Return delays; what is left out delays nobody."""
         parts = (
             np.zeros(n) if compute is None else compute,
             np.zeros(n) if send is None else send,
@@ -61,7 +61,7 @@ class Delays:
 
     @property
     def seconds(self) -> Weights:
-        """(n,): all the sleep that does not depend on how long computing takes."""
+        """(n,) seconds of sleep, before and after computing; what ``factor`` adds is not in it."""
         return self.before_compute + self.before_send
 
 
@@ -75,10 +75,10 @@ class StragglerModel(Protocol):
 
 @runtime_checkable
 class StepModel(Protocol):
-    """A model that looks at the step, or does more than delay. A draw depends on the key alone: any rank recreates it."""
+    """A model that looks at the step, or makes computing slower. A draw depends on the key alone, so any rank can repeat it."""
 
     def delays_at(self, n: int, key: StepKey) -> Delays:
-        """Return what n workers meet in a step."""
+        """Return the delays of n workers in a step."""
         ...
 
 
@@ -86,7 +86,7 @@ AnyModel = StragglerModel | StepModel
 
 
 def drawn(model: AnyModel, n: int, key: StepKey) -> Delays:
-    """Return what a model of either kind draws."""
+    """Return the delays that a model of either kind draws."""
     if isinstance(model, StepModel):
         return model.delays_at(n, key)
     return Delays.of(n, compute=np.asarray(model.delays(n, key.rng()), dtype=np.float64))

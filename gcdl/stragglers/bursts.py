@@ -4,11 +4,11 @@ Each worker is a Markov chain of two states, independent of the others: good (no
 P(good -> bad) and ``leave`` = P(bad -> good), a burst lasts 1 / leave steps on average and a worker is bad in a share p =
 enter / (enter + leave) of the steps (Gilbert, Bell Syst. Tech. J. 1960; Elliott 1963). The chain begins in that distribution.
 
-*Without a memory.* Step t moves all chains by one uniform number u_t each: a good worker turns bad if u_t < enter, a bad one
-stays bad if u_t < 1 - leave. So u_t < min(enter, 1 - leave) makes a worker bad and u_t >= max(enter, 1 - leave) makes it good,
-whatever it was; only in between does its past matter: it stays what it is (enter <= 1 - leave) or changes (else). The state at
-t is found by looking back to the last u that decided it, a few burst lengths at most. So a draw depends on (seed, step)
-alone, though the states are a Markov chain; the last one is kept for the step that follows.
+*Without a memory.* A draw must depend on (seed, step) alone, and a chain depends on its past. Step t moves each chain by a
+uniform number u_t. A good worker turns bad if u_t < enter; a bad one stays bad if u_t < 1 - leave. Below both bounds u_t makes
+a worker bad, whatever it was; above both it makes it good. Only between the bounds the past matters: the worker stays what it
+is if enter <= 1 - leave, and changes if not. So the state at t is found by looking back to the last u that decided it, a few
+burst lengths at most. The last state is kept for the step that follows.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class BurstDelays:
 
     Raises
     ------
-    ParameterError : there are no such bursts: so short that bursts would have to begin with a probability above one.
+    ParameterError : ``length`` is too short for ``p``: bursts would have to begin with a probability above one.
     """
 
     def __init__(self, *, p: Fraction, length: Length = 10.0, seconds: Seconds = 1.0) -> None:
@@ -66,7 +66,7 @@ class BurstDelays:
                 bad[left] = self._last[2][left] ^ odd[left]
                 break
             u = key.at(step).rng().random(n)
-            if step == 0:  # the beginning: the distribution that the chain stays in
+            if step == 0:  # the first step: the stationary distribution
                 bad[left] = (u < self.p)[left] ^ odd[left]
                 break
             decided = left & ((u < low) | (u >= high))

@@ -1,4 +1,4 @@
-"""Models made of models: a sum, and a delay that strikes later."""
+"""Models made of other models: a sum of several, and a delay before sending instead of before computing."""
 
 from __future__ import annotations
 

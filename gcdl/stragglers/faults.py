@@ -1,7 +1,7 @@
 """Injected faults: what happens to which worker at which step. The key ``events`` of every kind of ``[stragglers]``.
 
-A fault strikes once, at the first task of its step or a later one that its worker begins; not again when the run is resumed
-beyond it, nor on a worker that takes the place of a lost one.
+A fault strikes once: at its worker's first task of that step, or of a later one. It does not strike again when the run is
+resumed beyond it. A worker that takes the place of a lost one is spared.
 
 ========  =====================================================================================
 kill      the process ends as by ``kill -9``
@@ -34,7 +34,7 @@ class Fault:
 
 
 class InjectedError(Exception):
-    """What a worker raises that is told to."""
+    """What a worker raises at the fault ``raise``."""
 
     def __init__(self, worker: int, step: int) -> None:
         super().__init__(f"an injected fault of worker {worker} at step {step}")

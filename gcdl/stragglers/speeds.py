@@ -1,7 +1,7 @@
-"""Slow machines: what a worker computes takes it c times as long, in every step.
+"""Slow machines: a worker's computing takes c times as long, in every step.
 
-Over MPI a worker that has computed for x seconds sleeps another (c - 1) x; simulated, its virtual computing time is longer by
-the same. Unlike a delay it grows with the work: a code that gives a slow machine fewer shards gains.
+Over MPI a worker that has computed for x seconds then sleeps (c - 1) x. In a simulation its virtual computing time grows by as
+much. The loss grows with the work, unlike a delay: a code that gives a slow machine fewer shards gains.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""A run, from its start to its folder."""
+"""A run, from its start to its folder: the loop, evaluation, checkpoints, records, the display, and the Trainer."""

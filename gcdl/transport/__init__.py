@@ -1,1 +1,1 @@
-"""How master and workers reach each other."""
+"""How messages between master and workers travel: over MPI, on a virtual clock, or out of a recorded run."""

@@ -1,4 +1,4 @@
-"""What a cell of a sweep came to: its figures, and its curve at the steps where the model was judged; ``cell.json``.
+"""What a cell of a sweep came to: its figures, and its curve at the steps with an evaluation; ``cell.json``.
 
 *Payload bits* are what the workers sent up, without the headers of the messages: at d = 100 a header is most of a message, and
 says nothing of a method. *Bytes* are all that was handed to MPI, in both directions.

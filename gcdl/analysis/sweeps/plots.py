@@ -81,7 +81,7 @@ _DECADES = 1.9  # that have room for more numbers than powers of ten
 
 
 def _curves(row: Sequence[Axes], results: Results, shown: Sequence[Combination], styles: Any) -> None:
-    """Draw a group: the mean over the seeds, and between which of them lie all."""
+    """Draw a group: the mean over the seeds, and a band from the lowest to the highest."""
     from matplotlib.ticker import EngFormatter, FormatStrFormatter, LogLocator, NullFormatter
 
     lowest, highest = np.inf, 0.0
@@ -111,7 +111,7 @@ def _curves(row: Sequence[Axes], results: Results, shown: Sequence[Combination],
 
 
 def _together(outcomes: Sequence[Outcome], name: str) -> Any:
-    """Return a curve of all seeds, (seeds, evaluations): as far as all of them got."""
+    """Return a curve of all seeds, (seeds, evaluations), up to the last evaluation that all of them reached."""
     curves = [[np.nan if value is None else value for value in outcome.curve[name]] for outcome in outcomes]
     length = min((len(curve) for curve in curves), default=0)
     return np.array([curve[:length] for curve in curves], dtype=np.float64).reshape(len(curves), length)

@@ -50,14 +50,14 @@ class Results:
         return self.outcomes.get(cell.place, {}).get((cell.rate, cell.seed))
 
     def score(self, combination: Combination, rate: float, figure: str) -> float:
-        """Return what a rate is judged by: the mean of a figure over the seeds of the tuning; inf where one has none."""
+        """Return the mean of a figure over the seeds of the tuning, which decides on the rate; inf if one seed has none."""
         seeds = self.suite.seeds[: self.suite.tune_seeds]
         found = [self.outcomes.get(combination.place, {}).get((rate, seed)) for seed in seeds]
         values = [None if outcome is None else outcome.figure(figure, combination.target) for outcome in found]
         return math.inf if any(value is None for value in values) else statistics.fmean(v for v in values if v is not None)
 
     def chosen(self, combination: Combination) -> dict[str, float]:
-        """Return the rate chosen by each figure: the lowest mean, of equal ones the lowest rate; without those none has."""
+        """Return, by figure, the rate with the lowest mean; the lowest of equal ones. A figure without any mean is left out."""
         rates = sorted({rate for rate, _ in self.outcomes.get(combination.place, {})})
         best = {}
         for figure in self.suite.tune:
@@ -167,7 +167,7 @@ _COLUMNS = {
 
 
 def spread(values: Sequence[float | None]) -> str:
-    """Return mean ± standard deviation; with how many have a value, where some have none."""
+    """Return mean ± standard deviation, and how many seeds have a value if not all have."""
     known = [value for value in values if value is not None]
     if not known:
         return "never"
@@ -193,7 +193,7 @@ def _number(value: float | None) -> str:
 
 
 def failures(results: Results) -> Mapping[str, str]:
-    """Return what went wrong, by the cells' names; those of one combination that failed alike are named together."""
+    """Return what went wrong by the names of cells. Cells of one combination with the same message are named together."""
     alike: dict[tuple[str, str], list[str]] = {}
     for place, found in results.outcomes.items():
         for (rate, seed), outcome in found.items():

@@ -45,7 +45,7 @@ def plan(suite: Suite, only: Sequence[str]) -> list[Combination]:
 
 
 def cells_expected(suite: Suite, combinations: Sequence[Combination]) -> int:
-    """Return how many runs these combinations take, if each has one rate that is best by all figures."""
+    """Return how many runs these combinations take, if all figures choose the same rate."""
     return sum(len(suite.tuning(one)) + len(suite.others(one, [0.1])) for one in combinations)
 
 
@@ -64,7 +64,7 @@ def sweep(
     ----------
     folder : of the sweep: new, or of an earlier one of this suite.
     combinations : to run; see :func:`plan`.
-    told : hears of each cell that is over.
+    told : called with each cell that is over.
     jobs : cells simulated at a time.
     retry : run failed cells again.
 
@@ -110,7 +110,7 @@ def _all(cells: Sequence[Cell], results: Results, run: Run, told: Told, retry: b
 
 @contextmanager
 def _runner(suite: Suite, folder: Path, jobs: int) -> Iterator[Run]:
-    """Give what runs cells: one after the other here, or several at a time in processes of their own."""
+    """Yield a function that runs cells: one after the other here, or ``jobs`` at a time in other processes."""
 
     def arguments(cell: Cell) -> tuple[str, Path]:
         return cell.config.toml(), folder / cell.folder

@@ -64,7 +64,7 @@ class _Top(_Own):
     keep: Literal["curves", "runs"] = "curves"
     skip: tuple[dict[str, str], ...] = ()
     overrides: tuple[str, ...] = ()
-    """``key=value``, laid over every cell: so the sweep's folder keeps what stood on the command line."""
+    """``key=value`` of the command line, laid over every cell. The sweep's folder keeps them."""
 
 
 @dataclass(frozen=True)

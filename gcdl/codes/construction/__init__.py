@@ -1,1 +1,1 @@
-"""What the constructions of the codes share: assignments, finite fields, circulant searches, decoding few missing workers."""
+"""How codes are built: assignments, finite fields, the search for cyclic codes, decoding when few workers are missing."""

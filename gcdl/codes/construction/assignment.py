@@ -2,13 +2,18 @@
 
 *Balance.* Bitar, Wootters and El Rouayheb (2020) show that stochastic gradient coding does best if any two shards meet in the
 same number of workers. That is a block design and rarely exists; :func:`balanced` comes near for any n, k and replication.
-It gives each shard in turn to the workers with the least load and, among those, with the fewest shards in common with it
-already; then it swaps shards between workers, which changes no load, while that lowers the sum of squares of the
-numbers of workers in which pairs of shards meet. It stops when these numbers are within one of each other (no
-assignment with these loads has a smaller sum) or when its tries are used up. Loads are within one of each other always.
-Reached: within one for n = k = 100 with replication 3 and 5 and 1000 with 3 and 10; over n <= 12, k <= 2 n, within one in
-nine cases of ten and within four in the others, many of which allow no better. Dense assignments of many shards are
-farther off (n = k = 100, replication 30: 4 to 12): the search for them is far from its end.
+
+1. It gives each shard in turn to the workers with the least load. Among equals it takes those who make pairs of shards meet
+   least often.
+2. It swaps shards between workers, which changes no load, as long as that lowers the sum of squares of the *meetings*: for each
+   pair of shards, the number of workers that hold both.
+3. It stops when all meetings are within one of each other, or when its tries are used up. No assignment with these loads has a
+   smaller sum then.
+
+Loads are always within one of each other. Meetings are within one for n = k = 100 with replication 3 and 5, and for n = k =
+1000 with 3 and 10. Over n <= 12, k <= 2 n they are within one in nine cases of ten and within four in the others, many of which
+allow no better. Dense assignments of many shards are farther off (n = k = 100, replication 30: 4 to 12): there the search ends
+far from the best.
 """
 
 from __future__ import annotations
@@ -81,7 +86,7 @@ def _swap(A: NDArray[np.float32], rng: np.random.Generator) -> None:
         low, high = C[off].min(), C.max()
         if high - low <= 1.0:
             return
-        # Out of the pairs of shards that meet most often, one, and one of the workers in which they meet.
+        # One of the pairs of shards that meet most often, and one of the workers that hold both.
         pairs = np.argwhere(np.isclose(C, high))
         j, partner = pairs[rng.integers(len(pairs))]
         i = rng.choice(np.flatnonzero((A[:, j] > 0.0) & (A[:, partner] > 0.0)))
@@ -91,7 +96,7 @@ def _swap(A: NDArray[np.float32], rng: np.random.Generator) -> None:
         if others.size > _CANDIDATES:
             chosen = rng.choice(others.size, _CANDIDATES, replace=False)
             others, given = others[chosen], given[chosen]
-        # j leaves the company of i's other shards for that of h's, and g the other way.
+        # Shard j no longer meets i's other shards and now meets h's; g the other way round.
         change = A[others] - A[i]
         change[:, j] += 1.0
         change[np.arange(given.size), given] -= 1.0

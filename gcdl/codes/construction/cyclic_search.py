@@ -14,8 +14,8 @@ Elsewhere, look at
 2. a few random H;
 
 and improve the best by random moves that lower the worst noise gain. Waves may fail in some pattern. Where all patterns can be
-looked at such a set is dropped; where they can't, every H is shaken a little: then it decodes every pattern with
-probability one, like Tandon's. The work is bounded by counts, not by the clock: the same generator, the same code.
+looked at, such a set is dropped. Where they cannot, a little noise is added to every H: then it decodes every pattern with
+probability one, like Tandon's. The work is bounded by counts, not by the clock, so the same generator gives the same code.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import numpy as np
 from gcdl.types import IntVector, Matrix
 
 _RANGE = 1 << 16
-_MANY = 2000  # beyond, the order of the ids has to do: the similarities of all pairs would be too many
+_MANY = 2000  # above this, workers are lined up by id: comparing all pairs would take too long
 
 
 def dither_shifts(B: Matrix) -> IntVector:
@@ -22,8 +22,8 @@ def dither_shifts(B: Matrix) -> IntVector:
 def dither_places(B: Matrix) -> IntVector:
     """Return (n,) places, a permutation of 0 .. n-1, for the encoding matrix (n, k).
 
-    Workers are lined up, each beside the one most like it that is left (by the angle between rows of B); neighbours in that
-    line are dealt to r stretches of n / r places in turn, r the mean replication.
+    Workers are put in a line: after each comes the one most like it, by the angle between rows of B, of those that are left.
+    Neighbours in the line are dealt in turn to r stretches of n / r places, where r is the mean replication.
     """
     n, k = B.shape
     line = np.arange(n) if n > _MANY else _line_up(B)
@@ -44,7 +44,7 @@ def _line_up(B: Matrix) -> IntVector:
     left = np.ones(len(B), dtype=bool)
     left[0] = False
     for _ in range(1, len(B)):
-        # Rounded, so that equals are equal on every machine; the lowest id of them is taken.
+        # Rounded, so that ties are ties on every machine; the lowest id wins.
         line.append(int(np.argmax(np.where(left, np.round(likeness[line[-1]], 9), -1.0))))
         left[line[-1]] = False
     return np.array(line, dtype=np.int64)

@@ -46,7 +46,7 @@ class FewMissing:
         if missing.size > self.N.shape[0]:
             return None
         N_S, wanted = self.N[:, missing], self.whole[missing]
-        # N_S may be singular, or only almost so: what is neglected at first is taken in if it turns out to be needed.
+        # N_S may be singular, or almost: small singular values are left out at first, and taken in if the result is not exact.
         for neglected in (_SINGULAR, None):
             y = np.linalg.lstsq(N_S.T, wanted, rcond=neglected)[0]
             a = self.whole - y @ self.N

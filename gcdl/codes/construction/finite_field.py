@@ -1,4 +1,4 @@
-"""Finite fields GF(q) of small order, as tables of sums and products: what planes are made of.
+"""Finite fields GF(q) of small order, as tables of sums and products. Projective planes are built from them.
 
 An element of GF(p^e) is a number below q whose digits in base p are the coefficients of a polynomial; products are taken
 modulo the first monic polynomial of degree e that leaves no divisors of zero.

@@ -1,1 +1,1 @@
-"""Where a run's figures go beside the run folder, step by step: one file a tool."""
+"""Loggers: they hand a run's figures to a tool, step by step. One file a tool."""

@@ -1,1 +1,1 @@
-"""Master and workers as MPI ranks."""
+"""Messages over MPI: the master's end, a worker's end, and what keeps a job of ranks together."""

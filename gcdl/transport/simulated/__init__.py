@@ -1,1 +1,1 @@
-"""Master and workers in one process, on a virtual clock."""
+"""Messages in a simulation: all workers live in this process, and everything takes virtual seconds."""
