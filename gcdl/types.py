@@ -67,6 +67,7 @@ class Stream(IntEnum):
     DITHER = 8
     COMPUTE = 9
     LAYERS = 16
+    EPOCH = 17
 
 
 def rng_for(seed: int, stream: Stream, *key: int) -> np.random.Generator:

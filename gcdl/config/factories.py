@@ -22,7 +22,8 @@ import numpy as np
 
 from gcdl.errors import ConfigError, GcdlError, ParameterError
 from gcdl.problems import TorchProblem
-from gcdl.problems.device import DeviceName
+from gcdl.problems.device import AutocastName, DeviceName
+from gcdl.problems.minibatches import Sampling
 
 
 def custom(
@@ -66,20 +67,25 @@ def custom_problem(
     factory: str,
     options: dict[str, Any] = {},  # noqa: B006 - as above
     device: DeviceName | None = None,
+    autocast: AutocastName | None = None,
+    sampling: Sampling | None = None,
     k: int,
     seed: int,
 ) -> Any:
-    """Return the problem that the factory returns. ``device``: where it computes, instead of the factory's choice.
+    """Return the problem that the factory returns. ``device`` and what follows replace the factory's choice.
 
     Raises
     ------
-    ParameterError : as :func:`custom`; or ``device`` is given, and the problem is no :class:`gcdl.TorchProblem`.
+    ParameterError : as :func:`custom`; or one of them is given, and the problem is no :class:`gcdl.TorchProblem`.
     """
     made = custom(factory=factory, options=options, k=k, seed=seed)
-    if device is not None:
+    given: dict[str, Any] = {"device": device, "autocast": autocast, "sampling": sampling}
+    changes = {name: value for name, value in given.items() if value is not None}
+    if changes:
         if not isinstance(made, TorchProblem):
-            raise ParameterError(f"device: {factory} returns a {type(made).__name__}, which decides itself where it computes")
-        made = replace(made, device=device)
+            name = next(iter(changes))
+            raise ParameterError(f"{name}: {factory} returns a {type(made).__name__}, which decides that itself")
+        made = replace(made, **changes)
     return made.bind(k, seed) if hasattr(made, "bind") else made
 
 

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from gcdl.compressors import Codec, Draw, Message
-from gcdl.optimizers import OptimizerRecipe
+from gcdl.optimizers import OptimizerRecipe, for_layout
 from gcdl.types import Buffer, IntVector, Layout, Vector, Weights
 
 UNKNOWN = -1
@@ -46,6 +46,11 @@ class Ends:
     shifts: IntVector
     finish: Callable[[Vector], None] = field(default=lambda gradient: None)
     memory: Vector | None = None
+
+    @property
+    def recipe(self) -> OptimizerRecipe:
+        """The optimizer's recipe, for this layout."""
+        return for_layout(self.optimizer, self.layout)
 
     def draw(self, step: int, worker: int, agreed: Vector | None) -> Draw:
         """Return what decoding a worker's message needs beside its bytes."""

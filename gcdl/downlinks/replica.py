@@ -17,7 +17,7 @@ from gcdl.types import Buffer, Vector, aligned_vector, padded
 def snapshot_bytes(ends: Ends, *, stepping: bool) -> int:
     """Return the most bytes that a snapshot takes; ``stepping``: with the optimizer's state."""
     d = ends.layout.size
-    return padded(4 * d) + (most_state_bytes(ends.optimizer, d) if stepping else 64)
+    return padded(4 * d) + (most_state_bytes(ends.recipe, d) if stepping else 64)
 
 
 class Replica:
@@ -41,7 +41,7 @@ class Replica:
         self._parameters = aligned_vector(d) if ends.memory is None else ends.memory
         if fresh:
             self._parameters[:] = ends.initial()
-        self._optimizer = ends.optimizer.build(self._parameters) if steps is None else None
+        self._optimizer = ends.recipe.build(self._parameters) if steps is None else None
         self._change = aligned_vector(d)
         """A decoded gradient, or step."""
 
@@ -78,7 +78,7 @@ class Replica:
             raise MessageError(f"a snapshot of {stored.size} bytes for a model of {nbytes}")
         self._parameters[:] = stored[:nbytes].view(np.float32)
         if self._optimizer is not None:
-            self._optimizer = self._ends.optimizer.build(self._parameters)
+            self._optimizer = self._ends.recipe.build(self._parameters)
             self._optimizer.load(read_archive(stored[padded(nbytes) :]))
 
     def _apply(self, update: Update) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from gcdl.optimizers.adam import Adam, AdamW
 from gcdl.optimizers.flat import Optimizer
-from gcdl.optimizers.recipe import OptimizerRecipe
+from gcdl.optimizers.recipe import OptimizerRecipe, for_layout
 from gcdl.optimizers.schedules import SCHEDULES, Schedule
 from gcdl.optimizers.sgd import Sgd
 from gcdl.optimizers.torch_optimizer import TorchOptimizer
@@ -27,4 +27,5 @@ __all__ = [
     "Sgd",
     "TorchOptimizer",
     "Tuned",
+    "for_layout",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gcdl.optimizers.flat import Optimizer
 from gcdl.types import Fraction, Nonnegative, Positive, Vector
@@ -22,7 +22,7 @@ class Adam:
     eps: Positive = 1e-8
     weight_decay: Nonnegative = 0.0
 
-    def torch_optimizer(self, flat: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    def torch_optimizer(self, flat: list[Any]) -> torch.optim.Optimizer:
         """Return the torch optimizer."""
         import torch
 
@@ -45,7 +45,7 @@ class AdamW:
     eps: Positive = 1e-8
     weight_decay: Nonnegative = 0.01
 
-    def torch_optimizer(self, flat: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    def torch_optimizer(self, flat: list[Any]) -> torch.optim.Optimizer:
         """Return the torch optimizer."""
         import torch
 

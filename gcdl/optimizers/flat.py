@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gcdl.errors import ParameterError
+from gcdl.optimizers.groups import Group
 from gcdl.types import Vector, aligned_vector
 
 if TYPE_CHECKING:
     import torch
     from torch.optim.lr_scheduler import LRScheduler
 
-    MakeOptimizer = Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]
+    MakeOptimizer = Callable[[list[Any]], torch.optim.Optimizer]
     MakeScheduler = Callable[[torch.optim.Optimizer], LRScheduler]
 
 _SCHEDULED = "scheduled_steps"
@@ -33,9 +34,10 @@ class Optimizer:
     Parameters
     ----------
     parameters : (d,), updated in place.
-    make : returns the torch optimizer for a list with one flat parameter.
+    make : returns the torch optimizer for a list with one flat parameter, or of parameter groups.
     schedule : returns a scheduler for it, stepped after each step; it must not need the loss.
     clip_norm : a gradient of a larger Euclidean norm is scaled down to it; 0: never.
+    groups : parameter groups; None: all parameters are one.
 
     Raises
     ------
@@ -48,12 +50,17 @@ class Optimizer:
         make: MakeOptimizer,
         schedule: MakeScheduler | None = None,
         clip_norm: float = 0.0,
+        groups: Sequence[Group] | None = None,
     ) -> None:
         import torch
 
         self.parameters = parameters
         self.clip_norm = clip_norm
-        self._flat = torch.nn.Parameter(torch.from_numpy(parameters))
+        self._groups = (Group((slice(0, parameters.size),), {}),) if groups is None else groups
+        self._grouped = groups is not None
+        self._pieces = [
+            (where, torch.nn.Parameter(torch.from_numpy(parameters[where]))) for group in self._groups for where in group.slices
+        ]
         self._make = make
         self._make_scheduler = schedule
         self._scaled = aligned_vector(parameters.size if clip_norm > 0.0 else 0)
@@ -63,20 +70,30 @@ class Optimizer:
         """Make the torch optimizer and its scheduler, as before the first step."""
         import torch
 
-        self._torch = self._make([self._flat])
+        self._torch = self._make(self._given())
         if not isinstance(self._torch, torch.optim.Optimizer) or isinstance(self._torch, torch.optim.LBFGS):
             name = type(self._torch).__name__
             raise ParameterError(f"a {name} does not step on a gradient alone; take another torch.optim optimizer")
-        if [id(one) for group in self._torch.param_groups for one in group["params"]] != [id(self._flat)]:
-            raise ParameterError("the optimizer must be made for the parameters it is given, all of them in one group")
+        made_for = [id(one) for group in self._torch.param_groups for one in group["params"]]
+        if made_for != [id(piece) for _, piece in self._pieces]:
+            raise ParameterError(
+                "the optimizer must be made for the parameters it is given, as they are; TorchOptimizer(groups=...) groups them"
+            )
         self._scheduler = None if self._make_scheduler is None else self._make_scheduler(self._torch)
         if isinstance(self._scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             raise ParameterError("ReduceLROnPlateau needs the loss; take a schedule that depends on the step alone")
         self._scheduled = 0
 
+    def _given(self) -> list[Any]:
+        """Return what the torch optimizer is made of: the flat parameter, or parameter groups."""
+        if not self._grouped:
+            return [piece for _, piece in self._pieces]
+        pieces = iter(self._pieces)
+        return [{"params": [next(pieces)[1] for _ in group.slices], **group.options} for group in self._groups]
+
     @property
     def lr(self) -> float:
-        """The learning rate of the next step."""
+        """The learning rate of the next step: of the first group, where there are several."""
         return float(self._torch.param_groups[0]["lr"])
 
     def step(self, gradient: Vector, norm: float | None = None) -> None:
@@ -86,19 +103,33 @@ class Optimizer:
         """
         import torch
 
-        self._flat.grad = torch.from_numpy(self._clipped(gradient, norm))
+        clipped = self._clipped(gradient, norm)
+        for where, piece in self._pieces:
+            piece.grad = torch.from_numpy(clipped[where])
         self._torch.step()
         if self._scheduler is not None:
             self._scheduler.step()
             self._scheduled += 1
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return copies of the optimizer's own arrays (momentum, step counts) by name, and the number of scheduled steps."""
-        state = {
-            name: np.array(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
-            for name, value in self._torch.state.get(self._flat, {}).items()
-            if value is not None
-        }
+        """Return copies of the optimizer's own arrays (momentum, step counts) by name, and the number of scheduled steps.
+
+        Arrays by coordinate are (d,), whatever the groups.
+
+        Raises
+        ------
+        ParameterError : a number of the optimizer's differs between groups.
+        """
+        state: dict[str, np.ndarray] = {}
+        for where, piece in self._pieces:
+            for name, value in self._torch.state.get(piece, {}).items():
+                if value is None:
+                    continue
+                array = np.array(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
+                if array.shape == tuple(piece.shape):
+                    state.setdefault(name, np.zeros(self.parameters.size, dtype=array.dtype))[where] = array
+                elif not np.array_equal(state.setdefault(name, array), array):
+                    raise ParameterError(f"groups: the optimizer's {name!r} differs between groups; give all the same betas")
         return state if self._scheduler is None else {**state, _SCHEDULED: np.array(self._scheduled)}
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
@@ -109,9 +140,13 @@ class Optimizer:
         import torch
 
         self._begin()
-        arrays = {name: torch.tensor(value) for name, value in state.items() if name != _SCHEDULED}
+        arrays = {name: value for name, value in state.items() if name != _SCHEDULED}
         if arrays:
-            self._torch.state[self._flat] = arrays
+            whole = self.parameters.shape
+            for where, piece in self._pieces:
+                self._torch.state[piece] = {
+                    name: torch.tensor(value[where] if value.shape == whole else value) for name, value in arrays.items()
+                }
         if self._scheduler is not None:
             self._scheduled = int(state.get(_SCHEDULED, 0))
             with warnings.catch_warnings():  # torch warns of a scheduler that runs ahead of its optimizer

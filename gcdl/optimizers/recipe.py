@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from gcdl.optimizers.flat import Optimizer
-from gcdl.types import Vector
+from gcdl.types import Layout, Vector
 
 if TYPE_CHECKING:
     import torch
@@ -18,6 +18,20 @@ class OptimizerRecipe(Protocol):
         """Return an optimizer that updates ``parameters``, (d,), in place."""
         ...
 
-    def torch_optimizer(self, flat: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        """Return the torch optimizer alone, for a list with one flat parameter."""
+    def torch_optimizer(self, flat: list[Any]) -> torch.optim.Optimizer:
+        """Return the torch optimizer alone, for a list with one flat parameter, or of parameter groups."""
         ...
+
+
+@runtime_checkable
+class NeedsLayout(Protocol):
+    """A recipe that goes by the names of the parameters."""
+
+    def for_layout(self, layout: Layout) -> OptimizerRecipe:
+        """Return the recipe for a model of this layout, or for a slice of one."""
+        ...
+
+
+def for_layout(recipe: OptimizerRecipe, layout: Layout) -> OptimizerRecipe:
+    """Return the recipe for a model of this layout: the same one, if it does not go by names."""
+    return recipe.for_layout(layout) if isinstance(recipe, NeedsLayout) else recipe

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from gcdl.errors import ParameterError
 from gcdl.optimizers.flat import Optimizer
 from gcdl.types import Fraction, Nonnegative, Positive, Vector
 
@@ -14,17 +15,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sgd:
-    """Stochastic gradient descent: v <- momentum v + g, w <- w - lr v (``torch.optim.SGD``)."""
+    """Stochastic gradient descent: v <- momentum v + g, w <- w - lr v (``torch.optim.SGD``).
+
+    ``nesterov``: w <- w - lr (g + momentum v) (Sutskever, Martens, Dahl and Hinton, ICML 2013).
+    """
 
     lr: Positive = 0.1
     momentum: Fraction = 0.0
     weight_decay: Nonnegative = 0.0
+    nesterov: bool = False
 
-    def torch_optimizer(self, flat: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    def __post_init__(self) -> None:
+        if self.nesterov and self.momentum == 0.0:
+            raise ParameterError("nesterov: needs momentum above 0")
+
+    def torch_optimizer(self, flat: list[Any]) -> torch.optim.Optimizer:
         """Return the torch optimizer."""
         import torch
 
-        return torch.optim.SGD(flat, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+        return torch.optim.SGD(flat, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov)
 
     def build(self, parameters: Vector) -> Optimizer:
         """Return the optimizer."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gcdl.errors import ParameterError
 from gcdl.optimizers.flat import Optimizer
-from gcdl.types import Nonnegative, Vector
+from gcdl.optimizers.groups import Group, Grouping, groups_of
+from gcdl.optimizers.recipe import OptimizerRecipe
+from gcdl.types import Layout, Nonnegative, Vector
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +26,8 @@ class TorchOptimizer:
     make : returns it for a list of parameters: ``lambda p: torch.optim.RMSprop(p, lr=1e-3)``.
     schedule : returns a ``torch.optim.lr_scheduler`` for it, stepped once a step; None: none.
     clip_norm : the largest Euclidean norm of a gradient; 0: any.
+    groups : parameter groups, by a function of a parameter's name as in ``named_parameters``. It returns what is different
+        for that parameter: ``lambda name: {"weight_decay": 0.0} if name.endswith("bias") else {}``. None: there is one group.
 
     >>> import numpy as np, torch
     >>> recipe = TorchOptimizer(lambda p: torch.optim.SGD(p, lr=0.5), lambda o: torch.optim.lr_scheduler.StepLR(o, 1, 0.1))
@@ -38,16 +42,29 @@ class TorchOptimizer:
     schedule: MakeScheduler | None = None
     clip_norm: Nonnegative = 0.0
 
+    groups: Grouping | None = None
+
     def build(self, parameters: Vector) -> Optimizer:
         """Return the optimizer.
 
         Raises
         ------
-        ParameterError : ``make`` or ``schedule`` return what can't be used here.
+        ParameterError : ``make`` or ``schedule`` return what can't be used here; or there are groups, see :meth:`for_layout`.
         """
+        if self.groups is not None:
+            raise ParameterError("groups: go by the names of the parameters; call for_layout first")
         return Optimizer(parameters, self.make, self.schedule, self.clip_norm)
 
-    def torch_optimizer(self, flat: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    def for_layout(self, layout: Layout) -> OptimizerRecipe:
+        """Return the recipe for a model of this layout.
+
+        Raises
+        ------
+        ParameterError : ``groups`` returns no dict.
+        """
+        return self if self.groups is None else _Grouped(self, groups_of(layout, self.groups))
+
+    def torch_optimizer(self, flat: list[Any]) -> torch.optim.Optimizer:
         """Return the torch optimizer alone.
 
         Raises
@@ -57,3 +74,19 @@ class TorchOptimizer:
         if self.schedule is not None or self.clip_norm > 0.0:
             raise ParameterError("the schedule, or clip_norm, is given twice")
         return self.make(flat)
+
+
+@dataclass(frozen=True)
+class _Grouped:
+    """A :class:`TorchOptimizer` whose groups are slices of a vector."""
+
+    recipe: TorchOptimizer
+    groups: tuple[Group, ...]
+
+    def build(self, parameters: Vector) -> Optimizer:
+        """Return the optimizer; for fewer parameters than the layout has, the groups' beginnings."""
+        return Optimizer(parameters, self.recipe.make, self.recipe.schedule, self.recipe.clip_norm, self.groups)
+
+    def torch_optimizer(self, flat: list[Any]) -> torch.optim.Optimizer:
+        """Return the torch optimizer alone."""
+        return self.recipe.torch_optimizer(flat)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from gcdl.optimizers.flat import Optimizer
-from gcdl.optimizers.recipe import OptimizerRecipe
+from gcdl.optimizers.recipe import OptimizerRecipe, for_layout
 from gcdl.optimizers.schedules import Schedule
-from gcdl.types import Vector
+from gcdl.types import Layout, Vector
 
 if TYPE_CHECKING:
     import torch
@@ -25,9 +25,14 @@ class Tuned:
 
     def build(self, parameters: Vector) -> Optimizer:
         """Return the optimizer."""
-        return Optimizer(parameters, self.recipe.torch_optimizer, self._scheduler, self.clip_norm)
+        groups = getattr(self.recipe, "groups", None)
+        return Optimizer(parameters, self.recipe.torch_optimizer, self._scheduler, self.clip_norm, groups)
 
-    def torch_optimizer(self, flat: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    def for_layout(self, layout: Layout) -> Tuned:
+        """Return the recipe for a model of this layout."""
+        return replace(self, recipe=for_layout(self.recipe, layout))
+
+    def torch_optimizer(self, flat: list[Any]) -> torch.optim.Optimizer:
         """Return the torch optimizer alone, without schedule and clipping."""
         return self.recipe.torch_optimizer(flat)
 

@@ -16,8 +16,8 @@ import numpy as np
 from gcdl.errors import ParameterError
 from gcdl.problems.base import Evaluation, Samples
 from gcdl.problems.datasets import DATASETS, Dataset, Images, Labels, Part
-from gcdl.problems.device import DeviceName, choose, placed
-from gcdl.problems.minibatches import minibatch, shard_indices
+from gcdl.problems.device import AutocastName, DeviceName, autocast_block, choose, placed
+from gcdl.problems.minibatches import Minibatches, Sampling, shard_indices
 from gcdl.types import Count, IntVector, Layout, Natural, Stream, Vector, Weights, rng_for
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ class Classifier:
     dataset, data : which data set, and the folder of its files where it needs one.
     model, hidden : which model, and the widths of its hidden layers.
     batch_size : b, samples per shard and step; 0: the whole shard.
-    device : where PyTorch computes; see :mod:`gcdl.problems.device`.
+    sampling : how minibatches are drawn; see :class:`gcdl.problems.minibatches.Minibatches`.
+    device, autocast : where PyTorch computes, and in which precision; see :mod:`gcdl.problems.device`.
     """
 
     def __init__(
@@ -49,7 +50,9 @@ class Classifier:
         model: Literal["linear", "mlp", "cnn"] = "mlp",
         hidden: tuple[Count, ...] = (256,),
         batch_size: Natural = 32,
+        sampling: Sampling = "independent",
         device: DeviceName = "auto",
+        autocast: AutocastName | None = None,
     ) -> None:
         self.k = k
         self.seed = seed
@@ -58,7 +61,9 @@ class Classifier:
         self.model = model
         self.hidden = hidden
         self.batch_size = batch_size
+        self.minibatches = Minibatches(batch_size, sampling, seed)
         self.device = device
+        self.autocast = autocast
 
     @cached_property
     def source(self) -> Dataset:
@@ -142,7 +147,8 @@ class _CodedGradient:
             x, y = _tensors(self.problem, [(piece.images, piece.labels) for piece in pieces])
             weights = np.concatenate([np.full(len(piece.labels), piece.weight, np.float32) for piece in pieces])
             module.bind(parameters)
-            losses = cross_entropy(module.module(x), y, reduction="none")
+            with autocast_block(self.device, self.problem.autocast):
+                losses = cross_entropy(module.module(x), y, reduction="none")
             coded_loss += float(np.dot(losses.detach().cpu().numpy().astype(np.float64), weights))
             module.backward(losses @ _from_numpy(weights).to(self.device), out, add=number > 0)
         return coded_loss
@@ -160,7 +166,7 @@ class _CodedGradient:
     def _pieces(self, step: int) -> Iterator[_Piece]:
         problem = self.problem
         for j, weight, part in self.shards:
-            batch = minibatch(len(part.labels), problem.batch_size, problem.seed, j, step)
+            batch = problem.minibatches.rows(j, len(part.labels), step)
             images, labels = part.images[batch], part.labels[batch]
             size = len(labels)
             per_sample = weight * len(part.labels) / (problem.source.train_size * size)
@@ -193,8 +199,9 @@ class _Evaluator:
             for start in range(0, len(part.labels), _EVALUATION_BATCH):
                 cut = slice(start, start + _EVALUATION_BATCH)
                 x, y = _tensors(self.problem, [(part.images[cut], part.labels[cut])])
-                scores = self.problem.module.module(x)
-                loss += float(cross_entropy(scores, y, reduction="sum"))
+                with autocast_block(self.problem.place, self.problem.autocast):
+                    scores = self.problem.module.module(x)
+                    loss += float(cross_entropy(scores, y, reduction="sum"))
                 right += int((scores.argmax(dim=1) == y).sum())
         return loss / len(part.labels), right / len(part.labels)
 

@@ -1,11 +1,12 @@
-"""Where PyTorch computes: ``problem.device`` = auto, cpu or cuda.
+"""Where PyTorch computes, ``problem.device``, and in which precision, ``problem.autocast``.
 
-On a GPU the parameters are copied there once a step, gradients and residuals stay there, and the compressor packs there: d/8
-bytes come back. Only for a compressor of the user's own, that can't, the gradient is copied to the host.
+On a GPU the parameters are copied there once a step. Gradients and residuals stay there, and the compressor packs there: d/8
+bytes come back. A compressor of the user's own may not be able to: then the gradient is copied to the host.
 """
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Literal
 
 from gcdl.errors import ParameterError
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from gcdl.problems.flat import FlatModule
 
 DeviceName = Literal["auto", "cpu", "cuda"]
+AutocastName = Literal["bfloat16"]
 
 
 def choose(name: DeviceName) -> torch.device:
@@ -39,6 +41,16 @@ def choose(name: DeviceName) -> torch.device:
             f"problem.device: cuda, but PyTorch sees no GPU here ({describe()}); auto takes one where there is one"
         )
     return torch.device("cuda", Launch.read().local_rank % torch.cuda.device_count())
+
+
+def autocast_block(device: torch.device, name: AutocastName | None) -> AbstractContextManager[object]:
+    """Return a block in which torch computes in bfloat16 what it can safely (``torch.autocast``); None: in which it doesn't.
+
+    Parameters and gradients stay what they are; a backward pass belongs outside the block.
+    """
+    import torch
+
+    return nullcontext() if name is None else torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def describe() -> str:

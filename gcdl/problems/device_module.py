@@ -21,6 +21,7 @@ class DeviceModule(FlatModule):
 
     def __init__(self, flat: FlatModule, device: torch.device) -> None:
         self.module = flat.module.to(device)
+        self.plain = flat.plain
         self.parameters = flat.parameters
         self.layout = flat.layout
         self._flat = torch.from_numpy(flat.gather()).to(device)

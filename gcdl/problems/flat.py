@@ -23,6 +23,12 @@ _SUPPORTED = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 class FlatModule:
     """Binds a module to flat parameter vectors; binding is a matter of pointers, nothing is copied but what is not float32.
 
+    Attributes
+    ----------
+    module : what is called; it may be compiled.
+    plain : the module itself, whose names its parameters have in files and messages.
+    parameters, layout : what is trained.
+
     Raises
     ------
     ParameterError : a parameter is of no supported type, not on the CPU, not initialised, or none requires a gradient.
@@ -30,7 +36,8 @@ class FlatModule:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+        self.plain = uncompiled(module)
+        named = [(name, parameter) for name, parameter in self.plain.named_parameters() if parameter.requires_grad]
         for name, parameter in named:
             _check(name, parameter)
         if not named:
@@ -87,9 +94,15 @@ class FlatModule:
         OSError : it can't be written.
         """
         self.bind(parameters.copy())
-        state = {name: value.detach().cpu().clone() for name, value in self.module.state_dict().items()}
+        state = {name: value.detach().cpu().clone() for name, value in self.plain.state_dict().items()}
         with path.open("wb") as file:
             torch.save(state, file)
+
+
+def uncompiled(module: nn.Module) -> nn.Module:
+    """Return the module that ``torch.compile`` was given; any other as it is."""
+    plain = getattr(module, "_orig_mod", module)
+    return plain if isinstance(plain, nn.Module) else module
 
 
 def tensor_of(vector: Vector) -> Tensor:

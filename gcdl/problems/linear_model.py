@@ -20,7 +20,7 @@ import numpy as np
 from gcdl.errors import ParameterError
 from gcdl.host.memory import physical_bytes
 from gcdl.problems.base import Evaluation, Samples
-from gcdl.problems.minibatches import minibatch
+from gcdl.problems.minibatches import Minibatches, Sampling
 from gcdl.types import IntVector, Layout, Stream, Vector, Weights, aligned_vector, rng_for
 
 _TEST_SHARD = 1 << 31  # its own key, beyond every shard's
@@ -44,15 +44,19 @@ class LinearModel(ABC):
     features : d.
     samples : N_j, in each shard.
     batch_size : samples per shard and step; 0: the whole shard.
+    sampling : how minibatches are drawn; see :class:`gcdl.problems.minibatches.Minibatches`.
     test_samples : in the test set; 0: as many as in a shard.
     """
 
-    def __init__(self, k: int, seed: int, *, features: int, samples: int, batch_size: int, test_samples: int) -> None:
+    def __init__(
+        self, k: int, seed: int, *, features: int, samples: int, batch_size: int, sampling: Sampling, test_samples: int
+    ) -> None:
         self.k = k
         self.seed = seed
         self.features = features
         self.samples = samples
         self.batch_size = batch_size
+        self.minibatches = Minibatches(batch_size, sampling, seed)
         self.test_samples = test_samples or samples
         self._test_key = "test_samples" if test_samples else "samples"
         _check_memory("features", features, 28 * features)  # w* as it is drawn, and a worker's vectors
@@ -178,7 +182,7 @@ class _CodedGradient:
 
     def _stack(self, group: list[tuple[int, float, Shard]], step: int) -> _Pass:
         problem = self.problem
-        batches = [minibatch(problem.samples, problem.batch_size, problem.seed, j, step) for j, _, _ in group]
+        batches = [problem.minibatches.rows(j, problem.samples, step) for j, _, _ in group]
         X = [shard.X[batch] for (_, _, shard), batch in zip(group, batches, strict=True)]
         y = [shard.y[batch] for (_, _, shard), batch in zip(group, batches, strict=True)]
         # B_ij N_j / N, for each sample of the batch.

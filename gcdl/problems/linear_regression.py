@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from gcdl.problems.linear_model import LinearModel
+from gcdl.problems.minibatches import Sampling
 from gcdl.types import Count, Natural, Nonnegative
 
 
@@ -20,6 +21,7 @@ class LinearRegression(LinearModel):
     samples : N_j, in each shard.
     noise : standard deviation of the noise in y.
     batch_size : samples per shard and step; 0: the whole shard.
+    sampling : how minibatches are drawn; see :class:`gcdl.problems.minibatches.Minibatches`.
     test_samples : in the test set; 0: as many as in a shard.
     """
 
@@ -32,9 +34,12 @@ class LinearRegression(LinearModel):
         samples: Count = 100,
         noise: Nonnegative = 0.1,
         batch_size: Natural = 0,
+        sampling: Sampling = "independent",
         test_samples: Natural = 0,
     ) -> None:
-        super().__init__(k, seed, features=features, samples=samples, batch_size=batch_size, test_samples=test_samples)
+        super().__init__(
+            k, seed, features=features, samples=samples, batch_size=batch_size, sampling=sampling, test_samples=test_samples
+        )
         self.noise = noise
 
     def draw(self, X: np.ndarray, rng: np.random.Generator) -> np.ndarray:

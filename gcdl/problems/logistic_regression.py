@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 from gcdl.problems.linear_model import LinearModel
+from gcdl.problems.minibatches import Sampling
 from gcdl.types import Count, Natural, Nonnegative
 
 
@@ -23,6 +24,7 @@ class LogisticRegression(LinearModel):
     samples : N_j, in each shard.
     signal : standard deviation of <x, w*>, the true log-odds: 0 makes the labels coin tosses, more makes them predictable.
     batch_size : samples per shard and step; 0: the whole shard.
+    sampling : how minibatches are drawn; see :class:`gcdl.problems.minibatches.Minibatches`.
     test_samples : in the test set; 0: as many as in a shard.
     """
 
@@ -35,9 +37,12 @@ class LogisticRegression(LinearModel):
         samples: Count = 100,
         signal: Nonnegative = 3.0,
         batch_size: Natural = 0,
+        sampling: Sampling = "independent",
         test_samples: Natural = 0,
     ) -> None:
-        super().__init__(k, seed, features=features, samples=samples, batch_size=batch_size, test_samples=test_samples)
+        super().__init__(
+            k, seed, features=features, samples=samples, batch_size=batch_size, sampling=sampling, test_samples=test_samples
+        )
         self.signal = signal
         self._truth *= np.float32(signal / math.sqrt(features))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gcdl.problems.nested import is_batch, join
-from gcdl.problems.pass_context import PassContext, score
+from gcdl.problems.pass_context import PassContext
 from gcdl.problems.samples import Batch
 from gcdl.types import Vector
 
@@ -21,13 +21,13 @@ def sum_warning(context: PassContext, parameters: Vector, batch: Batch, size: in
 
     context.module.bind(parameters)
     context.module.module.eval()
-    *inputs, target = batch
+    inputs, target = context.prepared(batch)
     with torch.no_grad(), context.seeded():
-        output, target = context.call(context.inputs(inputs)), context.target(target)
+        output = context.call(inputs, target)
         if not (is_batch(output, size) and is_batch(target, size)):
             return None
-        once = float(score("loss", context.loss, output, target))
-        twice = float(score("loss", context.loss, join([output, output]), join([target, target])))
+        once = float(context.score_loss(output, target))
+        twice = float(context.score_loss(join([output, output]), join([target, target])))
     if once == 0.0 or not abs(twice / once - 2.0) < 1e-3:
         return None
     return (

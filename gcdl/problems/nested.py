@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,9 +22,10 @@ def is_batch(tree: Any, samples: int) -> bool:
     return hasattr(tree, "new_empty") and tree.ndim > 0 and tree.shape[0] == samples
 
 
-def cut(tree: Any, rows: slice) -> Any:
-    """Return these samples of an output: of each tensor in nested tuples, lists and dicts."""
-    return mapped(lambda tensor: tensor[rows], tree)
+def can_join(batches: Sequence[Any], sizes: Sequence[int]) -> bool:
+    """Return whether batches of these numbers of samples can be one: their tensors differ in the number of rows alone."""
+    shapes = [mapped(_shape, batch) for batch in batches if all(map(is_batch, batches, sizes))]
+    return bool(shapes) and all(shape == shapes[0] for shape in shapes)
 
 
 def join(batches: Sequence[Any]) -> Any:
@@ -40,11 +42,21 @@ def join(batches: Sequence[Any]) -> Any:
     return torch.cat(list(batches))
 
 
-def cast(tree: Any, floating: Any, device: Any, *, target: bool = False) -> Any:
-    """Return a batch on a device, floating-point tensors as type ``floating``; a target's integers as int64, as losses want."""
+def cut(tree: Any, rows: slice) -> Any:
+    """Return these samples of an output: of each tensor in nested tuples, lists and dicts."""
+    return mapped(lambda tensor: tensor[rows], tree)
 
-    def each(tensor: Tensor) -> Tensor:
-        tensor = tensor.to(device)
+
+def cast(tree: Any, floating: Any, device: Any, *, target: bool = False) -> Any:
+    """Return a batch on a device, floating-point tensors as type ``floating``; what is no tensor stays.
+
+    ``target``: integers become int64, as losses want them.
+    """
+
+    def each(leaf: Any) -> Any:
+        if not hasattr(leaf, "is_floating_point"):
+            return leaf
+        tensor: Tensor = leaf.to(device)
         if tensor.is_floating_point():
             return tensor.to(floating)
         whole = not tensor.is_complex() and tensor.dtype.itemsize < 8 and str(tensor.dtype) != "torch.bool"
@@ -59,9 +71,20 @@ def moved(tree: Any, device: Any) -> Any:
 
 
 def mapped(function: Callable[[Any], Any], tree: Any) -> Any:
-    """Return nested tuples and dicts with ``function`` of each leaf; lists become tuples."""
-    if isinstance(tree, dict):
+    """Return nested tuples and dicts, their types kept, with ``function`` of each leaf; lists become tuples."""
+    if type(tree) is dict:
         return {name: mapped(function, part) for name, part in tree.items()}
+    if isinstance(tree, dict):
+        made = copy(tree)
+        for name, part in tree.items():
+            made[name] = mapped(function, part)
+        return made
     if isinstance(tree, tuple | list):
-        return tuple(mapped(function, part) for part in tree)
+        parts = [mapped(function, part) for part in tree]
+        return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
     return function(tree)
+
+
+def _shape(tensor: Tensor) -> tuple[tuple[int, ...], Any]:
+    """Return all of a tensor's shape but the number of samples, and its type."""
+    return tuple(tensor.shape[1:]), tensor.dtype

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from gcdl.errors import ParameterError
+from gcdl.problems.device import AutocastName, autocast_block
 from gcdl.problems.nested import cast
+from gcdl.problems.samples import Batch
 from gcdl.problems.seeding import seeded
 from gcdl.problems.write_check import WriteCheck
 from gcdl.types import Stream
@@ -35,6 +38,7 @@ class PassContext:
     device : where this rank computes.
     seed : the run's.
     chunk : samples in one forward and backward pass.
+    autocast : the precision of ``torch.autocast``; None: the model's own.
     """
 
     module: FlatModule
@@ -42,36 +46,62 @@ class PassContext:
     device: torch.device
     seed: int
     chunk: int
+    autocast: AutocastName | None = None
 
     @cached_property
     def writes(self) -> WriteCheck:
         """Finds passes that write parameters or buffers."""
-        return WriteCheck(self.module.module)
+        return WriteCheck(self.module.plain)
 
     def seeded(self, *key: int) -> AbstractContextManager[None]:
         """Seed the global generators by the run's seed and ``key``, in a block; those of this rank's GPU too."""
         return seeded(self.seed, Stream.LAYERS, *key, device=self.device)
 
-    def inputs(self, inputs: Sequence[Any]) -> Any:
-        """Return inputs on this rank's device, floating-point ones in the model's type."""
-        return cast(inputs, self.module.floating, self.device)
+    def prepared(self, batch: Batch) -> tuple[tuple[Any, ...], Any]:
+        """Return a batch's inputs and target on this rank's device, floating-point tensors in the model's type."""
+        *inputs, target = batch
+        floating = self.module.floating
+        return cast(tuple(inputs), floating, self.device), cast(target, floating, self.device, target=True)
 
-    def target(self, target: Any) -> Any:
-        """Return a target on this rank's device, floating-point ones in the model's type, integers as int64."""
-        return cast(target, self.module.floating, self.device, target=True)
+    def call(self, inputs: tuple[Any, ...], target: Any) -> Any:
+        """Return the model's output; a single dict's entries are given by name.
 
-    def call(self, inputs: Sequence[Any]) -> Any:
-        """Return the model's output. A dict's entries are given by name.
+        Of a sample that is a dict as a whole, which has no inputs apart, the model is given the entries that it takes.
 
         Raises
         ------
-        ParameterError : the pass wrote a parameter or a buffer.
+        ParameterError : the pass wrote a parameter or a buffer; or a dict has no entry that the model takes.
         """
         model = self.module.module
         before = self.writes.versions()
-        output = model(**inputs[0]) if len(inputs) == 1 and isinstance(inputs[0], dict) else model(*inputs)
+        with autocast_block(self.device, self.autocast):
+            if not inputs:
+                output = model(**self._named(target))
+            elif len(inputs) == 1 and isinstance(inputs[0], dict):
+                output = model(**inputs[0])
+            else:
+                output = model(*inputs)
         self.writes.refuse_writes(before)
         return output
+
+    def score_loss(self, output: Any, target: Any) -> Tensor:
+        """Return the mean loss, a scalar."""
+        with autocast_block(self.device, self.autocast):
+            return score("loss", self.loss, output, target)
+
+    def _named(self, sample: dict[str, Any]) -> dict[str, Any]:
+        """Return those of a dict's entries that the model's ``forward`` has parameters for."""
+        parameters = inspect.signature(self.module.plain.forward).parameters.values()
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            return sample
+        names = [parameter.name for parameter in parameters]
+        taken = {name: value for name, value in sample.items() if name in names}
+        if not taken:
+            raise ParameterError(
+                f"data: a sample is a dict of {', '.join(sample)}; the model's forward takes {', '.join(names)}: "
+                "name its parameters so, or make tuples (inputs, target) by collate_fn"
+            )
+        return taken
 
 
 def score(name: str, function: Score, output: Any, target: Any) -> Tensor:

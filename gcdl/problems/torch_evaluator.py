@@ -50,10 +50,9 @@ class TorchEvaluator:
         with torch.no_grad(), context.seeded():
             for start in range(0, source.size, context.chunk):
                 rows = np.arange(start, min(start + context.chunk, source.size))
-                *inputs, target = shard.batch(rows)
-                target = context.target(target)
-                output = context.call(context.inputs(inputs))
-                sums[""] += len(rows) * float(score("loss", context.loss, output, target))
+                inputs, target = context.prepared(shard.batch(rows))
+                output = context.call(inputs, target)
+                sums[""] += len(rows) * float(context.score_loss(output, target))
                 if metrics and context.device.type != "cpu":
                     output, target = moved((output, target), "cpu")
                 for name, metric in metrics.items():

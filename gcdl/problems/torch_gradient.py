@@ -5,7 +5,8 @@ concatenated minibatches: a pass for several shards.
 
 Two holders of a shard must agree. So a model that draws random numbers (dropout) goes shard by shard, with the global
 generators of torch, numpy and Python seeded by (seed, shard, step). Whether a model draws is found out in two ways: from
-its layers, and from the generators' states before and after a pass.
+its layers, and from the generators' states before and after a pass. Shards also go apart where their batches differ in
+shape, or where the output is not a tensor with a row a sample (a model that returns its loss).
 """
 
 from __future__ import annotations
@@ -15,15 +16,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from gcdl.problems.minibatches import minibatch
-from gcdl.problems.nested import cut, join
-from gcdl.problems.pass_context import PassContext, score
-from gcdl.problems.samples import Rows, Shard
+from gcdl.problems.minibatches import Minibatches
+from gcdl.problems.nested import can_join, cut, is_batch, join
+from gcdl.problems.pass_context import PassContext
+from gcdl.problems.samples import Batch, Rows, Shard
 from gcdl.problems.seeding import generator_state
 from gcdl.types import Vector
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    _ShareOfLoss = tuple[float, Tensor]
 
 
 class WeightedShard(NamedTuple):
@@ -53,16 +56,16 @@ class TorchGradient:
     ----------
     context : the model and the loss.
     shards : the worker's, with their weights.
-    batch_size : samples per shard and step; 0: the whole shard.
-    draws : whether a layer is known to draw random numbers.
+    minibatches : draws a step's samples.
+    apart : whether each shard is known to need a pass of its own, as a model that draws random numbers does.
     """
 
-    def __init__(self, context: PassContext, shards: Sequence[WeightedShard], batch_size: int, *, draws: bool) -> None:
+    def __init__(self, context: PassContext, shards: Sequence[WeightedShard], minibatches: Minibatches, *, apart: bool) -> None:
         self.context = context
         self.shards = shards
-        self.batch_size = batch_size
+        self.minibatches = minibatches
         self.device = context.device
-        self.draws = draws
+        self.apart = apart
         self._began = False
 
     def compute(self, parameters: Vector, step: int, out: Vector) -> Generator[float, None, float]:
@@ -74,42 +77,51 @@ class TorchGradient:
             bound = parameters if self._began else parameters.copy()
             module.bind(bound)
             module.module.train()
-            while pieces:
-                together = pieces if not self.draws else pieces[:1]
-                losses = self._losses(together)
+            for losses in self._losses(pieces):
                 self._refuse_change(parameters, bound)
-                if losses is None:  # the model drew random numbers: once more, shard by shard
-                    continue
-                pieces = pieces[len(together) :]
                 coded_loss += sum(share * float(loss.detach()) for share, loss in losses)
                 module.backward(_sum(losses), out, add=passes > 0)
                 passes += 1
         return coded_loss
 
-    def _losses(self, pieces: list[_Piece]) -> list[tuple[float, Tensor]] | None:
-        """Return each piece's share and mean loss; None for several pieces of a model that turns out to draw numbers."""
+    def _losses(self, pieces: list[_Piece]) -> Iterator[list[_ShareOfLoss]]:
+        """Yield the pieces' shares and mean losses: all from one pass, or each from a pass of its own."""
+        batches = [self._batch(piece) for piece in pieces]
+        together = None
+        if len(pieces) > 1 and not self.apart and can_join(batches, [piece.size for piece in pieces]):
+            together = self._together(pieces, batches)
+        if together is not None:
+            yield together
+            return
+        for piece, batch in zip(pieces, batches, strict=True):
+            with self.context.seeded(*piece.key, 1):
+                inputs, target = self.context.prepared(batch)
+                output = self.context.call(inputs, target)
+                yield [(piece.share, self.context.score_loss(output, target))]
+
+    def _together(self, pieces: list[_Piece], batches: list[Batch]) -> list[_ShareOfLoss] | None:
+        """Return all losses from one pass; None if the model turns out to draw numbers, or its output can't be cut."""
         import torch
 
         context = self.context
-        batches = []
-        for piece in pieces:
-            with context.seeded(*piece.key, 0):
-                batches.append(piece.shard.batch(piece.rows))
-        *inputs, target = join(batches)
-        inputs, target = context.inputs(inputs), context.target(target)
+        inputs, target = context.prepared(join(batches))
         with context.seeded(*pieces[0].key, 1):
             before = generator_state(self.device)
-            output = context.call(inputs)
-            if len(pieces) > 1 and not torch.equal(before, generator_state(self.device)):
-                self.draws = True
+            output = context.call(inputs, target)
+            drew = not torch.equal(before, generator_state(self.device))
+            if drew or not is_batch(output, sum(piece.size for piece in pieces)):
+                self.apart = True
                 return None
             losses, start = [], 0
             for piece in pieces:
                 rows = slice(start, start + piece.size)
                 start = rows.stop
-                part = (output, target) if len(pieces) == 1 else (cut(output, rows), cut(target, rows))
-                losses.append((piece.share, score("loss", context.loss, *part)))
+                losses.append((piece.share, context.score_loss(cut(output, rows), cut(target, rows))))
         return losses
+
+    def _batch(self, piece: _Piece) -> Batch:
+        with self.context.seeded(*piece.key, 0):
+            return piece.shard.batch(piece.rows)
 
     def _refuse_change(self, parameters: Vector, bound: Vector) -> None:
         """Compare a copy, which the first pass computes at, with the parameters.
@@ -135,7 +147,7 @@ class TorchGradient:
     def _pieces(self, step: int) -> Iterator[_Piece]:
         chunk = self.context.chunk
         for j, weight, shard in self.shards:
-            drawn = minibatch(shard.size, self.batch_size, self.context.seed, j, step)
+            drawn = self.minibatches.rows(j, shard.size, step)
             rows = np.arange(shard.size) if isinstance(drawn, slice) else drawn
             for number, start in enumerate(range(0, len(rows), chunk)):
                 part = rows[start : start + chunk]

@@ -21,11 +21,11 @@ import numpy as np
 
 from gcdl.errors import ParameterError
 from gcdl.problems.base import Samples
-from gcdl.problems.device import DeviceName, choose, placed
+from gcdl.problems.device import AutocastName, DeviceName, choose, placed
 from gcdl.problems.loss_check import sum_warning
-from gcdl.problems.minibatches import shard_indices
+from gcdl.problems.minibatches import Minibatches, Sampling, shard_indices
 from gcdl.problems.pass_context import PassContext, Score
-from gcdl.problems.samples import Source, source_of
+from gcdl.problems.samples import Collate, Source, source_of
 from gcdl.problems.seeding import seeded
 from gcdl.problems.torch_evaluator import TorchEvaluator, accuracy
 from gcdl.problems.torch_gradient import TorchGradient, WeightedShard
@@ -44,18 +44,30 @@ class TorchProblem:
 
     Parameters
     ----------
-    model : the module (rank 0's is everybody's); or a function that makes one, called under the run's seed.
+    model : the module (rank 0's is everybody's), compiled or not; or a function that makes one, called under the run's seed.
     loss : ``loss(output, target)``, the mean over the samples (or one number a sample). ``output`` is what the model returns.
-    data : the training set: a tuple of arrays or tensors ``(x, y)``, each with a row a sample (memory-mapped ones are read by
-        rows), or a map-style ``torch.utils.data.Dataset`` of tuples. The model is called with all but the last of a sample;
-        with a dict's entries by name. Floating-point inputs are given in the model's type, a target's integers as int64.
+    data : the training set; see below.
     test : the same, for evaluation; None: there is none.
     batch_size : samples per shard and step; 0: the whole shard.
     metrics : figures of the test set by name, ``metric(output, target)`` the mean over the samples. ``"accuracy"`` is
         ``test_accuracy`` in the records; it is there by itself where the loss is a cross-entropy.
-    chunk : samples in one forward and backward pass, of several shards or of a part of one.
+    chunk : samples in one forward and backward pass, of several shards or of a part of one. It is what others call gradient
+        accumulation: a smaller one takes less memory, and gives the same gradient but for rounding.
     device : where each rank computes: ``"auto"`` (a GPU where PyTorch sees one), ``"cpu"``, ``"cuda"``. Batches are moved
         there, and so is a loss that is a module; metrics are given what is on the CPU. The module stays there after a run.
+    autocast : ``"bfloat16"``: passes compute in it what they can (``torch.autocast``); parameters and gradients stay float32.
+    sampling : how minibatches are drawn: ``"independent"`` for each step, or in ``"epoch"``: every sample of a shard once.
+    collate_fn : makes a batch of a list of samples, as in a ``torch.utils.data.DataLoader``.
+
+    Data
+    ----
+    A tuple of arrays or tensors ``(x, y)`` has a row a sample; memory-mapped ones are read by rows. A map-style
+    ``torch.utils.data.Dataset``, or a list, has tuples or dicts for samples.
+
+    A tuple is ``(inputs, ..., target)``. The model is called with the inputs; with a dict's entries by name if there is one
+    input, and that is a dict. Of a sample that is a dict as a whole, the model is given by name the entries that its
+    ``forward`` takes, and the loss and the metrics are called as ``loss(output, batch)``, with all entries.
+    Floating-point inputs are given in the model's type, a target's integers as int64.
 
     Raises
     ------
@@ -84,6 +96,9 @@ class TorchProblem:
     metrics: Mapping[str, Score] | None = None
     chunk: int = 256
     device: DeviceName = "auto"
+    autocast: AutocastName | None = None
+    sampling: Sampling = "independent"
+    collate_fn: Collate | None = None
 
     def __post_init__(self) -> None:
         if not callable(self.model):
@@ -93,8 +108,12 @@ class TorchProblem:
             _check_function(f"metrics.{name}", metric)
         if self.batch_size < 0 or self.chunk < 1:
             raise ParameterError(f"batch_size, chunk: {self.batch_size}, {self.chunk}; at least 0 and 1")
-        if self.device not in get_args(DeviceName):
-            raise ParameterError(f"device: {self.device!r}; there are: {', '.join(get_args(DeviceName))}")
+        if self.collate_fn is not None:
+            _check_function("collate_fn", self.collate_fn)
+        for name, known in (("device", DeviceName), ("sampling", Sampling), ("autocast", AutocastName)):
+            value = getattr(self, name)
+            if value not in get_args(known) and not (name == "autocast" and value is None):
+                raise ParameterError(f"{name}: {value!r}; there are: {', '.join(get_args(known))}")
 
     def bind(self, k: int, seed: int) -> BoundProblem:
         """Return the problem with its samples cut into ``k`` shards under ``seed``."""
@@ -112,12 +131,12 @@ class BoundProblem:
     @cached_property
     def source(self) -> Source:
         """The training set."""
-        return source_of(self.given.data, "data")
+        return source_of(self.given.data, "data", self.given.collate_fn)
 
     @cached_property
     def test(self) -> Source | None:
         """The test set."""
-        return None if self.given.test is None else source_of(self.given.test, "test")
+        return None if self.given.test is None else source_of(self.given.test, "test", self.given.collate_fn)
 
     @cached_property
     def partition(self) -> list[IntVector]:
@@ -131,7 +150,7 @@ class BoundProblem:
         """The model, bound to flat vectors."""
         from torch import nn
 
-        from gcdl.problems.flat import FlatModule
+        from gcdl.problems.flat import FlatModule, uncompiled
         from gcdl.problems.layer_checks import refuse_unsuitable_layers
 
         model = self.given.model
@@ -140,7 +159,7 @@ class BoundProblem:
                 model = model()
             if not isinstance(model, nn.Module):
                 raise ParameterError(f"model: the function returns a {type(model).__name__}, not a torch.nn.Module")
-        refuse_unsuitable_layers(model)
+        refuse_unsuitable_layers(uncompiled(model))
         if any(tensor.device.type not in ("cpu", "meta") for tensor in chain(model.parameters(), model.buffers())):
             model.cpu()  # it has been on a GPU before
         return placed(FlatModule(model), self.place)
@@ -163,10 +182,15 @@ class BoundProblem:
         return self.module.gather()
 
     @cached_property
+    def minibatches(self) -> Minibatches:
+        """Draws a step's samples."""
+        return Minibatches(self.given.batch_size, self.given.sampling, self.seed)
+
+    @cached_property
     def context(self) -> PassContext:
         """What a forward pass needs."""
         _ = self._start  # as the model is before anybody binds it
-        return PassContext(self.module, self.loss, self.place, self.seed, self.given.chunk)
+        return PassContext(self.module, self.loss, self.place, self.seed, self.given.chunk, self.given.autocast)
 
     @cached_property
     def metrics(self) -> Mapping[str, Score]:
@@ -204,7 +228,7 @@ class BoundProblem:
             WeightedShard(int(j), float(weight) * samples[int(j)].size / self.source.size, samples[int(j)])
             for j, weight in zip(shards, weights, strict=True)
         ]
-        return TorchGradient(self.context, held, self.given.batch_size, draws=draws_numbers(self.module.module))
+        return TorchGradient(self.context, held, self.minibatches, apart=draws_numbers(self.module.plain))
 
     def evaluator(self) -> TorchEvaluator:
         """Return the evaluator."""
@@ -229,7 +253,7 @@ class BoundProblem:
 
         digest = hashlib.sha256()
         _ = self._start
-        for name, value in self.module.module.state_dict().items():
+        for name, value in self.module.plain.state_dict().items():
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
             digest.update(
                 value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b""
@@ -250,7 +274,7 @@ class BoundProblem:
         if not isinstance(self.given.model, nn.Module):
             return ""
         file = io.BytesIO()
-        torch.save({name: value.cpu() for name, value in self.module.module.state_dict().items()}, file)
+        torch.save({name: value.cpu() for name, value in self.module.plain.state_dict().items()}, file)
         return base64.b64encode(file.getbuffer()).decode()
 
     def take_over(self, model: str) -> None:
@@ -258,7 +282,7 @@ class BoundProblem:
         import torch
 
         if model:
-            self.module.module.load_state_dict(torch.load(io.BytesIO(base64.b64decode(model)), weights_only=True))
+            self.module.plain.load_state_dict(torch.load(io.BytesIO(base64.b64decode(model)), weights_only=True))
 
 
 def _check_function(name: str, function: Any) -> None:
@@ -269,9 +293,11 @@ def _check_function(name: str, function: Any) -> None:
 
 
 def _plain(tree: Any) -> Any:
-    """Return nested tensors as nested bytes."""
+    """Return nested tensors as nested digests; text and numbers as they are."""
     if isinstance(tree, dict):
         return {name: _plain(part) for name, part in tree.items()}
     if isinstance(tree, tuple | list):
         return tuple(_plain(part) for part in tree)
-    return hashlib.sha256(tree.contiguous().numpy().tobytes()).hexdigest()
+    if hasattr(tree, "contiguous"):
+        return hashlib.sha256(tree.contiguous().numpy().tobytes()).hexdigest()
+    return tree if isinstance(tree, str | bytes | int | float) else type(tree).__name__

@@ -56,7 +56,7 @@ def slice_ends(ends: Ends, part: Part, memory: Vector | None = None) -> Ends:
 
 def one_of_the_slices(experiment: Experiment, ends: Ends, parameters: Vector) -> ModelSlice:
     """Return a slice at its master; ``ends``: the slice's, ``parameters``: the slice's, which its optimizer steps."""
-    optimizer = experiment.optimizer.build(parameters)
+    optimizer = ends.recipe.build(parameters)
     return ModelSlice(
         codec=ends.codec,
         optimizer=optimizer,

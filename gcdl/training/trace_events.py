@@ -112,8 +112,15 @@ class Timeline:
         self._write({"ph": "M", "pid": 0, "tid": row, "name": "thread_name", "args": {"name": name}})
 
     def _event(self, row: int, name: str, start: float, end: float, arguments: dict[str, int]) -> None:
-        microseconds = {"ts": round(start * 1e6, 1), "dur": round((end - start) * 1e6, 1)}
-        self._write({"ph": "X", "pid": 0, "tid": row, "name": name, **microseconds, "args": arguments})
+        """Write a slice. Both of its ends are rounded to whole microseconds, so that it touches its neighbours exactly.
+
+        Perfetto drops a slice that overlaps another one of its row in part. A length rounded by itself would do that, and so
+        would a fraction, which a reader may take for a neighbouring number.
+        """
+        first, last = round(start * 1e6), round(end * 1e6)
+        if first < last:
+            times = {"ts": first, "dur": last - first}
+            self._write({"ph": "X", "pid": 0, "tid": row, "name": name, **times, "args": arguments})
 
     def _write(self, event: dict[str, Any]) -> None:
         self._file.write(json.dumps(event) + ",\n")

@@ -22,6 +22,7 @@ TABLE = [
         Sgd(lr=0.05, momentum=0.5, weight_decay=0.01),
         lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.5, weight_decay=0.01),
     ),
+    (Sgd(lr=0.05, momentum=0.9, nesterov=True), lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True)),
     (Adam(), lambda p: torch.optim.Adam(p)),
     (
         Adam(lr=0.01, beta1=0.8, beta2=0.95, eps=1e-6, weight_decay=0.1),
@@ -271,3 +272,8 @@ def test_clipping_is_torchs():
 def test_what_cannot_step_on_a_gradient_alone_is_refused(recipe, says):
     with pytest.raises(ParameterError, match=says):
         recipe.build(start())
+
+
+def test_nesterov_needs_momentum():
+    with pytest.raises(ParameterError, match="nesterov: needs momentum"):
+        Sgd(nesterov=True)

@@ -99,7 +99,7 @@ def test_two_holders_of_a_shard_agree(model, finish):
     again = finish(coded(other, [1, 2], [0.0, 1.0]), parameters.copy(), 1)
     assert again[0].tobytes() == among[0].tobytes()
     if "ropout" in str(model) or model is Dropping:
-        assert several.draws
+        assert several.apart
         assert not np.allclose(alone[0], finish(coded(one, [2], [1.0]), parameters, 2)[0], atol=1e-3)
         assert alone[0].tobytes() == among[0].tobytes()
 
@@ -246,6 +246,11 @@ def test_a_mean_is_not_warned_of(loss):
     assert bind(loss=loss).warnings() == []
 
 
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return zip(X, Y, strict=True)
+
+
 class Counting(nn.Module):
     def __init__(self):
         super().__init__()
@@ -336,6 +341,16 @@ def frozen():
         (mlp, {"data": (X.tolist(), Y.tolist())}, "data: a tuple of list, list; take a tuple of arrays"),
         (mlp, {"data": (X, Y.tolist())}, "data: a tuple of ndarray, list; take a tuple of arrays"),
         (mlp, {"data": "digits"}, "data: a str; take"),
+        (mlp, {"data": Stream()}, r"data: a Stream has no sample numbers.*take list\(data\)"),
+        (mlp, {"data": iter([1])}, "has no sample numbers"),
+        (
+            mlp,
+            {"data": [{"pixels": x, "label": int(y)} for x, y in zip(X, Y, strict=True)]},
+            "a dict of pixels, label; .* input",
+        ),
+        (mlp, {"collate_fn": 3}, "collate_fn: 3 cannot be called"),
+        (mlp, {"sampling": "epochs"}, "sampling: 'epochs'; there are: independent, epoch"),
+        (mlp, {"autocast": "float16"}, "autocast: 'float16'; there are: bfloat16"),
         (mlp, {"batch_size": -1}, "batch_size"),
     ],
 )

@@ -10,6 +10,7 @@ from gcdl.config import Experiment
 from gcdl.downlinks import UNKNOWN
 from gcdl.errors import UsageError
 from gcdl.host.stop_request import StopRequest
+from gcdl.optimizers import for_layout
 from gcdl.protocol.model_slices import one_slice
 from gcdl.protocol.worker import Worker
 from gcdl.training.build import faults_since, make_pace, make_workers
@@ -83,7 +84,7 @@ def _timing_only(experiment: Experiment, masters: int) -> _Simulated:
     codec = experiment.compressor.codec(layout)
     parts = parts_for(codec, layout.size, masters)
     decoded = [(layout.size, codec)] if parts is None else [(part.where.stop - part.where.start, part.codec) for part in parts]
-    publishers = no_publishers(experiment.downlink, experiment.optimizer, decoded)
+    publishers = no_publishers(experiment.downlink, for_layout(experiment.optimizer, layout), decoded)
     publisher = NoPublishers(list(dict.fromkeys(publishers)))
     model = one_slice(code=experiment.code, codec=NoCodec(), optimizer=NoOptimizer(), seed=0, publisher=publisher)
     slices = [MasterSlice(part, each) for part, each in zip(parts or [], publishers, strict=parts is not None)]
