@@ -1,7 +1,7 @@
 """Compressors. A new one is a file with a :class:`Compressor`, and a line in :data:`COMPRESSORS`.
 
-The constructor's parameters are the keys of the config's ``[compressor]`` table, beside ``error_feedback``, which wraps
-any of them.
+The constructor's parameters are the keys of the config's ``[compressor]`` table, beside ``error_feedback`` and ``momentum``,
+which wrap any of them.
 """
 
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from gcdl.compressors.base import Codec, Compressor, Draw, Message, State
 from gcdl.compressors.error_feedback import ErrorFeedback
 from gcdl.compressors.identity import Identity
+from gcdl.compressors.momentum import Momentum, MomentumName
 from gcdl.compressors.noisy_sign import NoisySign
 from gcdl.compressors.scaled_sign import ScaledSign
 from gcdl.compressors.sign import Sign
@@ -33,6 +34,8 @@ __all__ = [
     "ErrorFeedback",
     "Identity",
     "Message",
+    "Momentum",
+    "MomentumName",
     "NoisySign",
     "ScaledSign",
     "Sign",

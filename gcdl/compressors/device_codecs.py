@@ -8,41 +8,33 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from gcdl.compressors.base import Codec, Draw, Message, State, Stateless, Voteless
-from gcdl.compressors.error_feedback import ErrorFeedbackCodec, Residual
+from gcdl.compressors.base import Draw, Message, State, Stateless, Voteless
 from gcdl.compressors.identity import IdentityCodec
 from gcdl.compressors.kernels import torch_ops
-from gcdl.types import Buffer, Layout, Vector
+from gcdl.types import Buffer, Vector
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 
-class DeviceErrorFeedbackCodec(ErrorFeedbackCodec):
-    """Error feedback whose residuals are tensors of a device. They come to the host for a checkpoint only."""
+class DeviceMemory:
+    """A device's memory: a wrapper's vectors come to the host for a checkpoint only."""
 
-    def __init__(self, inner: Codec, layout: Layout, device: torch.device) -> None:
-        super().__init__(inner, layout)
+    def __init__(self, device: torch.device) -> None:
         self._device = device
 
-    def init(self) -> Residual:
-        """Return a residual of zeros."""
-        kept, candidate = (torch_ops.zeros(self.layout.size, self._device) for _ in range(2))
-        return Residual(kept, candidate, -1, self.inner.init())
+    def zeros(self, d: int) -> Tensor:
+        """Return (d,) zeros."""
+        return torch_ops.zeros(d, self._device)
 
-    def dump(self, state: Residual, out: Buffer) -> None:
-        """Write e, (d,) float32, then the inner state."""
-        size = 4 * self.layout.size
-        torch_ops.copy_to_host(state.kept, out[:size])
-        self.inner.dump(state.inner, out[size:])
+    def copy_out(self, vector: Tensor, out: Buffer) -> None:
+        """Copy a vector to ``out``."""
+        torch_ops.copy_to_host(vector, out)
 
-    def load(self, saved: Buffer) -> Residual:
-        """Return the residual that was dumped."""
-        state, size = self.init(), 4 * self.layout.size
-        torch_ops.copy_from_host(saved[:size], state.kept)
-        state.inner = self.inner.load(saved[size:])
-        return state
+    def copy_in(self, saved: Buffer, vector: Tensor) -> None:
+        """Overwrite a vector with ``saved``."""
+        torch_ops.copy_from_host(saved, vector)
 
 
 class DeviceIdentityCodec(Stateless, Voteless):

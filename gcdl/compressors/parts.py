@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import singledispatch
 
 from gcdl.compressors.base import Codec
-from gcdl.compressors.error_feedback import ErrorFeedbackCodec
 from gcdl.compressors.identity import IdentityCodec
 from gcdl.compressors.kernels import BLOCK, blocks, packed_bytes
 from gcdl.compressors.sign_codec import SignCodec
+from gcdl.compressors.wrapper import WrapperCodec
 from gcdl.errors import ParameterError
 from gcdl.types import Buffer, Layout
 
@@ -105,6 +105,6 @@ def _(codec: IdentityCodec, where: slice) -> Part:
 
 
 @part_of.register
-def _(codec: ErrorFeedbackCodec, where: slice) -> Part:
-    # What a master decodes has the inner compressor's bytes; the residual is the worker's.
+def _(codec: WrapperCodec, where: slice) -> Part:
+    # What a master decodes has the inner compressor's bytes; residual and momentum are the worker's.
     return part_of(codec.inner, where)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gcdl.compressors.base import Codec
 from gcdl.compressors.error_feedback import ErrorFeedbackCodec
 from gcdl.compressors.identity import IdentityCodec
+from gcdl.compressors.momentum import MomentumCodec
 from gcdl.compressors.sign_codec import SignCodec
 
 if TYPE_CHECKING:
@@ -42,10 +43,19 @@ def _identity(codec: IdentityCodec, device: torch.device) -> Any:
 
 @to_device.register(ErrorFeedbackCodec)
 def _error_feedback(codec: ErrorFeedbackCodec, device: torch.device) -> Codec | None:
-    from gcdl.compressors.device_codecs import DeviceErrorFeedbackCodec
+    from gcdl.compressors.device_codecs import DeviceMemory
 
     inner = to_device(codec.inner, device)
-    return None if inner is None else DeviceErrorFeedbackCodec(inner, codec.layout, device)
+    return None if inner is None else ErrorFeedbackCodec(inner, codec.layout, DeviceMemory(device))
+
+
+@to_device.register(MomentumCodec)
+def _momentum(codec: MomentumCodec, device: torch.device) -> Codec | None:
+    from gcdl.compressors.device_codecs import DeviceMemory
+
+    inner = to_device(codec.inner, device)
+    memory = DeviceMemory(device)
+    return None if inner is None else MomentumCodec(inner, codec.layout, codec.beta1, codec.beta2, memory)
 
 
 def vector_and_codec(gradient: Any, codec: Codec, d: int) -> tuple[Any, Codec]:

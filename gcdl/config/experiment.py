@@ -7,7 +7,8 @@ from functools import cached_property
 from typing import Any
 
 from gcdl.codes import DECODERS, GradientCode
-from gcdl.compressors import Compressor, ErrorFeedback
+from gcdl.compressors import Compressor
+from gcdl.config.compressor_wrappers import wrapped
 from gcdl.config.factories import Given
 from gcdl.config.made_objects import check_made
 from gcdl.config.schema import Choice
@@ -89,9 +90,8 @@ class Experiment:
 
     @cached_property
     def compressor(self) -> Compressor:
-        """The compressor, error feedback around it if it is on."""
-        compressor: Compressor = self._build("compressor")
-        return ErrorFeedback(compressor) if self._choice("compressor").values["error_feedback"] else compressor
+        """The compressor, and what goes around it."""
+        return wrapped(self._build("compressor"), self._choice("compressor").values)
 
     @cached_property
     def downlink(self) -> Downlink:

@@ -14,6 +14,7 @@ import tomli_w
 
 from gcdl.codes import CODES, DECODERS
 from gcdl.compressors import COMPRESSORS
+from gcdl.config.compressor_wrappers import WRAPPERS
 from gcdl.config.factories import Given, custom, custom_problem
 from gcdl.config.schema import Choice, Section, Table
 from gcdl.downlinks import DOWNLINKS
@@ -51,7 +52,7 @@ SECTIONS = {
             default="uncoded",
             extra={"decoder": (_DecoderName | None, None), "verify": (bool, False)},
         ),
-        Section("compressor", {**COMPRESSORS, "custom": custom}, default="identity", extra={"error_feedback": (bool, False)}),
+        Section("compressor", {**COMPRESSORS, "custom": custom}, default="identity", extra=WRAPPERS),
         Section("wait", {**WAIT_RULES, "custom": custom}, default="first_replies"),
         Section(
             "stragglers",

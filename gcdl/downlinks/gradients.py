@@ -5,6 +5,9 @@
 *votes*: where scales are equal and weights are multiples of a unit, the sum of the replies is an integer, W of them at most:
 ceil(log2(W+1)) d/8 bytes. Lossless too. Compressors with a scale have to agree on one (``compressor.agreed``).
 
+*signs*: where the optimizer looks at the gradient's signs alone, either kind sends those: d/8 bytes, and lossless still
+(:mod:`gcdl.downlinks.signs`).
+
 A step whose replies are no votes is sent as replies, and where those are larger than the gradient itself, as that: 4 d bytes.
 """
 
@@ -20,6 +23,7 @@ from gcdl.compressors import Message
 from gcdl.compressors.votes import multiples, planes_of
 from gcdl.downlinks.base import Ends, Steps
 from gcdl.downlinks.replica import Replica, snapshot_bytes
+from gcdl.downlinks.signs import Signs, steps_on_signs
 from gcdl.downlinks.update_log import UpdateLog
 from gcdl.downlinks.updates import Form, update_bytes, write_update
 from gcdl.types import Buffer, Natural, Vector, Weights
@@ -74,6 +78,7 @@ class _Publisher:
         )
         self._codec = ends.codec
         self._count = count
+        self._signs = Signs(ends.layout.size) if steps_on_signs(ends.optimizer) else None
 
     @property
     def version(self) -> int:
@@ -98,6 +103,8 @@ class _Publisher:
 
     def _update(self, gradient: Vector, messages: Sequence[Message], norm: float) -> Buffer:
         step, take = self.version, self.content.take
+        if self._signs is not None:
+            return write_update(Form.SIGNS, step, [], [self._signs.pack(gradient, step)], take, norm=norm)
         votes = self._codec.votes(messages) if self._count else None
         if votes is not None:
             bits = [votes.planes.reshape(-1)]

@@ -89,6 +89,6 @@ class Replica:
             return
         assert self._optimizer is not None
         decode_update(update, self._ends.codec, self._ends.draw, self._change)
-        if update.form is not Form.GRADIENT:
+        if update.form not in (Form.GRADIENT, Form.SIGNS):
             self._ends.finish(self._change)
         self._optimizer.step(self._change, update.norm)

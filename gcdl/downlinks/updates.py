@@ -16,8 +16,9 @@
                   the form's own bytes
 
 *gradient*: the decoded gradient, (d,) float32. *replies*: the payload of each message, one after the other. *votes*: their
-sum, ceil(log2(W+1)) bit planes (:mod:`gcdl.compressors.votes`). *step*: a compressed step, to be added to the parameters. All
-but the last are decoded to the gradient that the master decoded, to the bit.
+sum, ceil(log2(W+1)) bit planes (:mod:`gcdl.compressors.votes`). Those three are decoded to the gradient that the master
+decoded, to the bit. *signs*: of that gradient, ceil(d/8) bytes (:mod:`gcdl.downlinks.signs`). *step*: a compressed step, to be
+added to the parameters.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gcdl.compressors import Codec, Draw, Message, Votes
+from gcdl.downlinks.signs import unpack_signs
 from gcdl.types import Buffer, Vector, padded
 
 _HEAD = struct.Struct("<IIqqqdqd")
@@ -44,6 +46,7 @@ class Form(IntEnum):
     REPLIES = 2
     VOTES = 3
     STEP = 4
+    SIGNS = 5
 
 
 class Update(NamedTuple):
@@ -107,9 +110,12 @@ def read_update(stored: Buffer, scales: int) -> tuple[Update, Buffer]:
 
 
 def decode_update(update: Update, codec: Codec, draw: Callable[[int, int, Vector | None], Draw], into: Vector) -> None:
-    """Overwrite ``into``, (d,), with the sum of the messages; ``draw`` (step, worker, agreed) tells what is not in them."""
+    """Overwrite ``into``, (d,), with the gradient, or its signs; ``draw`` (step, worker, agreed) tells what no message says."""
     if update.form is Form.GRADIENT:
         into[:] = update.body[: 4 * into.size].view(np.float32)
+        return
+    if update.form is Form.SIGNS:
+        unpack_signs(update.body, into)
         return
     draws = [draw(update.step, worker, update.agreed) for worker, _ in update.senders]
     weights = [weight for _, weight in update.senders]

@@ -81,6 +81,22 @@ def loss(scores: Tensor, following: Tensor) -> Tensor:
     return nn.functional.cross_entropy(scores.flatten(0, 1), following.flatten())
 
 
+def problem(
+    width: int = 96, layers: int = 3, length: int = 64, batch: int = 8, dropout: float = 0.0, characters: int | None = None
+) -> gcdl.TorchProblem:
+    """Return the problem: the last tenth of the text is held out."""
+    text, alphabet = corpus(characters)
+    held_out = len(text) // 10
+    return gcdl.TorchProblem(
+        lambda: GPT(len(alphabet), length, width, layers, dropout),
+        loss,
+        Windows(text[:-held_out], length),
+        Windows(text[-held_out:], length),
+        batch_size=batch,
+        chunk=64,
+    )
+
+
 def main(arguments: list[str] | None = None) -> dict[str, float]:
     """Train; return the validation loss of each method, at its best rate."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -98,21 +114,12 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser.add_argument("--out", type=Path, default=None, help="a folder for the runs")
     given = parser.parse_args(arguments)
 
-    text, alphabet = corpus(given.characters)
-    held_out = len(text) // 10
-    problem = gcdl.TorchProblem(
-        lambda: GPT(len(alphabet), given.length, given.width, given.layers, given.dropout),
-        loss,
-        Windows(text[:-held_out], given.length),
-        Windows(text[-held_out:], given.length),
-        batch_size=given.batch,
-        chunk=64,
-    )
+    text_problem = problem(given.width, given.layers, given.length, given.batch, given.dropout, given.characters)
     out = given.out or Path(tempfile.mkdtemp(prefix="char-gpt-"))
     found: dict[str, float] = {}
     for name, lr in product(METHODS if given.compare else ["one bit"], given.lr):
         trainer = gcdl.Trainer(
-            problem,
+            text_problem,
             workers=given.workers,
             code={"kind": "fractional_repetition", "stragglers": 1},
             compressor=METHODS[name],

@@ -11,10 +11,11 @@ from gcdl.optimizers.flat import Optimizer
 from gcdl.optimizers.recipe import OptimizerRecipe, for_layout
 from gcdl.optimizers.schedules import SCHEDULES, Schedule
 from gcdl.optimizers.sgd import Sgd
+from gcdl.optimizers.sign import SignSteps, ties_go_up
 from gcdl.optimizers.torch_optimizer import TorchOptimizer
 from gcdl.optimizers.tuned import Tuned
 
-OPTIMIZERS: dict[str, Callable[..., OptimizerRecipe]] = {"sgd": Sgd, "adam": Adam, "adamw": AdamW}
+OPTIMIZERS: dict[str, Callable[..., OptimizerRecipe]] = {"sgd": Sgd, "adam": Adam, "adamw": AdamW, "sign": SignSteps}
 
 __all__ = [
     "OPTIMIZERS",
@@ -25,7 +26,9 @@ __all__ = [
     "OptimizerRecipe",
     "Schedule",
     "Sgd",
+    "SignSteps",
     "TorchOptimizer",
     "Tuned",
     "for_layout",
+    "ties_go_up",
 ]

@@ -23,6 +23,11 @@ class Tuned:
     schedule: Schedule
     clip_norm: float
 
+    @property
+    def signs_alone(self) -> bool:
+        """Whether steps depend on the gradient's signs alone. Scaled down, a small number may become zero."""
+        return self.clip_norm == 0.0 and getattr(self.recipe, "signs_alone", False)
+
     def build(self, parameters: Vector) -> Optimizer:
         """Return the optimizer."""
         groups = getattr(self.recipe, "groups", None)

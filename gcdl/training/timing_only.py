@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from gcdl.compressors import Codec, Message
 from gcdl.downlinks import Content, Downlink, UpdateLog, WholeContent, most_state_bytes
+from gcdl.downlinks.signs import signs_bytes, steps_on_signs
+from gcdl.downlinks.updates import update_bytes
 from gcdl.optimizers import OptimizerRecipe
 from gcdl.problems import Evaluation
 from gcdl.types import Buffer, Vector, Weights, aligned_vector
@@ -68,6 +70,8 @@ class NoPublisher:
         self.version = 0
         self.model = aligned_vector(0)
         self._size: Callable[[Sequence[float]], int] = lambda weights: downlink.size(d, payload_bytes, scales, weights)
+        if downlink.steps_replicas and steps_on_signs(optimizer):
+            self._size = lambda weights: update_bytes(0, 0, signs_bytes(d))
         self.content: Content
         if not downlink.replicas:
             self._log: UpdateLog | None = None

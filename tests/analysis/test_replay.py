@@ -81,6 +81,8 @@ def test_a_run_with_steps_that_timed_out_replays_to_the_bit(recorded):
         ["code.kind=sgc", "code.decoder=mmse", "compressor.kind=scaled_sign", "wait.kind=deadline", "wait.seconds=0.02"],
         ["code.kind=fractional_repetition", "code.decoder=majority", "compressor.kind=sign", "optimizer.kind=adam"],
         ["code.kind=sgc", "compressor.error_feedback=false", "compressor.dither=correlated+subtractive"],
+        ["compressor.kind=sign", "compressor.momentum=lion", "compressor.error_feedback=false", "optimizer.kind=sign"],
+        ["compressor.kind=scaled_sign", "compressor.momentum=signum", "downlink.kind=votes"],
         ["wait.kind=decodable", "compressor.kind=identity", "compressor.error_feedback=false", "stragglers.at=send"],
     ],
     ids=lambda overrides: " ".join(overrides),

@@ -106,6 +106,19 @@ def test_a_sweep_that_was_killed_comes_to_the_same_table_to_the_byte(done, tmp_p
     assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
 
 
+def test_a_walk_finds_the_best_rate_of_the_grid_with_fewer_runs(tmp_path):
+    rates = "rates = [0.0002, 0.002, 0.02, 0.2, 2.0, 20.0, 200.0, 2000.0, 20000.0]"
+    text = SUITE.replace("rates = [0.05, 0.2, 50.0]", rates)
+    whole, walk = run(tmp_path / "whole", text), run(tmp_path / "walk", 'search = "walk"\n' + text)
+    for combination in whole.suite.combinations:
+        assert walk.chosen(combination) == whole.chosen(combination)
+        ran = {rate for rate, _ in walk.outcomes[combination.place]}
+        assert len(ran) < 9
+        places = [sorted(combination.rates).index(rate) for rate in walk.chosen(combination).values()]
+        near = {place + side for place in places for side in (-1, 1) if 0 <= place + side < 9}
+        assert {sorted(combination.rates)[place] for place in near} <= ran  # a worse one on each side
+
+
 def test_an_interrupted_sweep_keeps_what_is_over_and_runs_no_cell_twice(done, tmp_path, monkeypatch):
     begun = []
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gcdl.compressors import ErrorFeedback, ScaledSign
+from gcdl.compressors import ErrorFeedback, Momentum, ScaledSign, Sign
 from gcdl.config import SECTIONS, Config, Experiment, load, parse
 from gcdl.errors import ConfigError
 
@@ -161,6 +161,13 @@ def test_error_feedback_wraps_the_compressor_of_any_kind():
     assert votes.compressor == ScaledSign(agreed=True)
 
 
+def test_momentum_goes_around_error_feedback():
+    experiment = Experiment.of(parse(PROBLEM, ["compressor.kind=sign", "compressor.momentum=lion", "compressor.beta2=0.95"]), N)
+    assert experiment.compressor == Momentum(Sign(), 0.9, 0.95)
+    both = ["compressor.kind=scaled_sign", "compressor.momentum=signum", "compressor.error_feedback=true"]
+    assert Experiment.of(parse(PROBLEM, both), N).compressor == Momentum(ErrorFeedback(ScaledSign(agreed=False)), 0.9, 0.9)
+
+
 def test_the_wait_rule_knows_the_code():
     experiment = Experiment.of(parse(PROBLEM, with_kind("code", "cyclic_repetition", stragglers=2)), 5).check()
     assert experiment.wait.count == 3
@@ -230,7 +237,7 @@ def test_another_kind_drops_the_files_keys_that_it_does_not_have_and_keeps_those
 def test_another_kind_keeps_what_every_kind_has():
     text = PROBLEM + '[compressor]\nkind = "stochastic_sign"\nscale = "l2"\nerror_feedback = true\n'
     choice = parse(text, ["compressor.kind=sign"]).choices["compressor"]
-    assert choice.values == {"error_feedback": True}
+    assert choice.values == {"error_feedback": True, "momentum": None, "beta1": None, "beta2": None}
 
 
 def test_an_explicit_key_that_the_new_kind_does_not_have_is_an_error_in_whatever_order():
@@ -294,6 +301,8 @@ FINDINGS = [
     (["problem.shards=0"], r"^problem\.shards: 0: input should be greater than or equal to 1$"),
     (["problem.features=1.5"], r"^problem\.features: 1\.5: input should be a valid integer"),
     (["compressor.error_feedback=1"], r"^compressor\.error_feedback: 1: input should be a valid boolean$"),
+    (["compressor.momentum=adam"], r"^compressor\.momentum: 'adam': input should be 'lion' or 'signum'$"),
+    (["compressor.momentum=lion", "compressor.beta2=1.0"], r"^compressor\.beta2: 1\.0: input should be less than 1$"),
     (["code.kind=sgc", "code.p=[0.1, 1.5]"], r"^code\.p\.1: 1\.5: input should be less than 1$"),
     (["code.kind=sgc", "code.p=1.0"], r"^code\.p: 1\.0: input should be less than 1$"),
     (["code.decoder=magic"], r"^code\.decoder: 'magic': input should be 'sum', .*'least_squares'"),
@@ -352,6 +361,8 @@ def test_a_wrong_value_is_one_config_error_that_starts_with_its_path(overrides, 
 
 
 UNBUILDABLE = [
+    (["compressor.beta1=0.8"], r"^compressor\.beta1: 0\.8: belongs to a momentum; set compressor\.momentum"),
+    (["compressor.momentum=signum", "compressor.beta2=0.8"], r"^compressor\.beta2: 0\.8: signum has beta1 alone"),
     (with_kind("code", "fractional_repetition", stragglers=2), r"^code: fractional_repetition: .* possible values"),
     (with_kind("code", "cyclic_repetition", stragglers=4), r"^code: cyclic_repetition: stragglers = 4 must be at most"),
     (["problem.shards=5", *with_kind("code", "cyclic_repetition")], r"^code: cyclic_repetition: needs as many shards"),

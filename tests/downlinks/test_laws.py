@@ -9,7 +9,7 @@ from gcdl.codes import majority
 from gcdl.compressors import Draw, Identity, Message, NoisySign, ScaledSign, Sign, StochasticSign, TwoMean
 from gcdl.downlinks import UNKNOWN, Ends, Replies, SignUpdates, Votes, WholeModel
 from gcdl.errors import MessageError
-from gcdl.optimizers import Adam, Sgd
+from gcdl.optimizers import Adam, Sgd, SignSteps
 from gcdl.types import Layout, aligned_buffer, aligned_vector
 
 N = 4
@@ -41,7 +41,7 @@ COMPRESSORS = {
     "two_mean": TwoMean(),
     "identity": Identity(),
 }
-OPTIMIZERS = {"sgd": Sgd(0.1), "momentum": Sgd(0.1, 0.9, 0.01), "adam": Adam(0.01)}
+OPTIMIZERS = {"sgd": Sgd(0.1), "momentum": Sgd(0.1, 0.9, 0.01), "adam": Adam(0.01), "sign": SignSteps(0.01, 0.1)}
 
 
 def start():
@@ -146,6 +146,24 @@ def test_what_a_decoder_does_to_the_sum_is_done_by_followers_too(name):
     for _ in range(3):
         run.step()
         run.bring(follower)
+
+
+@pytest.mark.parametrize("weights", [dict.fromkeys(range(4), 1.0), {1: 0.7, 2: 0.3, 3: 1.1}], ids=["with ties", "without"])
+@pytest.mark.parametrize("compressor", ["sign", "identity", "best"])
+@pytest.mark.parametrize("name", LOSSLESS)
+def test_sign_steps_take_one_bit_down_and_lose_nothing(name, compressor, weights):
+    optimizer = OPTIMIZERS["sign"]
+    runs = [Run(downlink, COMPRESSORS[compressor], optimizer, weights) for downlink in (DOWNLINKS[name], WholeModel())]
+    follower = runs[0].follower()
+    tied = 0
+    for version in range(5):
+        for run in runs:
+            run.step()
+        tied += int((runs[0].gradient == 0.0).sum())
+        assert runs[0].publisher.content.nbytes(version) == 64 + 64 + -(-BITS // 64) * 64
+        runs[0].bring(follower)
+        assert runs[0].publisher.model.tobytes() == runs[1].publisher.model.tobytes()
+    assert tied > D or compressor != "sign" or len(weights) == 3
 
 
 def test_sizes_are_what_the_documentation_says():

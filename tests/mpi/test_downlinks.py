@@ -39,6 +39,19 @@ def test_workers_that_missed_steps_catch_up_and_a_run_is_its_simulation_to_the_b
     assert ended.summary["clipped_coordinates"] == alone.summary["clipped_coordinates"]
 
 
+def test_with_momentum_at_the_workers_and_sign_steps_one_bit_goes_each_way_and_nothing_is_lost(start, simulated):
+    lion = ("compressor.kind=sign", "compressor.momentum=lion", "optimizer.kind=sign", "problem.features=3700")
+    away = 'stragglers.events=[{fault="stop",worker=1,step=3,seconds=0.2}]'
+    ended = start("run", *lion, *LATE, "downlink.kind=votes", "downlink.check_every=4", away, "steps=40").end()
+    assert ended.code == 0, ended.output
+    assert ended.summary["resent_models"] == {}
+    alone, whole = simulated(*lion, *LATE, "downlink.kind=votes", "steps=40"), simulated(*lion, *LATE, "steps=40")
+    assert ended.summary["model_sha256"] == alone.summary["model_sha256"] == whole.summary["model_sha256"]
+    bits, replies = -(-3700 // 8), 40 * 3
+    assert alone.summary["uplink_bytes"] - alone.summary["uplink_header_bytes"] == replies * bits
+    assert "identical" in replay(ended.folder)
+
+
 def test_a_worker_is_used_again_after_it_missed_one_five_and_fifty_steps(start):
     # Who arrives is not known before: the replay of what was recorded has the whole model, and must find the same run.
     away = [(2, 0.05), (20, 0.2), (40, 1.0)]

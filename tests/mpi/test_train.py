@@ -24,6 +24,7 @@ LATE = ("stragglers.kind=fixed", "stragglers.workers=[2]", "stragglers.seconds=3
             ("code.kind=uncoded", "wait.count=3", "compressor.kind=sign", "optimizer.kind=adam", "problem.batch_size=7"),
             5,
         ),
+        (("compressor.kind=sign", "compressor.momentum=lion", "optimizer.kind=sign", "optimizer.weight_decay=0.1"), 5),
         (
             (
                 "wait.kind=decodable",

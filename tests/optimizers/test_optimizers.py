@@ -7,13 +7,23 @@ import pytest
 import torch
 
 from gcdl.errors import ParameterError
-from gcdl.optimizers import OPTIMIZERS, Adam, AdamW, Sgd, TorchOptimizer, Tuned
+from gcdl.optimizers import OPTIMIZERS, Adam, AdamW, Sgd, SignSteps, TorchOptimizer, Tuned
 from gcdl.optimizers.schedules import SCHEDULES, Constant, Cosine, Linear, Step
 from gcdl.types import aligned_vector
 
 SHAPES = [(3, 4), (5,), (1,), (2, 2, 2)]
 D = 26
 SCHEDULE = Cosine(steps=12, warmup=3, final=0.1)
+
+
+class PlainSignSgd(torch.optim.Optimizer):
+    """torch has none."""
+
+    def step(self):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.data -= group["lr"] * parameter.grad.sign()
+
 
 TABLE = [
     (Sgd(), lambda p: torch.optim.SGD(p, lr=0.1)),
@@ -29,6 +39,7 @@ TABLE = [
         lambda p: torch.optim.Adam(p, lr=0.01, betas=(0.8, 0.95), eps=1e-6, weight_decay=0.1),
     ),
     (AdamW(lr=0.02, weight_decay=0.3), lambda p: torch.optim.AdamW(p, lr=0.02, weight_decay=0.3)),
+    (SignSteps(lr=0.01), lambda p: PlainSignSgd(p, {"lr": 0.01})),
     (TorchOptimizer(lambda p: torch.optim.RMSprop(p, lr=0.01)), lambda p: torch.optim.RMSprop(p, lr=0.01)),
 ]
 
@@ -136,6 +147,34 @@ def test_plain_sgd_has_no_state():
     optimizer = Sgd().build(start())
     optimizer.step(gradient(0))
     assert optimizer.state() == {}
+
+
+def test_sign_steps_are_of_one_size_with_decoupled_weight_decay():
+    parameters = start()
+    optimizer = Tuned(SignSteps(lr=0.1, weight_decay=0.5), Linear(steps=4), 0.0).build(parameters)
+    expected = start().astype(np.float64)
+    for step in range(3):
+        optimizer.step(gradient(step) * np.float32(10.0 ** (step - 1)))
+        lr = 0.1 * (1.0 - step / 4)
+        expected = (1.0 - 0.5 * lr) * expected - lr * np.sign(gradient(step))
+        np.testing.assert_allclose(parameters, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_always_tied_goes_up_and_down_also_after_a_resume():
+    parameters = start()
+    optimizer, resumed = SignSteps(lr=0.25).build(parameters), SignSteps(lr=0.25).build(other := start())
+    moves = []
+    for step in range(4):
+        before = parameters.copy()
+        if step == 3:
+            other[:] = parameters
+            resumed.load(optimizer.state())
+            resumed.step(np.zeros(D, dtype=np.float32))
+        optimizer.step(np.zeros(D, dtype=np.float32))
+        moves.append(parameters - before)
+    for move, expected in zip(moves, (-0.25, 0.25, -0.25, 0.25), strict=True):
+        np.testing.assert_allclose(move, expected, atol=1e-6)
+    assert other.tobytes() == parameters.tobytes()
 
 
 def test_the_state_of_momentum_is_v():

@@ -113,10 +113,23 @@ def test_what_the_downlink_knows_is_resumed_too(tmp_path, downlink):
     assert replay(tmp_path / "cut").startswith("identical")
 
 
-@pytest.mark.parametrize("optimizer", [("optimizer.momentum=0.9",), ("optimizer.kind=adam",)], ids=["momentum", "adam"])
-@pytest.mark.parametrize("compressor", ["stochastic_sign", "scaled_sign"])
+OPTIMIZERS = {
+    "momentum": ("optimizer.momentum=0.9",),
+    "adam": ("optimizer.kind=adam",),
+    "sign": ("optimizer.kind=sign", "optimizer.lr=0.01", "optimizer.weight_decay=0.1"),
+}
+COMPRESSORS = {
+    "stochastic_sign": ("compressor.kind=stochastic_sign",),
+    "scaled_sign": ("compressor.kind=scaled_sign",),
+    "lion": ("compressor.kind=sign", "compressor.momentum=lion", "compressor.error_feedback=false"),
+    "signum": ("compressor.kind=scaled_sign", "compressor.momentum=signum", "compressor.beta1=0.8"),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("compressor", COMPRESSORS)
 def test_a_run_resumed_from_a_checkpoint_is_the_run_that_went_through(tmp_path, optimizer, compressor):
-    overrides = (*optimizer, f"compressor.kind={compressor}")
+    overrides = (*OPTIMIZERS[optimizer], *COMPRESSORS[compressor])
     whole = run(tmp_path / "whole", *overrides)
     folder = tmp_path / "cut"
     cut(folder, 11, *overrides)

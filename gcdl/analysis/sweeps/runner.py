@@ -25,6 +25,9 @@ from gcdl.training.durable_file import lock
 
 Told = Callable[[Cell, Outcome], None]
 
+_BEGIN = 3  # rates that a walk begins with
+_WALK = 5  # and those that it takes, as a rule
+
 
 def plan(suite: Suite, only: Sequence[str]) -> list[Combination]:
     """Return the combinations to run: those with all of ``only``, AXIS=VALUE.
@@ -46,7 +49,10 @@ def plan(suite: Suite, only: Sequence[str]) -> list[Combination]:
 
 def cells_expected(suite: Suite, combinations: Sequence[Combination]) -> int:
     """Return how many runs these combinations take, if all figures choose the same rate."""
-    return sum(len(suite.tuning(one)) + len(suite.others(one, [0.1])) for one in combinations)
+    walk = suite.search == "walk"
+    rates = [one.rates[:_WALK] if walk else one.rates for one in combinations]
+    tuning = [len(suite.tuning(one, some)) for one, some in zip(combinations, rates, strict=True)]
+    return sum(tuning) + sum(len(suite.others(one, [0.1])) for one in combinations)
 
 
 def sweep(
@@ -80,7 +86,7 @@ def sweep(
         (folder / SUITE).write_text(suite.text, encoding="utf-8")
         try:
             for combination in combinations:
-                _all(suite.tuning(combination), results, run, told, retry)
+                _tune(suite, combination, results, run, told, retry)
                 rates = list(dict.fromkeys(results.chosen(combination).values()))
                 _all(suite.others(combination, rates), results, run, told, retry)
                 results.write(folder)
@@ -92,6 +98,24 @@ def sweep(
 
 
 Run = Callable[[Sequence[Cell]], Iterator[Outcome]]
+
+
+def _tune(suite: Suite, combination: Combination, results: Results, run: Run, told: Told, retry: bool) -> None:
+    """Run what decides a combination's rate: every rate, or from the grid's middle on those next to the best so far."""
+    grid = sorted(combination.rates)
+    if suite.search == "grid" or len(grid) <= _BEGIN:
+        _all(suite.tuning(combination), results, run, told, retry)
+        return
+    begin = (len(grid) - _BEGIN) // 2
+    wanted, ran = grid[begin : begin + _BEGIN], set[float]()
+    while wanted:
+        _all(suite.tuning(combination, wanted), results, run, told, retry)
+        ran.update(wanted)
+        chosen = [grid.index(rate) for rate in results.chosen(combination).values()]
+        if not chosen:  # all of them diverged
+            chosen = [grid.index(min(ran))]
+        near = {place + side for place in chosen for side in (-1, 0, 1) if 0 <= place + side < len(grid)}
+        wanted = [grid[place] for place in sorted(near) if grid[place] not in ran]
 
 
 def _all(cells: Sequence[Cell], results: Results, run: Run, told: Told, retry: bool) -> None:

@@ -5,6 +5,7 @@
     transport = "simulated"        # "mpi": each cell is a job of its own on this machine, measured
     seeds = [0, 1, 2]
     rates = [0.01, 0.03, 0.1]      # optimizer.lr: the same grid for all that is compared; left out: the config's own
+    search = "grid"                # run every rate; "walk": from the grid's middle on, until a best rate's neighbours are worse
     tune = ["final_train_loss"]    # figures of a run, each minimised over the rates
     tune_seeds = 1                 # by their mean over the first so many seeds
     target = 0.5                   # a test loss: what it takes to get there is counted
@@ -61,6 +62,7 @@ class _Top(_Own):
     seeds: Annotated[tuple[Natural, ...], Len(1)] = (0,)
     tune: Annotated[tuple[Figure, ...], Len(1)] = ("final_train_loss",)
     tune_seeds: Count = 1
+    search: Literal["grid", "walk"] = "grid"
     keep: Literal["curves", "runs"] = "curves"
     skip: tuple[dict[str, str], ...] = ()
     overrides: tuple[str, ...] = ()
@@ -121,13 +123,14 @@ class Suite:
     seeds: tuple[int, ...]
     tune: tuple[str, ...]
     tune_seeds: int
+    search: Literal["grid", "walk"]
     keep: Literal["curves", "runs"]
     axes: Mapping[str, tuple[str, ...]]
     combinations: tuple[Combination, ...]
 
-    def tuning(self, combination: Combination) -> list[Cell]:
-        """Return the cells that decide the combination's rate, by rate."""
-        rates: Sequence[float | None] = combination.rates or (None,)
+    def tuning(self, combination: Combination, only: Sequence[float] | None = None) -> list[Cell]:
+        """Return the cells that decide the combination's rate, by rate; ``only``: those of these rates."""
+        rates: Sequence[float | None] = (combination.rates if only is None else only) or (None,)
         seeds = self.seeds[: self.tune_seeds] if combination.rates else self.seeds
         return [combination.cell(rate, seed) for rate in rates for seed in seeds]
 
@@ -174,7 +177,8 @@ def parse_suite(text: str, overrides: Sequence[str] = (), *, name: str = "suite"
         raise ConfigError("skip: nothing is left to run")
     suite = Suite(
         text=text, transport=top.transport, seeds=top.seeds, tune=top.tune, tune_seeds=top.tune_seeds,
-        keep=top.keep, axes={axis: tuple(values) for axis, values in top.axes.items()}, combinations=combinations,
+        search=top.search, keep=top.keep, axes={axis: tuple(values) for axis, values in top.axes.items()},
+        combinations=combinations,
     )  # fmt: skip
     for combination in combinations:
         if len(set(combination.rates)) < len(combination.rates):
