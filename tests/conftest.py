@@ -23,6 +23,11 @@ GROUPS = ("hosts", "slurm", "alone")
 """Marks whose tests run one after the other. Also the order in which they come; "alone" is the last."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fuzz-seed", type=int, default=0, help="tests/exhaustive: other mutations")
+    parser.addoption("--fuzz-count", type=int, default=1000, help="tests/exhaustive: mutations of configs; of others a fifth")
+
+
 def _place(item: pytest.Item) -> int:
     """Return when a test's turn is: 0 without MPI, 1 with it, then the GROUPS."""
     for place, group in reversed(list(enumerate(GROUPS, start=2))):

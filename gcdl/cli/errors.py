@@ -18,5 +18,7 @@ def tell(error: BaseException) -> int:
         return Interrupted.exit_code if isinstance(error, KeyboardInterrupt) else GcdlError.exit_code
     if isinstance(error, WorkerError) and error.traceback:
         print(error.traceback.rstrip(), file=sys.stderr)
-    Console(stderr=True).print(Text(f"gcdl: {error}"), soft_wrap=True)
+    # A config or a file may hold bytes that would be commands to the terminal.
+    text = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in str(error))
+    Console(stderr=True).print(Text(f"gcdl: {text}"), soft_wrap=True)
     return error.exit_code

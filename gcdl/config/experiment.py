@@ -15,6 +15,7 @@ from gcdl.config.schema import Choice
 from gcdl.config.values import Config
 from gcdl.downlinks import Downlink
 from gcdl.errors import ConfigError
+from gcdl.host.memory import physical_bytes
 from gcdl.optimizers import OptimizerRecipe, Tuned
 from gcdl.problems import Problem
 from gcdl.protocol.replica_check import Replicas
@@ -63,6 +64,12 @@ class Experiment:
     @cached_property
     def code(self) -> GradientCode:
         """The gradient code."""
+        nbytes, memory = 8 * self.n * self.problem.k, physical_bytes()
+        if nbytes > memory:
+            raise ConfigError(
+                f"workers: {self.n} workers and {self.problem.k} shards: the code's matrix takes {nbytes / 1e9:,.0f} GB; "
+                f"this machine has {memory / 1e9:,.0f} GB"
+            )
         code: GradientCode = self._build("code", n=self.n, k=self.problem.k, rng=rng_for(self.config.seed, Stream.CODE))
         decoder = self._choice("code").values["decoder"]
         return code if decoder is None else replace(code, decoder=DECODERS[decoder])

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import inf
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tomli_w
+from annotated_types import Le
 
 from gcdl.codes import CODES, DECODERS
 from gcdl.compressors import COMPRESSORS
@@ -101,7 +102,7 @@ class RunOptions(Table):
     """Write event files for TensorBoard to the run folder, as the run goes on; needs the extra ``tensorboard``."""
     shared_memory: bool = True
     """Whole models are read in the master's memory by the workers of its host, and sent to the others."""
-    threads: Natural = 1
+    threads: Annotated[Natural, Le(4096)] = 1
     """Compute threads a rank; 0: what the launcher gives (see gcdl.host.launcher_environment).
     More than one can change a sum's last bit."""
     seconds_per_shard: Seconds = 0.01

@@ -130,7 +130,8 @@ class LinearModel(ABC):
     def _drawn(self, key: int, samples: int) -> Shard:
         rng = rng_for(self.seed, Stream.DATA, key)
         X = rng.standard_normal((samples, self.features), dtype=np.float32)
-        return Shard(X, self.draw(X, rng))
+        with np.errstate(all="ignore"):  # now and then BLAS sets a flag for what lies beyond a vector's end
+            return Shard(X, self.draw(X, rng))
 
     def loss(self, shard: Shard, parameters: Vector) -> float:
         """Return f_j at ``parameters``."""

@@ -124,7 +124,7 @@ def newest(folder: Path, recorded: int | None = None) -> tuple[Checkpoint | None
     refused: list[tuple[Path, DataError]] = []
     for path in reversed(_by_step(folder / FOLDER)):
         if recorded is not None and _step_of(path) > recorded:
-            refused.append((path, DataError(f"{path}: later than {folder / STEPS}, which has {recorded} whole lines")))
+            refused.append((path, DataError(f"{path}: later than {folder / STEPS}, which has {recorded} good lines")))
             continue
         try:
             return load(path), refused

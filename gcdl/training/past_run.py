@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import tomllib
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from gcdl.errors import UsageError
 from gcdl.training.durable_file import lock
 from gcdl.training.run_files import CONFIG, MANIFEST, STEPS, SUMMARY, TIMELINE, whole_lines, writing
+from gcdl.training.run_reader import read_line
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class PastRun:
             raise UsageError(f"{folder}: not a run folder: there is no {CONFIG}")
         try:
             config_toml = (folder / CONFIG).read_text(encoding="utf-8")
+            if (folder / STEPS).is_dir():
+                raise UsageError(f"{folder / STEPS}: a folder, where the record of the steps should be")
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             simulated = manifest["transport"] == "simulated"
             timing_only = bool(manifest["timing_only"])
@@ -64,8 +68,23 @@ class PastRun:
 
     @property
     def recorded(self) -> int:
-        """How many steps are recorded: whole lines of ``steps.jsonl``."""
-        return self._lines()[0]
+        """How many steps are recorded: the lines of ``steps.jsonl`` before the first that is damaged.
+
+        Raises
+        ------
+        UsageError : the config does not say how many workers there are.
+        """
+        n = tomllib.loads(self.config_toml).get("workers")
+        if n is None:
+            raise UsageError(f"{self.folder / CONFIG}: says no number of workers; not a resolved config")
+        steps = 0
+        for text in whole_lines(self.folder):
+            try:
+                read_line(text, steps, n)
+            except ValueError:
+                break
+            steps += 1
+        return steps
 
     def cut(self, step: int) -> PastRun:
         """Cut the records to the first ``step`` steps, and note that the run is resumed there.

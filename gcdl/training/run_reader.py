@@ -53,7 +53,11 @@ def read_run(path: Path) -> History:
     DataError : it is none, a line of ``steps.jsonl`` is not what a run writes, or ``summary.json`` is damaged; names the file.
     ConfigError : its config is not valid any more.
     """
-    if not (path / CONFIG).is_file() or not (path / STEPS).is_file():
+    try:
+        found = (path / CONFIG).is_file() and (path / STEPS).is_file()
+    except OSError:  # no path at all: too long
+        found = False
+    if not found:
         raise DataError(f"{path}: not a run folder (it has no {CONFIG} and {STEPS})")
     config = load(path / CONFIG)
     if config.workers is None:
@@ -66,14 +70,27 @@ def read_run(path: Path) -> History:
     steps = []
     for number, text in enumerate(lines):
         try:
-            line = json.loads(text)
-        except ValueError:
-            raise DataError(f"{path / STEPS}, line {number + 1}: not JSON") from None
-        wrong = _wrong(line, number, config.workers)
-        if wrong is not None:
-            raise DataError(f"{path / STEPS}, line {number + 1}: {wrong}")
-        steps.append(line)
+            steps.append(read_line(text, number, config.workers))
+        except ValueError as error:
+            raise DataError(f"{path / STEPS}, line {number + 1}: {error}") from None
     return History(path, config, config.workers, steps, summary)
+
+
+def read_line(text: bytes, step: int, n: int) -> dict[str, Any]:
+    """Read the line of ``step`` in ``steps.jsonl``, of a run with n workers.
+
+    Raises
+    ------
+    ValueError : it is not what a run writes; says why.
+    """
+    try:
+        line = json.loads(text)
+    except ValueError:
+        raise ValueError("not JSON") from None
+    wrong = _wrong(line, step, n)
+    if wrong is not None:
+        raise ValueError(wrong)
+    return dict(line)
 
 
 def _summary(path: Path) -> dict[str, Any]:

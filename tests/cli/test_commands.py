@@ -120,3 +120,16 @@ def test_code_compares_all_kinds_and_says_why_some_do_not_exist(command_line):
 @pytest.mark.parametrize("words", [("n=12",), ("n=x", "stragglers=1"), ("n=3", "stragglers=3"), ("m=3", "stragglers=1")])
 def test_a_comparison_needs_its_sizes(command_line, words):
     assert "--compare" in command_line("code", "--compare", *words).message
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ('problem."a\x1b[2Jb"=1', r"a\x1b[2Jb"),  # would clear the screen
+        ("problem.shards=1000000000000", "the code's matrix takes"),
+        ("run.threads=2147483648", "run.threads: "),
+        (f"simulate.compute={'x' * 5000}", "not a run folder"),
+    ],
+)
+def test_hostile_values_are_refused_in_one_line(command_line, override, says, tmp_path):
+    assert says in command_line("simulate", DESCENT, override, "--out", str(tmp_path / "run")).message

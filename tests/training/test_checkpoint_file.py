@@ -219,4 +219,4 @@ def test_a_checkpoint_beyond_the_steps_that_are_recorded_is_refused_and_the_one_
     found, refused = checkpoint.newest(tmp_path, recorded=39)
     assert found.step == 20
     assert "step-00000040.npz" in str(refused[0][1])
-    assert "steps.jsonl, which has 39 whole lines" in str(refused[0][1])
+    assert "steps.jsonl, which has 39 good lines" in str(refused[0][1])

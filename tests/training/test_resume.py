@@ -325,17 +325,38 @@ def test_a_shortened_record_is_gone_on_with_where_it_ends(tmp_path, bytes_left, 
         file.truncate(size + bytes_left if bytes_left < 0 else int(bytes_left * size))
     resumed, watcher = go_on(tmp_path / "cut")
     assert watcher.done == step
-    assert any("whole lines" in line for line in watcher.said)
+    assert any("good lines" in line for line in watcher.said)
     assert resumed.model_sha256 == whole.model_sha256
     assert [line["step"] for line in lines(tmp_path / "cut")] == list(range(30))
     assert max(kept(tmp_path / "cut")) == 30
     replay(tmp_path / "cut")
 
 
+@pytest.mark.parametrize("damage", [b"\x93", b"{}", b'{"step": 20, "replies": [0, "", 3]}', b""])
+def test_a_record_with_a_damaged_line_is_gone_on_with_before_it(tmp_path, damage):
+    whole = run(tmp_path / "whole", "run.keep=20")
+    run(tmp_path / "cut", "run.keep=20")
+    path = tmp_path / "cut" / "steps.jsonl"
+    before = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([*before[:20], damage, *before[21:], b""]))
+    resumed, watcher = go_on(tmp_path / "cut")
+    assert 0 < watcher.done <= 20
+    assert resumed.model_sha256 == whole.model_sha256
+    replay(tmp_path / "cut")
+
+
+def test_a_folder_where_the_record_should_be_is_refused(tmp_path):
+    run(tmp_path / "run")
+    (tmp_path / "run" / "steps.jsonl").unlink()
+    (tmp_path / "run" / "steps.jsonl").mkdir()
+    with pytest.raises(UsageError, match=r"steps\.jsonl: a folder"):
+        resume(tmp_path / "run", ())
+
+
 def test_a_record_that_no_checkpoint_goes_with_is_refused_by_its_name(tmp_path):
     run(tmp_path / "run")
     (tmp_path / "run" / "steps.jsonl").write_text("")
-    with pytest.raises(DataError, match=r"steps\.jsonl, which has 0 whole lines"):
+    with pytest.raises(DataError, match=r"steps\.jsonl, which has 0 good lines"):
         resume(tmp_path / "run", ())
 
 
