@@ -24,10 +24,10 @@ from rich.progress import Progress
 from rich.table import Table
 
 from gcdl.compressors import Codec, Compressor, Draw, ErrorFeedback, Message, ScaledSign, Sign, StochasticSign
-from gcdl.compressors.kernels import Kernels, blocks, kernels_for, packed_bytes
+from gcdl.compressors.kernels import Rows, blocks, kernels_for, packed_bytes
 from gcdl.types import Buffer, Layout, Vector, aligned_buffer
 
-WAYS = ("numpy", "compiled", "textbook")
+WAYS = ("numpy", "native", "textbook")
 Ways = dict[str, Callable[[], object]]
 
 
@@ -90,14 +90,21 @@ def decoding(compressor: Compressor, layout: Layout, x: Vector, n: int, *, textb
 
 def voting(d: int, n: int, rng: np.random.Generator) -> Ways:
     """Return the ways to count n votes."""
-    rows = [rng.integers(0, 256, packed_bytes(d), dtype=np.uint8) for _ in range(n)]
-    reference = Kernels(d)
+    rows = Rows([rng.integers(0, 256, packed_bytes(d), dtype=np.uint8) for _ in range(n)])
+    planes = np.empty((n.bit_length(), packed_bytes(d)), dtype=np.uint8)
 
-    def count() -> None:
-        for _, where in blocks(d):
-            reference.count_votes([[row[where] for row in rows]])
+    def counting(name: str) -> Callable[[], object]:
+        with kernels(name):
+            made = kernels_for(d)
 
-    return {"numpy": count, "textbook": lambda: sum(np.unpackbits(row).astype(np.int32) for row in rows)}
+        def count() -> None:
+            for _, where in blocks(d):
+                made.count_votes(rows, [1] * n, where, planes[:, where])
+
+        return count
+
+    textbook = lambda: sum(np.unpackbits(row).astype(np.int32) for row in rows.rows)  # noqa: E731
+    return {**{name: counting(name) for name in WAYS[:2]}, "textbook": textbook}
 
 
 def questions(d: int, workers: list[int]) -> Iterator[tuple[str, Ways]]:
@@ -181,7 +188,7 @@ def figure(results: list[tuple[int, str, dict[str, tuple[float, float]]]], path:
     sizes = sorted({d for d, _, _ in results})
     width, height = 3.0 + 2.8 * len(sizes), 1.6 + 0.28 * max(sum(d == size for d, _, _ in results) for size in sizes)
     fig, axes = plt.subplots(1, len(sizes), figsize=(width, height), sharey=True, layout="constrained", squeeze=False)
-    looks = {"textbook": ("#D55E00", "s"), "numpy": ("#0072B2", "o"), "compiled": ("#000000", "D")}
+    looks = {"textbook": ("#D55E00", "s"), "numpy": ("#0072B2", "o"), "native": ("#000000", "D")}
     for axis, d in zip(axes[0], sizes, strict=True):
         rows = [(name, found) for size, name, found in results if size == d]
         for way, (colour, marker) in looks.items():

@@ -54,6 +54,8 @@ class Codec(Protocol):
     """The size of a dumped state; 0: there is none."""
     agreed_count: int
     """G, how many scales the workers agree on; 0: each has its own, or there are none."""
+    threads: int
+    """How many threads decode, 1 at first. The bits do not depend on it."""
 
     @property
     def clipped(self) -> int:

@@ -55,6 +55,8 @@ class DeviceIdentityCodec(Stateless, Voteless):
         """Overwrite ``into`` with what rounding took off."""
         torch_ops.rounding_error(x, self._dtype, into)
 
+    threads = 1
+
     def decode(self, messages: Sequence[Message], into: Vector) -> None:
         """Never called: the master decodes with the codec that this one was made of."""
         raise NotImplementedError

@@ -19,12 +19,14 @@ so that they are the same on every machine.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
 
 from gcdl.compressors.base import Draw
-from gcdl.compressors.kernels import BLOCK, Stream16, mix
-from gcdl.types import Stream, seed_words
+from gcdl.compressors.kernels import BLOCK, Stream16, Streams, mix
+from gcdl.types import Stream, Weights, seed_words
 
 DitherName = Literal["independent", "correlated", "subtractive", "correlated+subtractive"]
 
@@ -32,8 +34,12 @@ _DELTA_COUNTER = 1 << 63  # far from every coordinate's
 _DELTA_BITS = 24  # what a float32 in [0, 1) holds exactly
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+def first_word(block: int) -> int:
+    """Return the number of the first random word of a block: a word serves four coordinates."""
+    return block * (BLOCK // 4)
+
+
+class Source(NamedTuple):
     """The random numbers of one message: 16 bits a coordinate, and one fraction of their last place a block.
 
     (r + delta) / 2^15, r the 16 bits as a signed integer, is uniform on [-1, 1): the 16-bit grid adds no bias.
@@ -44,11 +50,22 @@ class Source:
 
     def stream(self, block: int) -> Stream16:
         """Return where r of a block's coordinates comes from."""
-        return Stream16(self.key, block * (BLOCK // 4), self.shift)
+        return Stream16(self.key, first_word(block), self.shift)
 
     def delta(self, block: int) -> float:
         """Return delta of a block, in [0, 1)."""
         return (mix(_DELTA_COUNTER + block, self.key) >> (64 - _DELTA_BITS)) / float(1 << _DELTA_BITS)
+
+
+class Sources:
+    """Those of m messages."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self.streams = Streams([source.key for source in sources], [source.shift for source in sources])
+
+    def deltas(self, block: int) -> Weights:
+        """Return delta of a block for each message, (m,)."""
+        return (self.streams.mixed(_DELTA_COUNTER + block) >> np.uint64(64 - _DELTA_BITS)) / np.float64(1 << _DELTA_BITS)
 
 
 class Dither:
@@ -59,7 +76,11 @@ class Dither:
         self.subtractive = name.endswith("subtractive")
 
     def source(self, draw: Draw) -> Source:
-        """Return the source of the message with this key."""
+        """Return the source of the message with this draw."""
         if self.correlated:
             return Source(seed_words(draw.seed, Stream.DITHER, draw.step), draw.shift)
         return Source(seed_words(draw.seed, Stream.COMPRESSOR, draw.step, draw.worker), 0)
+
+    def sources(self, draws: Sequence[Draw]) -> Sources:
+        """Return the sources of these messages."""
+        return Sources([self.source(draw) for draw in draws])

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from gcdl.compressors.base import Draw, Message, State, Stateless, Voteless
 from gcdl.compressors.bfloat16 import from_bfloat16, to_bfloat16
+from gcdl.compressors.decoding_threads import DecodingThreads
 from gcdl.types import Buffer, Layout, Vector
 
 _BLOCK = 1 << 16
@@ -70,6 +71,7 @@ class IdentityCodec(Stateless, Voteless):
         self.payload_bytes = number.stored.itemsize * layout.size
         self._blocks = [slice(start, min(start + _BLOCK, layout.size)) for start in range(0, layout.size, _BLOCK)]
         self._value = np.empty(min(layout.size, _BLOCK), dtype=np.float32)
+        self._threads = DecodingThreads[slice, Vector](lambda: np.empty_like(self._value))
 
     def compress(self, x: Vector, state: State, draw: Draw, out: Buffer, plus: Vector | None = None) -> State:
         """Write x + plus to ``out``."""
@@ -85,14 +87,28 @@ class IdentityCodec(Stateless, Voteless):
         for block, value in self._values(payload):
             np.subtract(x[block], value, out=into[block])
 
+    @property
+    def threads(self) -> int:
+        """How many threads decode; the bits are the same."""
+        return self._threads.count
+
+    @threads.setter
+    def threads(self, count: int) -> None:
+        self._threads.count = count
+
     def decode(self, messages: Sequence[Message], into: Vector) -> None:
-        """Overwrite ``into`` with the weighted sum of the messages."""
-        into.fill(0.0)
-        for message in messages:
-            weight = np.float32(message.weight)
-            for block, value in self._values(message.payload):
+        """Overwrite ``into`` with the weighted sum of the messages; see :class:`gcdl.compressors.base.Codec`."""
+        rows = [(message.payload.view(self._number.stored), np.float32(message.weight)) for message in messages]
+
+        def decode(block: slice, scratch: Vector) -> None:
+            value, part = scratch[: block.stop - block.start], into[block]
+            part.fill(0.0)
+            for stored, weight in rows:
+                self._number.decode(stored[block], value)
                 value *= weight
-                into[block] += value
+                part += value
+
+        self._threads.run(decode, self._blocks)
 
     def energies(self, payload: Buffer, agreed: Vector | None = None) -> NDArray[np.float64]:
         """Return ||x||^2 of each block, and 0: what rounding loses is nothing beside a bit's noise."""

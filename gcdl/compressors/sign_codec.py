@@ -16,17 +16,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from copy import copy
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gcdl.compressors.base import Draw, Message, State, Stateless
-from gcdl.compressors.kernels import kernels_for, packed_bytes
+from gcdl.compressors.decoding_threads import DecodingThreads
+from gcdl.compressors.kernels import Kernels, Rows, kernels_for, packed_bytes
 from gcdl.compressors.noise import Adder, Noise
 from gcdl.compressors.scale_groups import Block, Groups
 from gcdl.compressors.scales import LARGEST, Levels, Scale
-from gcdl.compressors.votes import Votes, multiples, rows_by_bit
+from gcdl.compressors.votes import Votes, multiples
 from gcdl.types import Buffer, IntVector, Layout, Vector
 
 _MANY = 8  # messages from which on counting votes first is faster
@@ -76,6 +78,7 @@ class SignCodec(Stateless):
         self.clipped = 0
         self._groups = Groups.of(layout, block) if scale else Groups(np.array([0, layout.size]))
         self._kernels = kernels_for(layout.size)
+        self._threads = DecodingThreads[Block, Kernels](partial(kernels_for, layout.size))
         shares = {int(size): signal_share(int(size)) for size in np.unique(self._groups.sizes) if size}
         signal = [shares.get(size, 0.0) for size in self._groups.sizes.tolist()]
         noises = [noise_share(shares[size]) if size else 0.0 for size in self._groups.sizes.tolist()]
@@ -92,6 +95,7 @@ class SignCodec(Stateless):
         self.payload_bytes = self._bits_bytes + self._levels_bytes
         self._planes = np.empty((0, self._bits_bytes), dtype=np.uint8)
         self._ones = np.ones((1, sizes.size), dtype=np.float32)
+        self._weighted = np.empty((0, max(1, self.rows), sizes.size), dtype=np.float32)
 
     def part(self, where: slice, layout: Layout) -> tuple[SignCodec, slice]:
         """Return a codec that decodes the coordinates ``where``, of this layout, and the groups that they meet.
@@ -122,20 +126,29 @@ class SignCodec(Stateless):
         other._kernels = kernels
         return other
 
+    @property
+    def threads(self) -> int:
+        """How many threads decode; the bits are the same."""
+        return self._threads.count
+
+    @threads.setter
+    def threads(self, count: int) -> None:
+        self._threads.count = count
+
     def compress(self, x: Vector, state: State, draw: Draw, out: Buffer, plus: Vector | None = None) -> State:
         """Write the bits, then the levels; see :class:`gcdl.compressors.base.Codec`."""
         levels = self._measure(x, plus, out[: self._bits_bytes])
         out[self._bits_bytes :] = levels.reshape(-1).view(np.uint8)[: self._levels_bytes]
         self.clipped = 0
         if self.noise is not None:
-            source = self.noise.dither.source(draw)
             used = levels[0] if draw.agreed is None else draw.agreed
+            quantise = self.noise.quantiser(draw, used)
             # Backwards: what was looked at last is still in the cache.
             for block in reversed(self._blocks):
                 part, scales = x[block.where], used[block.groups]
                 if draw.agreed is not None and self._may_exceed(levels[0, block.groups], scales):
                     self.clipped += self._kernels.count_beyond(part, scales, block.edges)
-                self.noise.quantise(block, part, scales, source, out[block.packed], self._kernels)
+                quantise(block, part, out[block.packed], self._kernels)
         return state
 
     def _may_exceed(self, own: Vector, used: Vector) -> bool:
@@ -162,11 +175,11 @@ class SignCodec(Stateless):
         return finished.astype(np.float32).reshape(scale.rows, -1)
 
     def decode(self, messages: Sequence[Message], into: Vector) -> None:
-        """Overwrite ``into`` with sum_i weight_i Q_i."""
+        """Overwrite ``into`` with sum_i weight_i Q_i; see :class:`gcdl.compressors.base.Codec`."""
         if not messages:
             into.fill(0.0)
             return
-        rows = [message.payload[: self._bits_bytes] for message in messages]
+        rows = Rows([message.payload[: self._bits_bytes] for message in messages])
         senders = [(message.weight, message.draw) for message in messages]
         counted = self._counted(messages)
         if counted is not None:
@@ -176,17 +189,33 @@ class SignCodec(Stateless):
             else:
                 self._decode_integers(rows, counts, 0, unit, levels, senders, into)
             return
-        weights = np.array([message.weight for message in messages], dtype=np.float32)
-        levels = weights[:, np.newaxis, np.newaxis] * np.stack([self._levels(m.payload, m.draw) for m in messages])
-        halves, centre = _halves(levels)
+        halves, centre = _halves(self._weigh(messages))
         adder = self._adder([message.draw for message in messages], halves)
-        for block in self._blocks:
+        # In the messages' order, however many groups there are: slices must give the bits of the whole.
+        shared = None if centre is None else np.add.accumulate(centre, axis=0)[-1]
+
+        def decode(block: Block, kernels: Kernels) -> None:
             part = into[block.where]
-            self._kernels.decode([row[block.packed] for row in rows], halves[:, block.groups], block.edges, part)
-            if centre is not None:
-                self._kernels.add_values(centre.sum(axis=0)[block.groups], block.edges, part)
+            kernels.decode(rows, block.packed, halves[:, block.groups], block.edges, part)
+            if shared is not None:
+                kernels.add_values(shared[block.groups], block.edges, part)
             if adder is not None:
-                adder(block, part, self._kernels)
+                adder(block, part, kernels)
+
+        self._threads.run(decode, self._blocks)
+
+    def _weigh(self, messages: Sequence[Message]) -> NDArray[np.float32]:
+        """Return each message's levels times its weight, (m, rows, G); valid until the next call."""
+        if len(self._weighted) < len(messages):
+            self._weighted = np.empty((len(messages), *self._weighted.shape[1:]), dtype=np.float32)
+        weighted = self._weighted[: len(messages)]
+        for levels, message in zip(weighted, messages, strict=True):
+            if self.scale is None or message.draw.agreed is not None:
+                levels[:] = self._levels(message.payload, message.draw)
+            else:
+                levels.reshape(-1).view(np.uint8)[:] = message.payload[self._bits_bytes :]
+            levels *= np.float32(message.weight)
+        return weighted
 
     def agree(self, payloads: Sequence[Buffer]) -> Vector | None:
         """Return ``margin`` times the largest scale of each group, (G,)."""
@@ -202,12 +231,14 @@ class SignCodec(Stateless):
         counted = self._counted(messages) if known else None
         if counted is None:
             return None
-        return self._count([message.payload[: self._bits_bytes] for message in messages], *counted[1:])
+        rows = Rows([message.payload[: self._bits_bytes] for message in messages])
+        return self._count(rows, *counted[1:])
 
     def decode_votes(self, votes: Votes, senders: Sequence[tuple[float, Draw]], into: Vector) -> None:
         """Overwrite ``into`` with what :meth:`decode` makes of the messages that were counted."""
         agreed = senders[0][1].agreed
-        self._decode_votes(votes, self._ones if agreed is None else agreed[np.newaxis], senders, into)
+        levels = self._ones if agreed is None else agreed[np.newaxis]
+        self._decode_votes(votes, levels, senders, into)
 
     def _counted(self, messages: Sequence[Message]) -> tuple[Levels, float, list[int]] | None:
         """Return the levels that all messages have in common, the unit of their weights, and what each counts; None: not so."""
@@ -216,30 +247,31 @@ class SignCodec(Stateless):
         counted = multiples([message.weight for message in messages])
         if counted is None:
             return None
-        levels, *others = (self._levels(message.payload, message.draw) for message in messages)
-        if any(not np.array_equal(other, levels) for other in others):
+        levels = self._levels(messages[0].payload, messages[0].draw)
+        if not all(np.array_equal(self._levels(other.payload, other.draw), levels) for other in messages[1:]):
             return None
         return levels, *counted
 
-    def _count(self, rows: Sequence[Buffer], unit: float, counts: Sequence[int]) -> Votes:
+    def _count(self, rows: Rows, unit: float, counts: Sequence[int]) -> Votes:
         """Count the votes; the planes are valid until the next call."""
         total = sum(counts)
         if len(self._planes) < total.bit_length():
             self._planes = np.empty((total.bit_length(), self._bits_bytes), dtype=np.uint8)
         planes = self._planes[: total.bit_length()]
-        columns = rows_by_bit(rows, counts)
-        for block in self._blocks:
-            found = self._kernels.count_votes([[row[block.packed] for row in column] for column in columns])
-            for plane, bits in zip(planes, found, strict=True):
-                plane[block.packed] = bits
+
+        def count(block: Block, kernels: Kernels) -> None:
+            kernels.count_votes(rows, counts, block.packed, planes[:, block.packed])
+
+        self._threads.run(count, self._blocks)
         return Votes(planes, total, unit)
 
     def _decode_votes(self, votes: Votes, levels: Levels, senders: Sequence[tuple[float, Draw]], into: Vector) -> None:
-        self._decode_integers(list(votes.planes), votes.weights, votes.offset, votes.unit, levels, senders, into)
+        rows = Rows(list(votes.planes))
+        self._decode_integers(rows, votes.weights, votes.offset, votes.unit, levels, senders, into)
 
     def _decode_integers(
         self,
-        rows: Sequence[Buffer],
+        rows: Rows,
         counts: Sequence[int],
         offset: int,
         unit: float,
@@ -253,17 +285,19 @@ class SignCodec(Stateless):
         """
         integers = np.array(counts, dtype=np.float32)[:, np.newaxis]
         units = np.float32(unit) * levels[0]
-        weights = np.array([weight for weight, _ in senders], dtype=np.float32)
-        adder = self._adder([draw for _, draw in senders], weights[:, np.newaxis] * levels[0])
-        for block in self._blocks:
+        adder = None
+        if self._subtractive:
+            weights = np.array([weight for weight, _ in senders], dtype=np.float32)
+            adder = self._adder([draw for _, draw in senders], weights[:, np.newaxis] * levels[0])
+
+        def decode(block: Block, kernels: Kernels) -> None:
             part = into[block.where]
-            whole = np.array([0, part.size])
-            self._kernels.decode([row[block.packed] for row in rows], integers, whole, part)
-            if offset:
-                part += np.float32(offset)
-            self._kernels.times(part, units[block.groups], block.edges, part)
+            kernels.decode(rows, block.packed, integers, np.array([0, part.size]), part)
+            kernels.scale(float(offset), units[block.groups], block.edges, part)
             if adder is not None:
-                adder(block, part, self._kernels)
+                adder(block, part, kernels)
+
+        self._threads.run(decode, self._blocks)
 
     def remainder(self, x: Vector, payload: Buffer, draw: Draw, into: Vector) -> None:
         """Overwrite ``into`` with x - Q(x)."""
@@ -297,8 +331,12 @@ class SignCodec(Stateless):
             return draw.agreed[np.newaxis]
         return np.frombuffer(payload[self._bits_bytes :].tobytes(), dtype=np.float32).reshape(self.scale.rows, -1)
 
+    @property
+    def _subtractive(self) -> bool:
+        return self.noise is not None and self.noise.dither.subtractive
+
     def _adder(self, draws: Sequence[Draw], halves: NDArray[np.float32]) -> Adder | None:
-        return self.noise.adder(draws, halves) if self.noise is not None and self.noise.dither.subtractive else None
+        return self.noise.adder(draws, halves) if self.noise is not None and self._subtractive else None
 
 
 def _halves(levels: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gcdl.types import Buffer
-
 MOST_VOTES = 255
 """The largest W: eight planes, beyond which the messages themselves are not much larger."""
 _PARTS = 16  # of the smallest weight, the unit
@@ -58,9 +56,3 @@ def multiples(weights: Sequence[float]) -> tuple[float, list[int]] | None:
         if (np.abs(ratios * parts - counts) <= _ROUNDING * counts).all():
             return smallest / parts, [int(count) for count in counts]
     return None
-
-
-def rows_by_bit(rows: Sequence[Buffer], counts: Sequence[int]) -> list[list[Buffer]]:
-    """Return which rows count once, which twice, which four times, ...: column b has those with bit b in their c_i."""
-    width = max(counts).bit_length()
-    return [[row for row, count in zip(rows, counts, strict=True) if count >> bit & 1] for bit in range(width)]

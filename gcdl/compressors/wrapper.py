@@ -110,6 +110,15 @@ class WrapperCodec(ABC):
         """Overwrite ``into`` with x - Q(x), x being what ``compress`` left in it: what was sent."""
         self.inner.remainder(x, payload, draw, into)
 
+    @property
+    def threads(self) -> int:
+        """How many threads the inner compressor decodes with."""
+        return self.inner.threads
+
+    @threads.setter
+    def threads(self, count: int) -> None:
+        self.inner.threads = count
+
     def decode(self, messages: Sequence[Message], into: Vector) -> None:
         """Overwrite ``into`` with the weighted sum of the messages, as the inner compressor decodes them."""
         self.inner.decode(messages, into)

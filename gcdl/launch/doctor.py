@@ -11,8 +11,8 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 
+from gcdl.compressors.kernels.select import chosen
 from gcdl.errors import UsageError
 from gcdl.host.installation import mpich_link, pip_install
 from gcdl.host.launcher_environment import SEGMENT_BYTES, SHARED, Launch, conflict, shared_memory
@@ -47,10 +47,11 @@ def _torch() -> Finding:
 
 
 def _kernels() -> Finding:
-    if find_spec("llvmlite") is None:
-        do = f"{pip_install('fast')}: the same numbers sooner, for large models"
-        return Finding("kernels", "note", "in numpy", do)
-    return Finding("kernels", "good", "in machine code (llvmlite), for models of more than 65,536 parameters")
+    kernels = chosen()
+    if kernels != "numpy":
+        return Finding("kernels", "good", f"{kernels}: in machine code")
+    why = "GCDL_KERNELS=numpy" if os.environ.get("GCDL_KERNELS") else "those in machine code were not built"
+    return Finding("kernels", "note", f"numpy: {why}", f"with a C compiler, {pip_install('fast')}: the same numbers sooner")
 
 
 def fits(launch: Launch) -> bool:

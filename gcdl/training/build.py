@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,13 +19,14 @@ from gcdl.downlinks import Ends
 from gcdl.errors import DataError
 from gcdl.host.launcher_environment import Launch
 from gcdl.optimizers import Tuned
-from gcdl.problems import Samples
+from gcdl.problems import CodedGradient, Samples
 from gcdl.protocol.task_format import TaskFormat
 from gcdl.protocol.tasks import Task
 from gcdl.protocol.wire import HEADER_BYTES
 from gcdl.protocol.worker import Worker
 from gcdl.stragglers import Fault, delays_at
 from gcdl.training.run_reader import read_run
+from gcdl.training.shared_gradients import SharedGradient, on_host
 from gcdl.training.slice_messages import MasterSlice, reply_sizes, shared_by, task_overheads, task_sizes
 from gcdl.transport.simulated.network import Network, Sizes
 from gcdl.transport.simulated.virtual_clock import Pace
@@ -63,8 +65,13 @@ def faults_since(experiment: Experiment, step: int) -> list[Fault]:
 
 def make_worker(experiment: Experiment, worker: int, row: CodeRow, samples: Samples, faults: Sequence[Fault] = ()) -> Worker:
     """Return a worker. Its shards are in ``samples``; of ``faults`` it takes those that name it."""
+    return _worker_of(experiment, worker, row, experiment.problem.gradient(samples, row.shards, row.weights), faults)
+
+
+def _worker_of(
+    experiment: Experiment, worker: int, row: CodeRow, gradient: CodedGradient, faults: Sequence[Fault] = ()
+) -> Worker:
     layout = experiment.problem.layout()
-    gradient = experiment.problem.gradient(samples, row.shards, row.weights)
     coded, codec = vector_and_codec(gradient, experiment.compressor.codec(layout), layout.size)
     return Worker(
         worker,
@@ -81,7 +88,7 @@ def make_worker(experiment: Experiment, worker: int, row: CodeRow, samples: Samp
 
 
 def make_workers(experiment: Experiment) -> list[Worker]:
-    """Load all data once and return all n workers.
+    """Load all data once and return all n workers. Those with equal rows of B share one coded gradient.
 
     Raises
     ------
@@ -89,7 +96,15 @@ def make_workers(experiment: Experiment) -> list[Worker]:
     """
     limit_threads(experiment)
     samples = experiment.problem.load(np.arange(experiment.problem.k))
-    return [make_worker(experiment, i, row_of(experiment, i), samples) for i in range(experiment.n)]
+    rows = [row_of(experiment, i) for i in range(experiment.n)]
+    keys = [(row.shards.tobytes(), row.weights.tobytes()) for row in rows]
+    d, holders = experiment.problem.layout().size, Counter(keys)
+    gradients: dict[tuple[bytes, bytes], CodedGradient] = {}
+    for key, row in zip(keys, rows, strict=True):
+        if key not in gradients:
+            gradient = experiment.problem.gradient(samples, row.shards, row.weights)
+            gradients[key] = SharedGradient(gradient, d) if holders[key] > 1 and on_host(gradient) else gradient
+    return [_worker_of(experiment, i, rows[i], gradients[keys[i]]) for i in range(experiment.n)]
 
 
 def limit_threads(experiment: Experiment) -> None:

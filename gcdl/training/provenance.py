@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from gcdl.compressors.kernels.select import chosen
+
 
 def manifest(ranks: int, hosts: list[str] | None, *, timing_only: bool = False) -> dict[str, Any]:
     """Return what runs where, JSON-ready; ``hosts``: of each worker, None when all are simulated here."""
@@ -23,6 +25,7 @@ def manifest(ranks: int, hosts: list[str] | None, *, timing_only: bool = False) 
         "platform": platform.platform(),
         "host": platform.node(),
         "commit": _commit(),
+        "kernels": chosen(),
         "timing_only": timing_only,
     }
     if hosts is None:

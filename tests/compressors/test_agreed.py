@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gcdl.compressors import Draw, ErrorFeedback, Identity, Message, NoisySign, ScaledSign, Sign, StochasticSign, TwoMean
-from gcdl.compressors.kernels import Kernels
+from gcdl.compressors.kernels import Kernels, Rows
 from gcdl.compressors.votes import MOST_VOTES, multiples, planes_of
 from gcdl.types import Layout, aligned_vector
 
@@ -80,7 +80,8 @@ def test_counts_are_those_of_the_bits():
 
 def test_a_column_that_nobody_counts_in_is_empty_and_kept():
     rows = [np.array([0xFF], np.uint8), np.array([0x0F], np.uint8)]
-    planes = Kernels(8).count_votes([[rows[0]], [], [rows[1]]])  # 1 and 4
+    planes = np.full((3, 1), 0xA5, np.uint8)
+    Kernels(8).count_votes(Rows(rows), [1, 4], slice(0, 1), planes)
     assert [plane.tolist() for plane in planes] == [[0xFF], [0x00], [0x0F]]
 
 

@@ -1,20 +1,44 @@
-"""The kernels are those of plain numpy, and the compiled ones give the same bits."""
+"""The kernels are those of plain numpy, and those in machine code give the same bits, at every level of the processor."""
 
 import itertools
+import os
+import platform
+import shutil
 import subprocess
 import sys
+import sysconfig
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import gcdl
 from gcdl.compressors import Draw, Sign
-from gcdl.compressors.kernels import BLOCK, Kernels, Stream16, Wraps, blocks, kernels_for, packed_bytes
-from gcdl.compressors.kernels.native import CompiledKernels
+from gcdl.compressors.kernels import (
+    BLOCK,
+    Kernels,
+    Rows,
+    Stream16,
+    Streams,
+    Wraps,
+    blocks,
+    kernels_for,
+    mix,
+    native,
+    packed_bytes,
+    select,
+)
+from gcdl.compressors.kernels.native import LEVELS, NativeKernels, best_level
 from gcdl.compressors.scale_groups import Groups
 from gcdl.errors import UsageError
 from gcdl.types import Layout
+
+BEST = best_level()
+BUILT = pytest.mark.skipif(BEST is None, reason="the native kernels are not built: no C compiler, or not yet")
+# What a processor has is all that it can be tested with.
+HERE = LEVELS[LEVELS.index(BEST) if BEST else len(LEVELS) :]
 
 
 def layout_of(sizes):
@@ -67,7 +91,7 @@ def test_decoding_is_the_naive_weighted_sum(sizes, m, seed):
     bits = rng.integers(0, 256, (m, packed_bytes(d)), dtype=np.uint8)
     values = rng.standard_normal((m, len(sizes))).astype(np.float32)
     into = np.full(d, np.nan, dtype=np.float32)
-    Kernels(d).decode(list(bits), values, edges_of(sizes), into)
+    Kernels(d).decode(Rows(list(bits)), slice(0, packed_bytes(d)), values, edges_of(sizes), into)
     signs = 2.0 * np.unpackbits(bits, axis=1)[:, :d] - 1.0
     np.testing.assert_allclose(into, (np.repeat(values.astype(np.float64), sizes, axis=1) * signs).sum(axis=0), atol=1e-5)
 
@@ -82,7 +106,7 @@ def test_decoding_adds_up_in_the_documented_order(sizes, m, seed):
     values = (rng.standard_normal((m, len(sizes))) * 10.0 ** rng.integers(-9, 9, (m, 1))).astype(np.float32)
     values[rng.random(values.shape) < 0.1] = 0.0
     into = np.full(d, np.nan, dtype=np.float32)
-    Kernels(d).decode(list(bits), values, edges_of(sizes), into)
+    Kernels(d).decode(Rows(list(bits)), slice(0, packed_bytes(d)), values, edges_of(sizes), into)
     signed = np.repeat(values, sizes, axis=1) * (2.0 * np.unpackbits(bits, axis=1)[:, :d] - 1.0).astype(np.float32)
     total = np.zeros(d, dtype=np.float32)
     for first in range(0, m, 8):
@@ -108,15 +132,16 @@ def test_a_fold_adds_one_message(sizes, seed):
     assert into.tobytes() == source.tobytes()
 
 
-@given(st.integers(0, 70), st.integers(0, 2**32 - 1))
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=50), st.integers(0, 2**32 - 1))
 @settings(deadline=None, derandomize=True)
-def test_votes_are_counted_in_as_many_planes_as_it_takes(m, seed):
-    rows = list(np.random.default_rng(seed).integers(0, 256, (m, 5), dtype=np.uint8))
+def test_votes_are_counted_in_as_many_planes_as_it_takes(counts, seed):
+    rows = list(np.random.default_rng(seed).integers(0, 256, (len(counts), 5), dtype=np.uint8))
     before = [row.copy() for row in rows]
-    planes = Kernels(40).count_votes([rows])
-    assert len(planes) == int(np.ceil(np.log2(m + 1)))
+    planes = np.full((int(np.ceil(np.log2(sum(counts) + 1))), 5), 0xA5, dtype=np.uint8)
+    Kernels(40).count_votes(Rows(rows), counts, slice(0, 5), planes)
     counted = sum((2**i * np.unpackbits(plane).astype(int) for i, plane in enumerate(planes)), np.zeros(40, dtype=int))
-    np.testing.assert_array_equal(counted, sum((np.unpackbits(row).astype(int) for row in before), np.zeros(40, dtype=int)))
+    voted = sum((count * np.unpackbits(row).astype(int) for count, row in zip(counts, before, strict=True)))
+    np.testing.assert_array_equal(counted, voted)
     np.testing.assert_array_equal(rows, before)
 
 
@@ -163,27 +188,34 @@ def test_blocks_tile_the_vector_and_start_at_whole_bytes():
     assert list(blocks(0)) == []
 
 
-# --- compiled -------------------------------------------------------------------------------------------------------
+# --- in machine code ------------------------------------------------------------------------------------------------
 
 
 def runs(d):
-    """Ways to cut d coordinates into runs: one, two, with empty ones, with short ones, and more than a loop is worth."""
+    """Ways to cut d coordinates into runs: one, two, with empty ones, short ones, equal ones, and very many."""
     yield from ([d], [d // 3, d - d // 3], [0, d // 7, 0, d - d // 7, 0], [1] * min(d, 20) + [d - min(d, 20)])
     yield [d // 50] * 50 + [d - 50 * (d // 50)]
+    for size in (1, 5, 16, 64, 100, 256, 1000):
+        if size < d <= 5000 * size:
+            yield [size] * (d // size) + [d % size]
+    yield [0] * 70 + [min(d, 3)] + [0] * 20 + [d - min(d, 3)]
 
 
 def drawn(rng, *shape, size=6):
-    """Numbers of very different sizes, with zeros and minus zeros among them."""
+    """Numbers of very different sizes, with zeros, minus zeros and denormal numbers among them."""
     values = (rng.standard_normal(shape) * 10.0 ** rng.integers(-size, size, shape)).astype(np.float32)
     values[rng.random(shape) < 0.1] = 0.0
     values[rng.random(shape) < 0.1] *= -0.0
+    values[rng.random(shape) < 0.02] = 1e-42
     return values
 
 
-@pytest.mark.parametrize("d", [1, 63, 64, 65, 1000, 1024, 4096, 100_001, BLOCK])
-def test_the_compiled_kernels_give_the_same_bits(d):
+@BUILT
+@pytest.mark.parametrize("level", HERE)
+@pytest.mark.parametrize("d", [1, 7, 63, 64, 65, 1000, 1024, 4096, 100_001, BLOCK])
+def test_native_kernels_give_the_bits_of_the_reference(d, level):
     rng = np.random.default_rng(d)
-    reference, compiled = Kernels(d), CompiledKernels(d)
+    reference, compiled = Kernels(d), NativeKernels(level)
 
     def check(name, *arguments, out=None):
         """Both write to buffers of their own, filled differently."""
@@ -193,9 +225,10 @@ def test_the_compiled_kernels_give_the_same_bits(d):
             if out is not None and len(out) == 3:
                 buffer[:] = out[2]
             found = getattr(kernels, name)(*arguments, *([] if buffer is None else [buffer]))
-            results.append((buffer if found is None else found).tobytes())
+            results.append(buffer.tobytes() if buffer is not None else np.asarray(found).tobytes())
         assert results[0] == results[1], name
 
+    table = rng.standard_normal(65536).astype(np.float32)
     for sizes in runs(d):
         edges, q, size = edges_of(sizes), len(sizes), packed_bytes(d)
         x, units = drawn(rng, d), drawn(rng, q)
@@ -205,52 +238,111 @@ def test_the_compiled_kernels_give_the_same_bits(d):
         check("pack", x, out=(size, np.uint8))
         check("shorts", d, stream)
         check("stochastic", x, units * 1e3, edges, stream, 0.37, out=(size, np.uint8))
+        check("exceeds", x, units, edges, table, stream, out=(size, np.uint8))
         for name in ("sums_abs", "sums_square", "sums_positive", "maxima", "counts_positive"):
             check(name, x, edges)
+        check("count_beyond", x, units, edges)
         check("fold", bits, units, edges, x, out=(d, np.float32))
-        check("add_ramp", stream, units, drawn(rng, q), edges, out=(d, np.float32, x))
-        for m in (1, 7, 8, 9, 50):
-            check("decode", list(rng.integers(0, 256, (m, size), dtype=np.uint8)), drawn(rng, m, q), edges, out=(d, np.float32))
-            wraps = Wraps(np.sort(rng.integers(-(2**15), 2**15 + 1, m)).astype(np.int32))
-            check("add_steps", stream, wraps, units, drawn(rng, q, m + 1), edges, out=(d, np.float32, x))
-        check("decode", [], np.empty((0, q), dtype=np.float32), edges, out=(d, np.float32))
+        check("add_values", units, edges, out=(d, np.float32, x))
+        check("scale", 3.0, units, edges, out=(d, np.float32, x))
+        for m in (1, 7, 8, 9, 50) if q < 1000 else (9,):
+            # The rows lie in a longer message, and are read from the third byte on.
+            rows = Rows(list(rng.integers(0, 256, (m, size + 5), dtype=np.uint8)))
+            here, values = slice(3, 3 + size), drawn(rng, m, q + 2)[:, 1:-1]
+            check("decode", rows, here, values, edges, out=(d, np.float32))
+            wraps = Wraps(*rng.integers(0, 2**16, m).tolist(), 0, 2**16 - 1)
+            check("add_steps", stream, wraps, drawn(rng, m + 2, q), 0.3, edges, out=(d, np.float32, x))
+        streams = Streams([key, (5, 6), (7, 2**64 - 1)], [0, 1, 2**16 - 1])
+        dither = 2**41, drawn(rng, 3, q), drawn(rng, 3, q), edges
+        check("add_ramps", streams, *dither, out=(d, np.float32, x))
+        check("add_noises", table, streams, *dither[:2], edges, out=(d, np.float32, x))
+        check("decode", Rows([]), slice(0, size), np.empty((0, q), np.float32), edges, out=(d, np.float32))
 
 
-def test_a_nan_is_packed_alike():
+@BUILT
+@pytest.mark.parametrize("level", HERE)
+@pytest.mark.parametrize("size", [1, 7, 64, 100])
+def test_native_votes_are_those_of_the_reference(size, level):
+    rng = np.random.default_rng(size)
+    for m in (1, 2, 9, 50):
+        rows, counts = Rows(list(rng.integers(0, 256, (m, size + 3), dtype=np.uint8))), rng.integers(1, 6, m).tolist()
+        planes = np.full((2, sum(counts).bit_length(), size + 9), 0x5A, dtype=np.uint8)
+        for kernels, found in zip((Kernels(8 * size), NativeKernels(level)), planes, strict=True):
+            kernels.count_votes(rows, counts, slice(2, 2 + size), found[:, 1 : 1 + size])
+        assert planes[0].tobytes() == planes[1].tobytes()
+
+
+@BUILT
+@pytest.mark.parametrize("level", HERE)
+def test_a_nan_is_packed_alike(level):
     x = np.tile(np.array([np.nan, -np.nan, np.inf, -np.inf], dtype=np.float32), 32)
     packed = [np.empty(16, dtype=np.uint8), np.empty(16, dtype=np.uint8)]
-    for kernels, out in zip((Kernels(128), CompiledKernels(128)), packed, strict=True):
+    for kernels, out in zip((Kernels(128), NativeKernels(level)), packed, strict=True):
         kernels.pack(x, out)
     assert packed[0].tobytes() == packed[1].tobytes()
 
 
-def test_kernels_are_compiled_where_it_is_worth_it(monkeypatch):
+def test_the_random_numbers_of_many_messages_are_those_of_each():
+    keys = [(1, 2), (3, 2**64 - 1)]
+    streams = Streams(keys, [0, 2**16 - 1])
+    assert streams.mixed(2**63 + 9).tolist() == [mix(2**63 + 9, key) for key in keys]
+    assert streams.at(7) == [Stream16(keys[0], 7, 0), Stream16(keys[1], 7, 2**16 - 1)]
+
+
+@given(st.lists(st.integers(0, 2**16 - 1), min_size=1, max_size=9), st.integers(0, 2**32 - 1))
+@settings(deadline=None, derandomize=True)
+def test_steps_are_the_sum_of_the_shifted_numbers(shifts, seed):
+    rng = np.random.default_rng(seed)
+    wraps, scales = Wraps(*shifts), rng.standard_normal((len(shifts), 2)).astype(np.float32)
+    slope, levels = wraps.steps(scales, 0.25)
+    for r in rng.integers(-(2**15), 2**15, 50).tolist():
+        wrapped = [(r + shift + 2**15) % 2**16 - 2**15 + 0.25 for shift in shifts]
+        level = levels[:, wraps.counts[np.int16(r).astype(np.uint16)]]
+        np.testing.assert_allclose(r * slope + level, np.array(wrapped) @ scales / 2.0**15, atol=1e-4)
+
+
+# --- which kernels --------------------------------------------------------------------------------------------------
+
+
+@BUILT
+def test_native_kernels_compute_where_they_are_built(monkeypatch):
     monkeypatch.delenv("GCDL_KERNELS", raising=False)
-    assert type(kernels_for(1000)) is Kernels
-    assert type(kernels_for(1_000_000)) is CompiledKernels
-    monkeypatch.setenv("GCDL_KERNELS", "compiled")
-    assert type(kernels_for(1000)) is CompiledKernels
-    monkeypatch.setenv("GCDL_KERNELS", "numpy")
-    assert type(kernels_for(1_000_000)) is Kernels
+    assert type(kernels_for(1000)) is NativeKernels
+    assert select.chosen() == f"native ({BEST})"
+    for name, kind in (("native", NativeKernels), ("compiled", NativeKernels), ("numpy", Kernels)):
+        monkeypatch.setenv("GCDL_KERNELS", name)
+        assert type(kernels_for(1000)) is kind
+    assert select.chosen() == "numpy"
 
 
-def test_compiling_adds_less_than_a_second_to_the_start_of_a_job():
-    script = (
-        "import time, gcdl.compressors; began = time.process_time()\n"
-        "from gcdl.compressors.kernels.native import CompiledKernels; CompiledKernels(100)\n"
-        "print(time.process_time() - began)"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
-    assert float(done.stdout) < 1.0  # about 0.1; there is no cache that would have to be warm
-
-
-def test_without_the_compiler_numpy_does_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "gcdl.compressors.kernels.native", None)
+def test_without_them_numpy_computes(monkeypatch):
+    monkeypatch.setattr(select, "best_level", lambda: None)
     monkeypatch.delenv("GCDL_KERNELS", raising=False)
     assert type(kernels_for(1_000_000)) is Kernels
-    monkeypatch.setenv("GCDL_KERNELS", "compiled")
-    with pytest.raises(UsageError, match="llvmlite"):
-        kernels_for(1000)
-    monkeypatch.setenv("GCDL_KERNELS", "fortran")
-    with pytest.raises(UsageError, match="fortran"):
-        kernels_for(1000)
+    assert select.chosen() == "numpy"
+    for name, said in (("native", "with a C compiler"), ("compiled", "with a C compiler"), ("fortran", "fortran")):
+        monkeypatch.setenv("GCDL_KERNELS", name)
+        with pytest.raises(UsageError, match=said):
+            kernels_for(1000)
+
+
+def test_a_library_of_another_build_is_not_used(monkeypatch, tmp_path):
+    (tmp_path / "broken.so").write_bytes(b"no library")
+    monkeypatch.setattr(native, "find_spec", lambda name: type("Spec", (), {"origin": str(tmp_path / "broken.so")}))
+    assert native._library.__wrapped__() is None
+
+
+@pytest.mark.parametrize("compiler", [None, "false"], ids=["a compiler", "no compiler"])
+def test_it_is_built_where_there_is_a_compiler_and_left_out_where_there_is_none(compiler, tmp_path):
+    pytest.importorskip("setuptools")
+    root = Path(gcdl.__file__).parent.parent
+    if compiler is None and shutil.which("cc") is None:
+        pytest.skip("there is no C compiler here")
+    for part in ("setup.py", "pyproject.toml", "README.md", "gcdl/compressors/kernels/native.c"):
+        (tmp_path / part).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / part, tmp_path / part)
+    environment = {**os.environ, **({"CC": compiler} if compiler else {"CC": "cc"})}
+    command = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", "lib", "--build-temp", "temp"]
+    subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=250, check=True)
+    built = list((tmp_path / "lib").rglob(f"_native*{sysconfig.get_config_var('EXT_SUFFIX')}"))
+    assert len(built) == (compiler is None or platform.machine() not in ("x86_64", "aarch64"))

@@ -4,6 +4,7 @@ import tracemalloc
 
 import pytest
 
+from gcdl.compressors.kernels.native import best_level
 from gcdl.config import Experiment, parse
 from gcdl.protocol.master import Master
 from gcdl.protocol.model_slices import one_slice
@@ -23,7 +24,10 @@ stragglers = 2
 """
 
 
-@pytest.mark.parametrize("kernels", ["numpy", "compiled"])
+NATIVE = pytest.mark.skipif(best_level() is None, reason="the native kernels are not built")
+
+
+@pytest.mark.parametrize("kernels", ["numpy", pytest.param("native", marks=NATIVE)])
 @pytest.mark.parametrize(
     "overrides",
     [

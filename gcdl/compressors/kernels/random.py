@@ -6,6 +6,7 @@ Generators*, OOPSLA 2014), keyed twice. Each gives four 16-bit numbers, one a co
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -32,7 +33,7 @@ class Stream16(NamedTuple):
 
 
 def mix(counter: int, key: tuple[int, int]) -> int:
-    """Return the 64 random bits at a counter: Steele, Lea and Flood's SplitMix64 finaliser (OOPSLA 2014), keyed twice.
+    """Return the 64 random bits at a counter.
 
     The second key word goes in half way, so that two keys give different numbers even where their counters meet.
     """
@@ -55,6 +56,29 @@ def random_words(first: int, key: tuple[int, int], z: Words, t: Words) -> Words:
     np.multiply(z, np.uint64(MIX_2), out=z)
     np.right_shift(z, np.uint64(31), out=t)
     return np.bitwise_xor(z, t, out=z)
+
+
+class Streams:
+    """Where the 16-bit random numbers of m messages come from.
+
+    ``keys``, (m, 2) uint64; ``shifts``, (m,) int16, added modulo 2^16. A block's numbers begin at word ``first`` of each key.
+    """
+
+    def __init__(self, keys: Sequence[tuple[int, int]], shifts: Sequence[int]) -> None:
+        self.keys = np.array(keys, dtype=np.uint64).reshape(-1, 2)
+        self.shifts = np.array(shifts, dtype=np.uint16).view(np.int16)
+        self._streams = [Stream16(key, 0, shift) for key, shift in zip(keys, shifts, strict=True)]
+
+    def at(self, first: int) -> list[Stream16]:
+        """Return each message's numbers from word ``first`` on."""
+        return [stream._replace(first=first) for stream in self._streams]
+
+    def mixed(self, counter: int) -> Words:
+        """Return :func:`mix` at a counter for each key, (m,)."""
+        z = self.keys[:, 0] + np.uint64(counter * GAMMA & ALL)
+        z = ((z ^ (z >> np.uint64(30))) * np.uint64(MIX_1)) ^ self.keys[:, 1]
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(MIX_2)
+        return z ^ (z >> np.uint64(31))
 
 
 @cache

@@ -13,20 +13,20 @@ for each; see :class:`gcdl.compressors.scale_groups.Groups`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gcdl.compressors.kernels.blocks import BLOCK, packed_bytes
-from gcdl.compressors.kernels.random import Shorts, Stream16, random_words
+from gcdl.compressors.kernels.random import Shorts, Stream16, Streams, random_words
+from gcdl.compressors.kernels.rows import Rows
 from gcdl.compressors.kernels.sums import FEW, Wide, doubtful_squares, sum_runs
+from gcdl.compressors.kernels.wraps import Wraps
 from gcdl.types import Buffer, IntVector, Vector
 
 _TABLES = 1 << 10
-_RANGE = 1 << 16
 
 
 @cache
@@ -39,20 +39,6 @@ def signs_of_bytes() -> NDArray[np.float32]:
 def spread(values: Vector, edges: IntVector) -> Vector | np.float32:
     """Return the value of each coordinate's run."""
     return values[0] if values.size == 1 else np.repeat(values, np.diff(edges))
-
-
-@dataclass(frozen=True, eq=False)
-class Wraps:
-    """``thresholds``, (m,) int32, ascending: from which r on, r + shift leaves the int16, for each of m shifts."""
-
-    thresholds: NDArray[np.int32]
-
-    @cached_property
-    def counts(self) -> NDArray[np.uint16]:
-        """(65536,): how many have wrapped, by r as uint16."""
-        places = self.thresholds + (1 << 15)
-        ascending = np.cumsum(np.bincount(places, minlength=_RANGE + 1)[:_RANGE])
-        return np.roll(ascending, _RANGE // 2).astype(np.uint16)
 
 
 # A 64-bit word is an 8 x 8 matrix of bits: (distance, mask) of the swaps that mirror it along its antidiagonal.
@@ -90,8 +76,9 @@ class Kernels:
         threshold -= np.float32(delta)
         out[:] = np.packbits(np.greater(threshold, self.shorts(x.size, stream), out=self._signs[: x.size]))
 
-    def exceeds(self, x: Vector, units: Vector, edges: IntVector, noise: Vector, out: Buffer) -> None:
-        """Write bit = (x unit > noise)."""
+    def exceeds(self, x: Vector, units: Vector, edges: IntVector, table: Vector, stream: Stream16, out: Buffer) -> None:
+        """Write bit = (x unit > table[r]); ``table``, (65536,), by r as uint16."""
+        noise = self.lookup(table, stream, x.size)
         scaled = self.times(x, units, edges, self._values[: x.size])
         out[:] = np.packbits(np.greater(scaled, noise, out=self._signs[: x.size]))
 
@@ -115,7 +102,7 @@ class Kernels:
         return r.view(np.int16)
 
     def lookup(self, table: Vector, stream: Stream16, n: int) -> Vector:
-        """Return table[r] of n random numbers as uint16, in scratch; ``table``, (65536,)."""
+        """Return table[r] of n random numbers as uint16, in scratch."""
         index = self._index[:n]
         np.copyto(index, self.shorts(n, stream).view(np.uint16))
         return np.take(table, index, out=self._more[:n], mode="clip")
@@ -128,7 +115,8 @@ class Kernels:
 
     def sums_positive(self, x: Vector, edges: IntVector) -> Wide:
         """Return sum max(x_j, 0) of each run, (q,) float64."""
-        return sum_runs(np.maximum(x, np.float32(0.0), out=self._values[: x.size]), edges)
+        positive = np.maximum(x, np.float32(0.0), out=self._values[: x.size])
+        return sum_runs(np.abs(positive, out=positive), edges)  # no minus zero
 
     def sums_square(self, x: Vector, edges: IntVector) -> Wide:
         """Return sum x_j^2 of each run, (q,) float64: in float32, and again in float64 where that over- or underflows."""
@@ -182,16 +170,17 @@ class Kernels:
             self.times(signed, values, edges, signed)
         np.add(source, signed, out=into)
 
-    def decode(self, rows: Sequence[Buffer], values: NDArray[np.float32], edges: IntVector, into: Vector) -> None:
-        """Overwrite ``into`` with sum_i values[i] (+-1)_i of m rows of bits; ``values`` (m, q).
+    def decode(self, rows: Rows, packed: slice, values: NDArray[np.float32], edges: IntVector, into: Vector) -> None:
+        """Overwrite ``into`` with sum_i values[i] (+-1)_i, for the block of m rows that lies at ``packed``; ``values`` (m, q).
 
         Eight rows at a time are summed from +0 in their order, and the sums of eight added up in theirs. For few runs the
         sum of eight is looked up: the bits of eight rows at one coordinate, transposed into a byte, name one of 256 sums.
         """
+        here = rows.block(packed)
         into.fill(0.0)
         partial = self._more[: into.size]
-        for first in range(0, len(rows), 8):
-            octet, weights = rows[first : first + 8], values[first : first + 8]
+        for first in range(0, len(here), 8):
+            octet, weights = here[first : first + 8], values[first : first + 8]
             if values.shape[1] <= FEW:
                 index = self._index[: into.size]
                 # take wants intp; converting here saves it an allocation.
@@ -237,27 +226,44 @@ class Kernels:
         """Add the value of its run to each coordinate of ``into``."""
         into += spread(values, edges)
 
+    def scale(self, offset: float, values: Vector, edges: IntVector, into: Vector) -> None:
+        """Overwrite ``into`` with (into + offset) times the value of its run."""
+        if offset:
+            into += np.float32(offset)
+        self.times(into, values, edges, into)
+
     # --- subtractive dither
 
-    def add_ramp(self, stream: Stream16, units: Vector, offsets: Vector, edges: IntVector, into: Vector) -> None:
-        """Add (r unit) + offset to ``into``: one worker's dither."""
+    def add_ramps(
+        self,
+        streams: Streams,
+        first: int,
+        units: NDArray[np.float32],
+        offsets: NDArray[np.float32],
+        edges: IntVector,
+        into: Vector,
+    ) -> None:
+        """Add (r unit) + offset to ``into``, the dither of m messages one after another; ``units``, ``offsets``, (m, q)."""
         dither = self._values[: into.size]
-        np.copyto(dither, self.shorts(into.size, stream))
-        self.times(dither, units, edges, dither)
-        dither += spread(offsets, edges)
-        into += dither
+        for stream, unit, offset in zip(streams.at(first), units, offsets, strict=True):
+            np.copyto(dither, self.shorts(into.size, stream))
+            self.times(dither, unit, edges, dither)
+            dither += spread(offset, edges)
+            into += dither
 
     def add_steps(
-        self, stream: Stream16, wraps: Wraps, units: Vector, levels: NDArray[np.float32], edges: IntVector, into: Vector
+        self, stream: Stream16, wraps: Wraps, scales: NDArray[np.float32], delta: float, edges: IntVector, into: Vector
     ) -> None:
-        """Add (r unit) + levels[how many have wrapped at r] to ``into``; ``levels``, (q, m+1).
+        """Add sum_i scale_i / 2^15 (wrap(r + shift_i) + delta) to ``into``: the dither of m messages that share r.
 
-        With the right levels that is the weighted sum of m workers' dithers, r shifted differently for each.
+        ``scales``, (m, q), in the messages' order. The sum is r times a slope, plus a level for the number of messages that
+        have wrapped; see :class:`gcdl.compressors.kernels.wraps.Wraps`. Both are computed in float64, and rounded.
         """
+        slope, levels = wraps.steps(scales, delta)
         dither, level, index = self._values[: into.size], self._more[: into.size], self._index[: into.size]
         r = self.shorts(into.size, stream)
         np.copyto(dither, r)
-        self.times(dither, units, edges, dither)
+        self.times(dither, slope, edges, dither)
         np.copyto(index, r.view(np.uint16))
         np.copyto(index, np.take(wraps.counts, index, mode="clip"))
         if levels.shape[0] > 1:
@@ -266,34 +272,34 @@ class Kernels:
         dither += level
         into += dither
 
-    def add_noise(self, noise: Vector, units: Vector, edges: IntVector, into: Vector) -> None:
-        """Add noise times unit to ``into``."""
-        into += self.times(noise, units, edges, self._values[: into.size])
+    def add_noises(
+        self, table: Vector, streams: Streams, first: int, units: NDArray[np.float32], edges: IntVector, into: Vector
+    ) -> None:
+        """Add table[r] times unit to ``into``, for m messages one after another; ``units``, (m, q)."""
+        for stream, unit in zip(streams.at(first), units, strict=True):
+            noise = self.lookup(table, stream, into.size)
+            into += self.times(noise, unit, edges, self._values[: into.size])
 
     # --- votes
 
-    def count_votes(self, columns: Sequence[Sequence[Buffer]]) -> list[Buffer]:
-        """Return the weighted number of +1 at each coordinate as bit planes, the lowest first.
+    def count_votes(self, rows: Rows, counts: Sequence[int], packed: slice, planes: NDArray[np.uint8]) -> None:
+        """Overwrite ``planes``, (P, bytes), with the bit planes, the lowest first, of sum_i counts[i] bit_i.
 
-        ``columns[b]`` holds the rows of bits that weigh 2^b. Carry-save addition: three planes of one weight become one of it
-        and one of twice it.
+        Carry-save addition: three rows of one weight become one of it and one of twice it.
         """
-        total = sum(len(column) << bit for bit, column in enumerate(columns))
-        waiting = [list(column) for column in columns]
-        planes: list[Buffer] = []
-        for bit in range(total.bit_length()):
-            if bit + 1 >= len(waiting):
-                waiting.append([])
-            here = waiting[bit]
+        waiting: list[list[Buffer]] = [[] for _ in range(len(planes) + 1)]
+        for row, count in zip(rows.block(packed), counts, strict=True):
+            for bit in range(count.bit_length()):
+                if count >> bit & 1:
+                    waiting[bit].append(row)
+        for plane, here, above in zip(planes, waiting, waiting[1:], strict=False):
             while len(here) > 1:
                 a, b = here.pop(), here.pop()
-                half = a ^ b
-                carry = a & b
+                half, carry = a ^ b, a & b
                 if here:
                     c = here.pop()
                     carry |= half & c
                     half ^= c
                 here.append(half)
-                waiting[bit + 1].append(carry)
-            planes.append(here[0] if here else np.zeros_like(columns[-1][0]))
-        return planes
+                above.append(carry)
+            plane[:] = here[0] if here else 0

@@ -14,12 +14,14 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gcdl.compressors.kernels.blocks import BLOCK
-from gcdl.compressors.kernels.random import GAMMA, MIX_1, MIX_2, Stream16
-from gcdl.compressors.kernels.reference import Kernels, Wraps
+from gcdl.compressors.kernels.random import GAMMA, MIX_1, MIX_2, Stream16, Streams
+from gcdl.compressors.kernels.reference import Kernels
 from gcdl.compressors.kernels.sums import FEW, LANES, Wide, doubtful_squares, sums_of_lanes
+from gcdl.compressors.kernels.wraps import Wraps
 from gcdl.types import Buffer, IntVector, Vector
 
 _HALF = 1 << 63
@@ -61,11 +63,11 @@ class TorchKernels:
         threshold = self._times(x, units, edges) - torch.tensor(np.float32(delta), device=self._device)
         self._write(threshold > self._shorts(x.numel(), stream), out)
 
-    def exceeds(self, x: Tensor, units: Vector, edges: IntVector, noise: Tensor, out: Buffer) -> None:
-        """Write bit = (x unit > noise)."""
-        self._write(self._times(x, units, edges) > noise, out)
+    def exceeds(self, x: Tensor, units: Vector, edges: IntVector, table: Vector, stream: Stream16, out: Buffer) -> None:
+        """Write bit = (x unit > table[r])."""
+        self._write(self._times(x, units, edges) > self._looked_up(table, stream, x.numel()), out)
 
-    def lookup(self, table: Vector, stream: Stream16, n: int) -> Tensor:
+    def _looked_up(self, table: Vector, stream: Stream16, n: int) -> Tensor:
         """Return table[r] of n random numbers as uint16; a table is kept on the device."""
         kept = self._tables.get(id(table))
         if kept is None:
@@ -110,23 +112,38 @@ class TorchKernels:
         """Add the value of its run to each coordinate of ``into``."""
         into += self._spread(values, edges)
 
-    def add_ramp(self, stream: Stream16, units: Vector, offsets: Vector, edges: IntVector, into: Tensor) -> None:
-        """Add (r unit) + offset to ``into``."""
-        into += self._times(self._shorts(into.numel(), stream).float(), units, edges) + self._spread(offsets, edges)
+    def add_ramps(
+        self,
+        streams: Streams,
+        first: int,
+        units: NDArray[np.float32],
+        offsets: NDArray[np.float32],
+        edges: IntVector,
+        into: Tensor,
+    ) -> None:
+        """Add (r unit) + offset to ``into``, for each message."""
+        for stream, unit, offset in zip(streams.at(first), units, offsets, strict=True):
+            into += self._times(self._shorts(into.numel(), stream).float(), unit, edges) + self._spread(offset, edges)
 
-    def add_steps(self, stream: Stream16, wraps: Wraps, units: Vector, levels: Vector, edges: IntVector, into: Tensor) -> None:
-        """Add (r unit) + levels[how many have wrapped at r] to ``into``; ``levels``, (q, m+1)."""
+    def add_steps(
+        self, stream: Stream16, wraps: Wraps, scales: NDArray[np.float32], delta: float, edges: IntVector, into: Tensor
+    ) -> None:
+        """Add sum_i scale_i / 2^15 (wrap(r + shift_i) + delta) to ``into``."""
+        slope, levels = wraps.steps(scales, delta)
         r = self._shorts(into.numel(), stream)
         wrapped = torch.zeros_like(r, dtype=torch.int64)
-        for threshold in wraps.thresholds.tolist():
-            wrapped += r.int() >= threshold
+        for below in wraps.below.tolist():
+            wrapped += r > below
         if levels.shape[0] > 1:
             wrapped += self._repeated(torch.arange(levels.shape[0], device=self._device) * levels.shape[1], edges)
-        into += self._times(r.float(), units, edges) + self._there(levels).view(-1)[wrapped]
+        into += self._times(r.float(), slope, edges) + self._there(levels).view(-1)[wrapped]
 
-    def add_noise(self, noise: Tensor, units: Vector, edges: IntVector, into: Tensor) -> None:
-        """Add noise times unit to ``into``."""
-        into += self._times(noise, units, edges)
+    def add_noises(
+        self, table: Vector, streams: Streams, first: int, units: NDArray[np.float32], edges: IntVector, into: Tensor
+    ) -> None:
+        """Add table[r] times unit to ``into``, for each message."""
+        for stream, unit in zip(streams.at(first), units, strict=True):
+            into += self._times(self._looked_up(table, stream, into.numel()), unit, edges)
 
     # --- sums of one vector, as Kernels
 
