@@ -43,7 +43,7 @@ def plot(
         Path | None,
         typer.Option(metavar="FILE", help="A .png or .svg; plot.png and plot.svg when left out.", show_default=False),
     ] = None,
-    html: Annotated[bool, typer.Option("--html", help="A report of one run, as one HTML file.")] = False,
+    html: Annotated[bool, typer.Option("--html", help="A report of the runs, as one HTML file.")] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Event files for TensorBoard instead.")] = False,
     only: Only = None,
 ) -> None:
@@ -51,9 +51,7 @@ def plot(
     if html:
         from gcdl.analysis.html_report import report
 
-        if len(runs) != 1:
-            raise UsageError("gcdl plot --html: takes one run")
-        _say(f"written: {report(runs[0], out)}")
+        _say(f"written: {report(runs, out)}")
     elif tensorboard:
         from gcdl.analysis.tensorboard_export import export
 

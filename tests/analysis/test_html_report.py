@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 from html.parser import HTMLParser
@@ -10,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gcdl.analysis.html_report import report
+from gcdl.analysis.report_timeline import timeline_data
 from gcdl.cli.app import app
 from gcdl.config import parse
 from gcdl.errors import DataError, UsageError
@@ -55,54 +57,169 @@ def run(tmp_path_factory):
 
 
 class Checked(HTMLParser):
-    """Tags that are open; links to elsewhere."""
+    """Tags that are open; links to elsewhere; the JSON data."""
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.outside, self.cells = [], [], []
+        self.open, self.outside, self.data = [], [], ""
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
-        if tag not in ("meta", "br"):
-            self.open.append(tag)
-        self.outside += [value for name, value in attributes if name in ("src", "href") and not value.startswith("#")]
-
-    def handle_startendtag(self, tag, attributes):
-        self.outside += [value for name, value in attributes if name in ("src", "href") and not value.startswith("#")]
+        if tag not in ("meta", "br", "input", "link"):
+            self.open.append((tag, dict(attributes)))
+        self.outside += [
+            value for name, value in attributes if name in ("src", "href") and not value.startswith(("#", "data:"))
+        ]
 
     def handle_endtag(self, tag):
-        assert self.open.pop() == tag
+        assert self.open.pop()[0] == tag
 
     def handle_data(self, data):
-        if self.open and self.open[-1] == "td":
-            self.cells.append(data)
+        if self.open and self.open[-1][1].get("id") == "data":
+            self.data += data
+
+
+def data_of(file):
+    page = Checked(file.read_text())
+    assert not page.open
+    assert not page.outside
+    return json.loads(page.data)
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
 
 
 def test_the_report_is_one_file_with_all_that_there_is(run):
-    file = report(run, None)
+    file = report([run], None)
+    assert file == run / "report.html"
     text = file.read_text()
-    page = Checked(text)
-    assert not page.open
-    assert not [link for link in page.outside if not link.startswith("data:")]
-    assert text.count("<svg") == 2
     assert "run &lt;1&gt;" in text
-    assert "<script" not in text
-    for heading in ("Workers", "Bytes", "Timeline", "Config", "Where it ran"):
+    assert "run <1>" not in text
+    for heading in ("Curves", "Result", "Who was used", "Timeline", "Workers", "Config"):
         assert f"<h2>{heading}</h2>" in text
-    assert "at step 9" in page.cells
-    place = page.cells.index("2", page.cells.index("100.0%"))  # the row of worker 2, who is late in each step until 1 is lost
-    assert re.fullmatch(r"[\d.]+%", page.cells[place + 1])
-    assert float(page.cells[place + 1][:-1]) < 50.0
-    assert report(run, None).read_text() == text
+    assert "The MIT License" in text  # of what is inside
+    (shown,) = data_of(file)["runs"]
+    recorded = lines(run)
+    assert shown["curves"]["training loss"] == pytest.approx([line["train_loss"] for line in recorded], rel=1e-6)
+    assert [place for place, value in enumerate(shown["curves"]["test loss"]) if value is not None] == [4, 9, 13]
+    assert shown["x"]["bits"][-1] == 8 * sum(line["uplink_bytes"] + line["downlink_bytes"] for line in recorded)
+    used = [sum(worker in line["replies"] for line in recorded) for worker in range(4)]
+    assert [row[1] for row in shown["workers"]] == pytest.approx([count / 14 for count in used], abs=1e-4)
+    assert [row[6] for row in shown["workers"]] == [None, 9, None, None]
+    assert [row[-5:] for row in shown["who"]["cells"]] == ["00000", "xxxxx", shown["who"]["cells"][2][-5:], "00000"]
+    assert report([run], None).read_text() == text
+
+
+def test_the_timeline_is_that_of_the_file_whole_or_cut(run, tmp_path, monkeypatch):
+    events = json.loads((run / "timeline.json").read_text())["traceEvents"]
+    slices = [event for event in events if event["ph"] == "X"]
+    (shown,) = data_of(report([run], tmp_path / "a.html"))["runs"]
+    timeline = shown["timeline"]
+    assert timeline["rows"] == ["master", *(f"worker {worker}" for worker in range(4))]
+    assert timeline["whole"]
+    found = []
+    for row, flat in enumerate(timeline["slices"]):
+        end = 0
+        for gap, length, kind, step in zip(*(flat[place::4] for place in range(4)), strict=True):
+            found.append((row, end + gap, length, timeline["kinds"][kind], step))
+            end += gap + length
+    assert sorted(found) == sorted((one["tid"], one["ts"], one["dur"], one["name"], one["args"]["step"]) for one in slices)
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    whole = (run / "timeline.json").read_text()
+    (killed / "timeline.json").write_text(whole[: len(whole) * 2 // 3])
+    assert 0 < sum(map(len, timeline_data(killed)["slices"])) < sum(map(len, timeline["slices"]))
+    monkeypatch.setattr("gcdl.analysis.report_timeline._SLICES", 40)
+    first = timeline_data(run)
+    assert not first["whole"]
+    assert 0 < first["steps"] < 14
+    (killed / "timeline.json").write_text("{")
+    assert timeline_data(killed) is None
+
+
+def test_a_long_run_is_averaged_and_it_says_so(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("gcdl.analysis.report_data._POINTS", 7)
+    (shown,) = data_of(report([run], tmp_path / "a.html"))["runs"]
+    loss = [line["train_loss"] for line in lines(run)]
+    assert shown["every"] == 2
+    assert shown["curves"]["training loss"] == pytest.approx([(a + b) / 2 for a, b in zip(loss[::2], loss[1::2], strict=True)])
+    assert shown["x"]["step"] == [2, 4, 6, 8, 10, 12, 14]
 
 
 def test_what_is_wrong_is_said(run, tmp_path):
     with pytest.raises(UsageError, match=r"must end in \.html"):
-        report(run, tmp_path / "a.pdf")
+        report([run], tmp_path / "a.pdf")
+    with pytest.raises(UsageError, match="cannot be written"):
+        report([run], tmp_path / "no" / "a.html")
     with pytest.raises(DataError, match="not a run folder"):
-        report(tmp_path, None)
-    result = CliRunner().invoke(app, ["plot", "--html", str(run), str(run)])
-    assert isinstance(result.exception, UsageError)
+        report([tmp_path], None)
+
+
+@pytest.fixture(scope="module")
+def several(run, tmp_path_factory):
+    """The run, and one that differs from it in its rate and has a metric of its own."""
+    other = tmp_path_factory.mktemp("report") / "other"
+    simulate(StartingPoint(parse(CONFIG, ["optimizer.lr=0.02", "steps=20"]), other), Quiet())
+    written = lines(other)
+    for line in written:
+        line["metrics"] = {"<b>bias</b>": line["step"] / 7}
+    (other / "steps.jsonl").write_text("".join(json.dumps(line) + "\n" for line in written))
+    return report([run, other], other.parent / "several.html")
+
+
+def test_several_runs_are_overlaid_and_what_differs_is_said(several):
+    text = several.read_text()
+    data = data_of(several)
+    assert [one["name"] for one in data["runs"]] == ["run <1>", "other"]
+    assert [panel["title"] for panel in data["panels"]] == ["loss", "<b>bias</b>", "gradient norm", "seconds a step"]
+    differs = text.split("<h2>What differs</h2>")[1].split("</table>")[0]
+    assert re.findall(r'<th scope="row">(.*?)</th>', differs) == ["optimizer.lr", "steps"]
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (400, False)])
+def test_in_a_browser_a_click_zooms_and_nothing_goes_wrong(several, browser, width, dark):
+    page = browser(several, width, dark=dark)
+    zoom = "document.documentElement.dataset.zoom || ''"
+    view = "document.querySelector('#timeline canvas').dataset.view"
+    assert page.value("document.querySelectorAll('.uplot').length") == 4
+    assert page.value("document.documentElement.dataset.theme") == ("dark" if dark else "light")
+    assert page.value("document.documentElement.scrollWidth") <= width
+    assert page.value("[...document.querySelectorAll('.panel')].every(one => one.clientWidth > 300)")
+
+    page.click("#zoom-in")
+    first, last = map(float, page.value(zoom).split())
+    assert last - first == pytest.approx(19 / 2)
+    page.click("#zoom-reset")
+    assert page.value(zoom) == ""
+    page.drag(".u-over", 0.25, 0.5)
+    first, last = map(float, page.value(zoom).split())
+    assert (first, last) == pytest.approx((1 + 19 / 4, 1 + 19 / 2), abs=0.5)
+    page.click("#zoom-out")
+    page.value("document.querySelector('#x').value = 'bits', document.querySelector('#x').onchange()")
+    assert page.value(zoom) == ""
+    page.click("#log-x")
+    page.click(".panel h3 button")
+    assert page.value("document.querySelector('.panel h3 button').getAttribute('aria-pressed')") == "false"
+    page.move(".u-over", 0.5, 0.5)
+    assert re.search(r"\d", page.value("document.querySelector('.u-legend .u-value').textContent"))  # what the mouse is on
+
+    before = page.value(view)
+    page.click("#closer")
+    assert page.value(view) != before
+    page.click("#later")
+    assert page.value("document.querySelector('#from').value") == "12"  # the next twelve steps
+    page.move("#timeline canvas", 0.5, 0.1)
+    assert page.value("document.querySelector('#tip').textContent").startswith("master, step ")
+
+    worker = "document.querySelector('#workers tr:nth-child(2) th').textContent"
+    assert page.value(worker) == "0"
+    page.click("#workers th:nth-child(2) button")
+    page.click("#workers th:nth-child(2) button")
+    assert page.value("document.querySelector('#workers th:nth-child(2)').getAttribute('aria-sort')") == "descending"
+    page.click("#theme")
+    assert page.value("document.documentElement.dataset.theme") == ("light" if dark else "dark")
+    assert page.complaints == []
 
 
 def events(folder):
