@@ -277,6 +277,14 @@ def test_no_cell_is_prose_and_no_section_is_without_an_example(path):
             assert re.search(r"^    \S|^!\[", section, flags=re.MULTILINE), section.splitlines()[0]
 
 
+def test_the_changelog_says_each_thing_once():
+    text = (ROOT / "CHANGELOG.md").read_text()
+    said = [" ".join(entry.split())[:60] for entry in re.split(r"^- |^#.*$", text, flags=re.MULTILINE) if entry.strip()]
+    assert len(said) == len(set(said)), sorted(one for one in said if said.count(one) > 1)
+    newest = text.split("\n## ")[1]
+    assert set(re.findall(r"^### (.*)$", newest, flags=re.MULTILINE)) <= {"Added", "Changed", "Fixed"}
+
+
 def test_the_citation_is_of_this_version():
     cited = (ROOT / ".github" / "CITATION.cff").read_text()
     assert f"\nversion: {version('gcdl')}\n" in cited
