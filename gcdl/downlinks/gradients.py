@@ -1,4 +1,4 @@
-"""What was decoded, instead of the model: workers hold replicas, decode the same gradient, and take the same step.
+"""Sends the replies instead of the model: every worker holds a replica, decodes the same gradient, and takes the same step.
 
 *replies*: the replies that the master used, and their weights: m d/8 bytes for m one-bit replies. Lossless for any weights.
 
@@ -8,7 +8,7 @@ ceil(log2(W+1)) d/8 bytes. Lossless too. Compressors with a scale have to agree 
 *signs*: where the optimizer looks at the gradient's signs alone, either kind sends those: d/8 bytes, and lossless still
 (:mod:`gcdl.downlinks.signs`).
 
-A step whose replies are no votes is sent as replies, and where those are larger than the gradient itself, as that: 4 d bytes.
+A step whose replies are no votes is sent as replies. If those are larger than the gradient, the gradient is sent: 4 d bytes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from gcdl.types import Buffer, Natural, Vector, Weights
 
 @dataclass(frozen=True)
 class Replies:
-    """The raw replies.
+    """The replies as they came.
 
     Parameters
     ----------
@@ -82,16 +82,16 @@ class _Publisher:
 
     @property
     def version(self) -> int:
-        """That of the log."""
+        """The newest version in the log."""
         return self.content.version
 
     def step(self, gradient: Vector, messages: Sequence[Message], a: Weights, norm: float) -> None:
-        """Step the optimizer, and note what led there."""
+        """Step the optimizer, and add the update to the log."""
         self.content.append(self._update(gradient, messages, norm))
         self.optimizer.step(gradient, norm)
 
     def restart(self, version: int) -> None:
-        """Begin the log at a version."""
+        """Empty the log; it goes on from this version."""
         self.content.restart(version)
 
     def state(self) -> dict[str, np.ndarray]:

@@ -21,7 +21,7 @@ def snapshot_bytes(ends: Ends, *, stepping: bool) -> int:
 
 
 class Replica:
-    """See the module.
+    """A follower with parameters of its own.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class Replica:
 
         Raises
         ------
-        MessageError : the content is none.
+        MessageError : the bytes are no content.
         """
         head = Head.read(content)
         if head.base == UNKNOWN:

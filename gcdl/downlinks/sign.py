@@ -1,13 +1,15 @@
-"""The update itself in one bit a coordinate: all hold the model that these updates lead to, the master too.
+"""Sends the optimizer's step in one bit a coordinate. Master and workers all hold the model that these steps lead to.
 
 With w the parameters, u the optimizer's step and e what was left out so far,
 
     y = u + e,    w <- w + Q(y),    e <- y - Q(y),
 
-Q the scaled sign, M = mean|y| of each tensor or block of one, cut where a BLOCK of the kernels ends: ceil(d/8) bytes, and 4 a
-scale. Error feedback at the server, as in Tang et al., *DoubleSqueeze*, ICML 2019; here around the optimizer's step, so that
-momentum and the like are taken at the master with the exact gradient, and no replica needs the optimizer's state. Lossy, in
-contrast to the other downlinks: w lags behind by e. A worker that fell behind applies the updates that it missed, in order.
+Q is the scaled sign, M = mean|y| of each tensor, or of blocks of a tensor. No scale reaches over the end of a BLOCK of the
+kernels. An update takes ceil(d/8) bytes, and 4 for each scale.
+
+This is error feedback at the server, as in Tang et al., *DoubleSqueeze*, ICML 2019. Here it is around the optimizer's step: the
+master takes momentum and the like with the exact gradient, and no replica needs the optimizer's state. It is lossy, unlike the
+other downlinks: w lags behind by e. A worker that fell behind applies the updates that it missed, in order.
 """
 
 from __future__ import annotations
@@ -33,8 +35,8 @@ class SignUpdates:
 
     Parameters
     ----------
-    block : coordinates of a tensor that share a scale; 0: a whole tensor. 256 takes an eighth of a bit a coordinate, and lets
-        coordinates that move fast keep up where others hardly move.
+    block : coordinates of a tensor that share a scale; 0: a whole tensor. 256 costs an eighth of a bit a coordinate, and lets
+        coordinates that move fast keep up beside others that hardly move.
     check_every : steps between hashes of the model; 0: none.
     """
 
@@ -54,7 +56,7 @@ class SignUpdates:
         return Replica(ends, fresh=fresh, steps=_Steps(self.block, ends.layout).decode)
 
     def size(self, d: int, payload_bytes: int, scales: int, weights: Sequence[float]) -> int:
-        """Return the bytes of an update; ``scales`` or not, it has one a tensor, or block: those of one at least."""
+        """Return about how many bytes an update has, with a scale a block, or one in all. ``scales`` plays no part."""
         return update_bytes(0, 0, -(-d // 8) + 4 * max(1, d // self.block if self.block else 1))
 
 
@@ -85,16 +87,16 @@ class _Publisher:
 
     @property
     def version(self) -> int:
-        """That of the log."""
+        """The newest version in the log."""
         return self.content.version
 
     def step(self, gradient: Vector, messages: Sequence[Message], a: Weights, norm: float) -> None:
-        """Let the optimizer step, and apply what a bit a coordinate can say of that step, and of what was left out before."""
+        """Step the optimizer, and apply Q(y): one bit a coordinate of that step and of what was left out before."""
         parameters, step = self.model, self.version
         np.copyto(self._before, parameters)
         self.optimizer.step(gradient, norm)
         np.subtract(parameters, self._before, out=self._change)
-        if not np.isfinite(self._change.sum()):  # a sign can't say so: the model is sent as it is, for the workers to notice
+        if not np.isfinite(self._change.sum()):  # no sign can say that: the model is sent as it is, and the workers notice
             self.content.append(None)
             return
         draw = Draw(0, step, 0, 0)
@@ -105,7 +107,7 @@ class _Publisher:
         self.content.append(write_update(Form.STEP, step, [], [self._payload], self.content.take))
 
     def restart(self, version: int) -> None:
-        """Begin the log at a version."""
+        """Empty the log; it goes on from this version."""
         self.content.restart(version)
 
     def state(self) -> dict[str, np.ndarray]:

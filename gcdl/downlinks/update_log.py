@@ -43,7 +43,7 @@ class Head(NamedTuple):
 
     @classmethod
     def read(cls, content: Buffer) -> Head:
-        """Read it."""
+        """Return the head of a content."""
         return cls(*_HEAD.unpack(content[: _HEAD.size].tobytes()))
 
 
@@ -54,7 +54,7 @@ class UpdateLog:
     ----------
     parameters : (d,), the newest version of the model; changes in place.
     state : returns the optimizer's arrays that a snapshot needs.
-    limit : the most bytes of a snapshot: updates that take more together are forgotten.
+    limit : the most bytes that a snapshot can take: the oldest updates are forgotten when all take more together.
     check_every : versions between hashes; 0: none.
     version : the newest.
     """
@@ -75,7 +75,7 @@ class UpdateLog:
         self._limit = limit
         self._check_every = check_every
         self._updates: deque[Buffer] = deque()
-        """The newest one leads to ``version``, the one before to ``version`` - 1, ..."""
+        """In order; the last one leads to ``version``, the one before it to ``version`` - 1."""
         self._bytes = 0
         self._spare: dict[int, list[Buffer]] = {}
         self._hashed = UNKNOWN
@@ -90,7 +90,7 @@ class UpdateLog:
         return spare.pop() if spare else aligned_buffer(nbytes)
 
     def append(self, update: Buffer | None) -> None:
-        """Take in the update that leads from the newest version to the next; None: only a snapshot leads there."""
+        """Add the update from the newest version to the next; None: only a snapshot leads there."""
         self.version += 1
         if update is None:
             self._forget(len(self._updates))
