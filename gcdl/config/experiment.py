@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -60,6 +61,13 @@ class Experiment:
         """Build the rest too: the code, the wait rule, the check of replicas. Raises as :meth:`of`."""
         _ = self.wait, self.replicas
         return self
+
+    def with_masters(self, masters: int) -> Experiment:
+        """Return the same experiment with another number of masters. What was built stays: nothing of it depends on them."""
+        other = copy(self)
+        run = self.config.run.model_copy(update={"masters": masters})
+        object.__setattr__(other, "config", replace(self.config, run=run))
+        return other
 
     @cached_property
     def code(self) -> GradientCode:

@@ -126,12 +126,21 @@ def slots_of(hostfile: Path) -> int:
     ------
     UsageError : it can't be read, names no host, or has another line.
     """
+    return sum(slots for _, slots in _read_hostfile(hostfile))
+
+
+def hosts_of(hostfile: Path) -> int:
+    """Return how many hosts a hostfile names; raises as :func:`slots_of`."""
+    return len({host for host, _ in _read_hostfile(hostfile)})
+
+
+def _read_hostfile(hostfile: Path) -> list[tuple[str, int]]:
     try:
         lines = [line.partition("#")[0].split() for line in hostfile.read_text().splitlines()]
     except OSError as error:
         raise UsageError(f"{hostfile}: cannot be read: {error.strerror}") from None
-    given = [dict(word.partition("=")[::2] for word in words[1:]) for words in lines if words]
-    slots = [words.get("slots", "1") for words in given]
+    given = [(words[0], dict(word.partition("=")[::2] for word in words[1:])) for words in lines if words]
+    slots = [words.get("slots", "1") for _, words in given]
     if not slots or not all(count.isdecimal() for count in slots):
         raise UsageError(f"{hostfile}: lines must be HOST, or HOST slots=N")
-    return sum(int(count) for count in slots)
+    return [(host, int(count)) for (host, _), count in zip(given, slots, strict=True)]

@@ -29,6 +29,7 @@ from gcdl.host.stall_notice import Silence
 from gcdl.host.stop_request import SIGNALS
 from gcdl.launch.control_folder import ControlFolder
 from gcdl.launch.job_output import JobOutput
+from gcdl.launch.masters import settle
 from gcdl.launch.mpirun import environment, mpirun, with_workers
 from gcdl.launch.temporary_folder import check_temporary_folder, remove_leftovers
 from gcdl.training.display import Display
@@ -47,7 +48,8 @@ _INTERRUPTED_SECONDS = 60.0
 def launch(config: Config, arguments: Sequence[str], out: Path, display: Display, hostfile: Path | None = None) -> int:
     """Run ``gcdl train`` with these arguments on masters + n + spares ranks; return the run's exit code.
 
-    If the config does not say n, the hostfile's slots or those of the Slurm allocation decide. A run that loses too many
+    If the config does not say n, the hostfile's slots or those of the Slurm allocation decide. ``run.masters`` = 0 is settled
+    here (:mod:`gcdl.launch.masters`). A run that loses too many
     workers, or its master, is started again from its last checkpoint with all its ranks, up to [run] restart times.
 
     Raises
@@ -55,6 +57,9 @@ def launch(config: Config, arguments: Sequence[str], out: Path, display: Display
     UsageError : nothing says how many workers, there is no MPI in this environment, or a folder that is needed can't be
         written to.
     """
+    if config.run.masters == 0:
+        config = settle(config, hostfile, display.say)
+        arguments = [*arguments, f"run.masters={config.run.masters}"]
     config = with_workers(config, hostfile)
     check_writable(out)
     check_temporary_folder()

@@ -52,6 +52,16 @@ def task_sizes(n: int, slices: Sequence[MasterSlice]) -> Callable[[Task, int], S
     return sizes
 
 
+def decision_bytes(n: int) -> int:
+    """Return the bytes by which rank 0 tells a slice master what to decode: the decoding vector, and who has arrived."""
+    return HEADER_BYTES + 9 * n
+
+
+def answer_bytes(n: int, blocks: int) -> int:
+    """Return the bytes by which a slice master answers: the squared norms of its BLOCKs, and its part of the ledger."""
+    return HEADER_BYTES + 8 * blocks + 8 * (5 * n + 3)
+
+
 def shared_by(n: int, slices: Sequence[MasterSlice], *, clips: bool) -> Masters:
     """Return how the masters of these slices share the work for n workers; ``clips``: the optimizer needs the whole norm."""
     coordinates = [part.where.stop - part.where.start for part, _ in slices]
@@ -59,7 +69,7 @@ def shared_by(n: int, slices: Sequence[MasterSlice], *, clips: bool) -> Masters:
     return Masters(
         count=len(slices),
         share=largest / sum(coordinates),
-        decision_bytes=HEADER_BYTES + 9 * n,  # the decoding vector, and who has arrived
-        answer_bytes=HEADER_BYTES + 8 * -(-largest // BLOCK) + 8 * (5 * n + 3),  # norms of the BLOCKs, and the ledger
+        decision_bytes=decision_bytes(n),
+        answer_bytes=answer_bytes(n, -(-largest // BLOCK)),
         norm_bytes=HEADER_BYTES if clips else 0,
     )

@@ -16,6 +16,7 @@ from gcdl.protocol.worker import Worker
 from gcdl.training.build import faults_since, make_pace, make_workers
 from gcdl.training.learner import Learner
 from gcdl.training.loop import Run, TrainingLoop, run_to_end
+from gcdl.training.masters_choice import masters_that_pay
 from gcdl.training.slice_messages import MasterSlice
 from gcdl.training.slices import idle_masters_notice, parts_for, slices_of_masters
 from gcdl.training.starting_point import StartingPoint
@@ -45,13 +46,15 @@ def simulated_run(start: StartingPoint, watcher: Watcher) -> Run:
         raise UsageError("workers: missing; a simulation needs the number of workers (workers = 8)")
     experiment = Experiment.of(config, config.workers).check()
     start.check(experiment)
-    masters = config.run.masters
-    made = _timing_only(experiment, masters) if start.timing_only else _learning(experiment, masters)
-    if (notice := idle_masters_notice(made.learner.layout.size, masters)) is not None:
+    layout = _layout(experiment, timing_only=start.timing_only)
+    if config.run.masters == 0:
+        experiment = experiment.with_masters(masters_that_pay(experiment, layout, watcher.say))
+    elif (notice := idle_masters_notice(layout.size, config.run.masters)) is not None:
         watcher.say(notice)
+    made = _timing_only(experiment, layout) if start.timing_only else _learning(experiment, layout)
     stop = StopRequest()
     transport = SimulatedTransport(
-        make_pace(experiment, made.learner.layout, made.slices),
+        make_pace(experiment, layout, made.slices),
         made.workers,
         stop,
         faults=faults_since(experiment, start.since),
@@ -70,19 +73,23 @@ class _Simulated(NamedTuple):
     workers: list[Worker] | None
 
 
-def _learning(experiment: Experiment, masters: int) -> _Simulated:
+def _layout(experiment: Experiment, *, timing_only: bool) -> Layout:
+    """Return the model's tensors; of a timing-only simulation that states d: one tensor of that size."""
+    d = experiment.config.simulate.parameters if timing_only else None
+    return experiment.problem.layout() if d is None else Layout(("parameters",), ((d,),))
+
+
+def _learning(experiment: Experiment, layout: Layout) -> _Simulated:
     """Return both ends of a simulation that trains a model."""
-    codec = experiment.compressor.codec(experiment.problem.layout())
-    model, slices = slices_of_masters(experiment, codec, masters)
+    codec = experiment.compressor.codec(layout)
+    model, slices = slices_of_masters(experiment, codec, experiment.config.run.masters)
     return _Simulated(Learner.of(experiment, experiment.problem.evaluator(), model), slices, make_workers(experiment))
 
 
-def _timing_only(experiment: Experiment, masters: int) -> _Simulated:
+def _timing_only(experiment: Experiment, layout: Layout) -> _Simulated:
     """Return both ends of a simulation in which only the clock runs: it needs no workers."""
-    d = experiment.config.simulate.parameters
-    layout = experiment.problem.layout() if d is None else Layout(("parameters",), ((d,),))
     codec = experiment.compressor.codec(layout)
-    parts = parts_for(codec, layout.size, masters)
+    parts = parts_for(codec, layout.size, experiment.config.run.masters)
     decoded = [(layout.size, codec)] if parts is None else [(part.where.stop - part.where.start, part.codec) for part in parts]
     publishers = no_publishers(experiment.downlink, for_layout(experiment.optimizer, layout), decoded)
     publisher = NoPublishers(list(dict.fromkeys(publishers)))
