@@ -55,6 +55,13 @@ METHODS = {
         "optimizer.momentum=0.9",
         "optimizer.lr=1e-6",
     ],
+    "lion, votes, sign steps": [
+        "compressor.kind=sign",
+        "compressor.momentum=lion",
+        "downlink.kind=votes",
+        "optimizer.kind=sign",
+        "optimizer.weight_decay=0.1",
+    ],
 }
 
 
