@@ -100,7 +100,12 @@ class Experiment:
     @cached_property
     def problem(self) -> Problem:
         """The problem."""
-        problem: Problem = self._build("problem", k=self._choice("problem").values["shards"], seed=self.config.seed)
+        values = self._choice("problem").values
+        local: dict[str, Any] = {"local_steps": values.get("local_steps"), "local_optimizer": values.get("local_optimizer")}
+        if local["local_optimizer"] is not None:
+            local["local_optimizer"] = local["local_optimizer"].build().torch_optimizer
+        stated = {name: value for name, value in local.items() if value is not None}
+        problem: Problem = self._build("problem", k=values["shards"], seed=self.config.seed, **stated)
         return problem
 
     @cached_property

@@ -20,9 +20,11 @@ from typing import Any
 
 import numpy as np
 
+from gcdl.config.local_optimizer import with_local_optimizer
 from gcdl.errors import ConfigError, GcdlError, ParameterError
 from gcdl.problems import TorchProblem
 from gcdl.problems.device import AutocastName, DeviceName
+from gcdl.problems.local_steps import MakeLocal
 from gcdl.problems.minibatches import Sampling
 
 
@@ -69,6 +71,8 @@ def custom_problem(
     device: DeviceName | None = None,
     autocast: AutocastName | None = None,
     sampling: Sampling | None = None,
+    local_steps: int | None = None,
+    local_optimizer: MakeLocal | None = None,
     k: int,
     seed: int,
 ) -> Any:
@@ -79,13 +83,18 @@ def custom_problem(
     ParameterError : as :func:`custom`; or one of them is given, and the problem is no :class:`gcdl.TorchProblem`.
     """
     made = custom(factory=factory, options=options, k=k, seed=seed)
-    given: dict[str, Any] = {"device": device, "autocast": autocast, "sampling": sampling}
+    given: dict[str, Any] = {
+        "device": device, "autocast": autocast, "sampling": sampling,
+        "local_steps": local_steps, "local_optimizer": local_optimizer,
+    }  # fmt: skip
     changes = {name: value for name, value in given.items() if value is not None}
     if changes:
         if not isinstance(made, TorchProblem):
             name = next(iter(changes))
             raise ParameterError(f"{name}: {factory} returns a {type(made).__name__}, which decides that itself")
         made = replace(made, **changes)
+    if isinstance(made, TorchProblem):
+        return with_local_optimizer(made).bind(k, seed)
     return made.bind(k, seed) if hasattr(made, "bind") else made
 
 

@@ -74,7 +74,7 @@ class Section:
         if self.parts is not None and self.parts[0] in found:
             key, section = self.parts
             found[key] = tuple(section.check(part, f"{name}.{key}.{i}") for i, part in enumerate(found[key]))
-        if self.inner is not None:
+        if self.inner is not None and found[self.inner[0]] is not None:
             key, section = self.inner
             found[key] = section.check(found[key], f"{name}.{key}")
         return Choice(self, kind, found, name)

@@ -17,6 +17,7 @@ from gcdl.codes import CODES, DECODERS
 from gcdl.compressors import COMPRESSORS
 from gcdl.config.compressor_wrappers import WRAPPERS
 from gcdl.config.factories import Given, custom, custom_problem
+from gcdl.config.local_optimizer import LOCAL_OPTIMIZER
 from gcdl.config.schema import Choice, Section, Table
 from gcdl.downlinks import DOWNLINKS
 from gcdl.errors import ConfigError
@@ -46,7 +47,16 @@ _DELAY = Section("stragglers", {kind: model for kind, model in STRAGGLERS.items(
 SECTIONS = {
     section.name: section
     for section in (
-        Section("problem", {**PROBLEMS, "custom": custom_problem}, extra={"shards": (Count | None, None)}),
+        Section(
+            "problem",
+            {**PROBLEMS, "custom": custom_problem},
+            extra={
+                "shards": (Count | None, None),
+                "local_steps": (Count | None, None),
+                "local_optimizer": (dict[str, Any] | None, None),
+            },
+            inner=("local_optimizer", LOCAL_OPTIMIZER),
+        ),
         Section(
             "code",
             {**CODES, "custom": custom},

@@ -6,7 +6,7 @@ table, beside ``shards``, which is k.
 
 from collections.abc import Callable
 
-from gcdl.problems.base import CodedGradient, Evaluation, Evaluator, LooksAtItself, MadeByHand, Problem, Samples
+from gcdl.problems.base import CodedGradient, CountsSamples, Evaluation, Evaluator, LooksAtItself, MadeByHand, Problem, Samples
 from gcdl.problems.classifier import Classifier
 from gcdl.problems.linear_regression import LinearRegression
 from gcdl.problems.logistic_regression import LogisticRegression
@@ -22,6 +22,7 @@ __all__ = [
     "PROBLEMS",
     "Classifier",
     "CodedGradient",
+    "CountsSamples",
     "Evaluation",
     "Evaluator",
     "LinearRegression",

@@ -107,6 +107,15 @@ class LooksAtItself(Protocol):
 
 
 @runtime_checkable
+class CountsSamples(Protocol):
+    """A problem that knows how many samples a step uses."""
+
+    def samples_used(self, step: int) -> IntVector:
+        """Return the samples of each shard's minibatch, (k,); with local steps, of all of them together."""
+        ...
+
+
+@runtime_checkable
 class MadeByHand(Protocol):
     """A problem that does not follow from the config alone, so that ranks could disagree about it."""
 

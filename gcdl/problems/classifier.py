@@ -7,16 +7,17 @@ sample weights B_ij N_j / (N b_j), b_j the minibatch's size. One backward pass i
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
 from gcdl.errors import ParameterError
-from gcdl.problems.base import Evaluation, Samples
+from gcdl.problems.base import CodedGradient, Evaluation, Samples
 from gcdl.problems.datasets import DATASETS, Dataset, Images, Labels, Part
 from gcdl.problems.device import AutocastName, DeviceName, autocast_block, choose, placed
+from gcdl.problems.local_steps import LocalSteps, MakeLocal
 from gcdl.problems.minibatches import Minibatches, Sampling, shard_indices
 from gcdl.types import Count, IntVector, Layout, Natural, Stream, Vector, Weights, rng_for
 
@@ -38,6 +39,7 @@ class Classifier:
     batch_size : b, samples per shard and step; 0: the whole shard.
     sampling : how minibatches are drawn; see :class:`gcdl.problems.minibatches.Minibatches`.
     device, autocast : where PyTorch computes, and in which precision; see :mod:`gcdl.problems.device`.
+    local_steps, local_optimizer : steps of a worker's own; see :mod:`gcdl.problems.local_steps`.
     """
 
     def __init__(
@@ -53,6 +55,8 @@ class Classifier:
         sampling: Sampling = "independent",
         device: DeviceName = "auto",
         autocast: AutocastName | None = None,
+        local_steps: int = 1,
+        local_optimizer: MakeLocal | None = None,
     ) -> None:
         self.k = k
         self.seed = seed
@@ -64,6 +68,7 @@ class Classifier:
         self.minibatches = Minibatches(batch_size, sampling, seed)
         self.device = device
         self.autocast = autocast
+        self.local = LocalSteps(local_steps, local_optimizer)
 
     @cached_property
     def source(self) -> Dataset:
@@ -78,6 +83,10 @@ class Classifier:
                 f"problem.shards: {self.k} shards, but {self.dataset} has only {self.source.train_size} training samples"
             )
         return shard_indices(self.source.train_size, self.k, self.seed)
+
+    @cached_property
+    def _sizes(self) -> IntVector:
+        return np.array([len(indices) for indices in self.partition])
 
     @cached_property
     def module(self) -> FlatModule:
@@ -107,9 +116,14 @@ class Classifier:
         train = self.source.load_train()
         return {int(j): train.take(self.partition[int(j)]) for j in shards}
 
-    def gradient(self, samples: Samples, shards: IntVector, weights: Weights) -> _CodedGradient:
+    def gradient(self, samples: Samples, shards: IntVector, weights: Weights) -> CodedGradient:
         """Return the coded gradient of these shards."""
-        return _CodedGradient(self, samples, shards, weights)
+        shares = np.array([len(samples[int(j)].labels) / self.source.train_size for j in shards])
+        return self.local.gradient(partial(_CodedGradient, self, samples), shards, weights, shares, self.layout().size)
+
+    def samples_used(self, step: int) -> IntVector:
+        """Return how many samples a step uses of each shard, (k,)."""
+        return self.local.samples_used(self.minibatches, self._sizes, step)
 
     def evaluator(self) -> _Evaluator:
         """Load the test set, without torch; the training set is loaded when its loss is asked for."""

@@ -27,9 +27,9 @@ class DeviceModule(FlatModule):
         self._flat = torch.from_numpy(flat.gather()).to(device)
         self._views(self._flat)
 
-    def bind(self, parameters: Vector) -> None:
-        """Copy ``parameters``, (d,), to the device."""
-        self._flat.copy_(tensor_of(parameters))
+    def bind(self, parameters: Vector | Tensor) -> None:
+        """Copy ``parameters``, (d,), to the device; they may be there already."""
+        self._flat.copy_(tensor_of(parameters) if isinstance(parameters, np.ndarray) else parameters)
         self._views(self._flat)
 
     def backward(self, loss: Tensor, out: Vector | Tensor, *, add: bool) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,8 @@ import numpy as np
 
 from gcdl.errors import ParameterError
 from gcdl.host.memory import physical_bytes
-from gcdl.problems.base import Evaluation, Samples
+from gcdl.problems.base import CodedGradient, Evaluation, Samples
+from gcdl.problems.local_steps import LocalSteps
 from gcdl.problems.minibatches import Minibatches, Sampling
 from gcdl.types import IntVector, Layout, Stream, Vector, Weights, aligned_vector, rng_for
 
@@ -46,16 +48,27 @@ class LinearModel(ABC):
     batch_size : samples per shard and step; 0: the whole shard.
     sampling : how minibatches are drawn; see :class:`gcdl.problems.minibatches.Minibatches`.
     test_samples : in the test set; 0: as many as in a shard.
+    local : steps of a worker's own.
     """
 
     def __init__(
-        self, k: int, seed: int, *, features: int, samples: int, batch_size: int, sampling: Sampling, test_samples: int
+        self,
+        k: int,
+        seed: int,
+        *,
+        features: int,
+        samples: int,
+        batch_size: int,
+        sampling: Sampling,
+        test_samples: int,
+        local: LocalSteps,
     ) -> None:
         self.k = k
         self.seed = seed
         self.features = features
         self.samples = samples
         self.batch_size = batch_size
+        self.local = local
         self.minibatches = Minibatches(batch_size, sampling, seed)
         self.test_samples = test_samples or samples
         self._test_key = "test_samples" if test_samples else "samples"
@@ -96,9 +109,14 @@ class LinearModel(ABC):
         _check_memory("problem.samples", self.samples, len(shards) * self._shard_bytes(self.samples))
         return {int(j): self.shard(int(j)) for j in shards}
 
-    def gradient(self, samples: Samples, shards: IntVector, weights: Weights) -> _CodedGradient:
+    def gradient(self, samples: Samples, shards: IntVector, weights: Weights) -> CodedGradient:
         """Return the coded gradient of these shards."""
-        return _CodedGradient(self, samples, shards, weights)
+        shares = np.full(len(shards), 1.0 / self.k)
+        return self.local.gradient(partial(_CodedGradient, self, samples), shards, weights, shares, self.features)
+
+    def samples_used(self, step: int) -> IntVector:
+        """Return how many samples a step uses of each shard, (k,)."""
+        return self.local.samples_used(self.minibatches, np.full(self.k, self.samples), step)
 
     def evaluator(self) -> _Evaluator:
         """Return an evaluator that draws shards as it needs them: the training set is never held whole."""

@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 from gcdl.problems.linear_model import LinearModel
+from gcdl.problems.local_steps import LocalSteps, MakeLocal
 from gcdl.problems.minibatches import Sampling
 from gcdl.types import Count, Natural, Nonnegative
 
@@ -26,6 +27,7 @@ class LogisticRegression(LinearModel):
     batch_size : samples per shard and step; 0: the whole shard.
     sampling : how minibatches are drawn; see :class:`gcdl.problems.minibatches.Minibatches`.
     test_samples : in the test set; 0: as many as in a shard.
+    local_steps, local_optimizer : steps of a worker's own; see :mod:`gcdl.problems.local_steps`.
     """
 
     def __init__(
@@ -39,9 +41,18 @@ class LogisticRegression(LinearModel):
         batch_size: Natural = 0,
         sampling: Sampling = "independent",
         test_samples: Natural = 0,
+        local_steps: int = 1,
+        local_optimizer: MakeLocal | None = None,
     ) -> None:
         super().__init__(
-            k, seed, features=features, samples=samples, batch_size=batch_size, sampling=sampling, test_samples=test_samples
+            k,
+            seed,
+            features=features,
+            samples=samples,
+            batch_size=batch_size,
+            sampling=sampling,
+            test_samples=test_samples,
+            local=LocalSteps(local_steps, local_optimizer),
         )
         self.signal = signal
         self._truth *= np.float32(signal / math.sqrt(features))

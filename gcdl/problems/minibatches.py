@@ -48,6 +48,15 @@ class Minibatches:
         start = place * self.batch_size
         return self._order(shard, size, epoch)[start : start + self.batch_size]
 
+    def counts(self, sizes: IntVector, step: int) -> IntVector:
+        """Return how many samples a step uses of shards of these ``sizes``, (k,)."""
+        if self.batch_size == 0:
+            return sizes
+        batch = np.minimum(self.batch_size, sizes)
+        if self.sampling == "independent":
+            return batch
+        return np.asarray(np.minimum(batch, sizes - step % -(-sizes // batch) * batch))
+
     def _order(self, shard: int, size: int, epoch: int) -> IntVector:
         """Return a shard's samples in the order of an epoch; the last one drawn of each shard is kept."""
         kept = self._orders.get(shard)

@@ -74,7 +74,7 @@ class TorchGradient:
         coded_loss, passes = 0.0, 0
         for pieces in self._passes(step):
             yield sum(piece.cost for piece in pieces)
-            bound = parameters if self._began else parameters.copy()
+            bound = parameters if self._began or self.device.type != "cpu" else parameters.copy()
             module.bind(bound)
             module.module.train()
             for losses in self._losses(pieces):
@@ -128,11 +128,11 @@ class TorchGradient:
 
         A write by way of ``parameter.data`` is counted nowhere. It would end the process where the parameters are read-only.
         """
-        if not self._began:
+        if bound is not parameters:
             changed = np.flatnonzero(bound.view(np.uint32) != parameters.view(np.uint32))
             if changed.size:
                 self.context.writes.refuse(self.context.module.layout.tensor_at(int(changed[0])))
-            self._began = True
+        self._began = True
 
     def _passes(self, step: int) -> Iterator[list[_Piece]]:
         """Group the minibatches into passes: whole ones up to the chunk size, larger ones cut. Never depends on time."""

@@ -12,7 +12,7 @@ import io
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from gcdl.errors import ParameterError
-from gcdl.problems.base import Samples
+from gcdl.problems.base import CodedGradient, Samples
 from gcdl.problems.device import AutocastName, DeviceName, choose, placed
+from gcdl.problems.local_steps import LocalSteps
 from gcdl.problems.loss_check import sum_warning
 from gcdl.problems.minibatches import Minibatches, Sampling, shard_indices
 from gcdl.problems.pass_context import PassContext, Score
@@ -57,6 +58,10 @@ class TorchProblem:
         there, and so is a loss that is a module; metrics are given what is on the CPU. The module stays there after a run.
     autocast : ``"bfloat16"``: passes compute in it what they can (``torch.autocast``); parameters and gradients stay float32.
     sampling : how minibatches are drawn: ``"independent"`` for each step, or in ``"epoch"``: every sample of a shard once.
+    local_steps : H: in each step a worker takes H steps of its own, and sends how far they led; 1: it sends the gradient. See
+        :mod:`gcdl.problems.local_steps`.
+    local_optimizer : takes the local steps: a table as of ``[optimizer]``, or a function that makes a torch optimizer for a
+        list of parameters.
     collate_fn : makes a batch of a list of samples, as in a ``torch.utils.data.DataLoader``.
 
     Data
@@ -99,6 +104,8 @@ class TorchProblem:
     autocast: AutocastName | None = None
     sampling: Sampling = "independent"
     collate_fn: Collate | None = None
+    local_steps: int = 1
+    local_optimizer: Any = None
 
     def __post_init__(self) -> None:
         if not callable(self.model):
@@ -127,6 +134,8 @@ class BoundProblem:
         self.given = given
         self.k = k
         self.seed = seed
+        make = given.local_optimizer
+        self.local = LocalSteps(given.local_steps, getattr(make, "torch_optimizer", make))
 
     @cached_property
     def source(self) -> Source:
@@ -144,6 +153,10 @@ class BoundProblem:
         if self.k > self.source.size:
             raise ParameterError(f"data: {self.source.size} samples are too few for {self.k} shards")
         return shard_indices(self.source.size, self.k, self.seed)
+
+    @cached_property
+    def _sizes(self) -> IntVector:
+        return np.array([len(indices) for indices in self.partition])
 
     @cached_property
     def module(self) -> FlatModule:
@@ -220,8 +233,12 @@ class BoundProblem:
         """Copy these shards' samples out of arrays; leave those of files and data sets where they are."""
         return {int(j): self.source.take(self.partition[int(j)]) for j in shards}
 
-    def gradient(self, samples: Samples, shards: IntVector, weights: Weights) -> TorchGradient:
+    def gradient(self, samples: Samples, shards: IntVector, weights: Weights) -> CodedGradient:
         """Return the coded gradient of these shards."""
+        shares = np.array([samples[int(j)].size / self.source.size for j in shards])
+        return self.local.gradient(partial(self._gradient, samples), shards, weights, shares, self.layout().size)
+
+    def _gradient(self, samples: Samples, shards: IntVector, weights: Weights) -> TorchGradient:
         from gcdl.problems.layer_checks import draws_numbers
 
         held = [
@@ -229,6 +246,10 @@ class BoundProblem:
             for j, weight in zip(shards, weights, strict=True)
         ]
         return TorchGradient(self.context, held, self.minibatches, apart=draws_numbers(self.module.plain))
+
+    def samples_used(self, step: int) -> IntVector:
+        """Return how many samples a step uses of each shard, (k,)."""
+        return self.local.samples_used(self.minibatches, self._sizes, step)
 
     def evaluator(self) -> TorchEvaluator:
         """Return the evaluator."""

@@ -41,6 +41,8 @@ class StepRecord:
     timing : seconds of each part of the step, as the timeline has them.
     ledger : bytes by worker and kind.
     test_loss, test_accuracy : of the model after the step; None in steps without an evaluation. An accuracy is 0 to 1.
+    samples : of the minibatches in the decoded gradient, each shard's counted once; with local steps, of all of them. None
+        where the problem does not count them.
     metrics : the user's own figures, by name; what is added before the next step is asked for is written too.
     """
 
@@ -62,6 +64,7 @@ class StepRecord:
     ledger: Ledger = field(default_factory=Ledger)
     test_loss: float | None = None
     test_accuracy: float | None = None
+    samples: int | None = None
     metrics: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -79,6 +82,8 @@ class StepRecord:
         fields = {name: getattr(self, name) for name in self.__slots__ if name not in ("coverage", "timing", "ledger")}
         if self.test_loss is None and self.test_accuracy is None:
             del fields["test_loss"], fields["test_accuracy"]
+        if self.samples is None:
+            del fields["samples"]
         fields |= self.ledger.fields()
         if self.metrics:
             fields["metrics"] = json_ready(self.metrics)

@@ -147,7 +147,7 @@ def make_pace(experiment: Experiment, layout: Layout, slices: Sequence[MasterSli
     options = config.simulate.model_dump(exclude={"compute", "parameters"})
     several = len(slices) > 1
     return Pace(
-        loads=np.count_nonzero(experiment.code.B, axis=1),
+        loads=_loads(experiment),
         delays=lambda step: delays_at(experiment.stragglers, experiment.n, config.seed, step),
         seconds_per_shard=_seconds_per_shard(experiment),
         network=Network(**options),
@@ -185,6 +185,12 @@ def _of_several_masters(experiment: Experiment, slices: Sequence[MasterSlice]) -
     }
 
 
+def _loads(experiment: Experiment) -> IntVector:
+    """Return how many gradients of a shard each worker computes in a step, (n,): its shards, times the local steps."""
+    local = getattr(experiment.problem, "local", None)
+    return np.asarray(np.count_nonzero(experiment.code.B, axis=1) * (1 if local is None else local.steps))
+
+
 def _seconds_per_shard(experiment: Experiment) -> Callable[[int], Weights]:
     """Return a function of the step: (n,) seconds a shard, always the same, or drawn from what a run measured."""
     config, n = experiment.config, experiment.n
@@ -203,8 +209,7 @@ def measured_seconds_per_shard(path: Path) -> Weights:
     DataError : there is no such run, or it recorded no such seconds.
     """
     history = read_run(path)
-    loads = np.count_nonzero(Experiment.of(history.config, history.workers).code.B, axis=1)
-    seconds = history.by_worker("compute_seconds") / loads
+    seconds = history.by_worker("compute_seconds") / _loads(Experiment.of(history.config, history.workers))
     found = seconds[np.isfinite(seconds)]
     if found.size == 0:
         raise DataError(f"{path}: no step was recorded")

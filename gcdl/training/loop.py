@@ -11,10 +11,12 @@ from collections import deque
 from collections.abc import Generator
 from contextlib import suppress
 
+import numpy as np
+
 from gcdl.config import Experiment
 from gcdl.errors import GcdlError, Interrupted, NonFiniteLoss
 from gcdl.host.stop_request import StopRequest
-from gcdl.problems import Evaluation
+from gcdl.problems import CountsSamples, Evaluation, Problem
 from gcdl.protocol.master import Master
 from gcdl.protocol.step_record import StepRecord
 from gcdl.protocol.transport import Transport
@@ -162,6 +164,7 @@ class TrainingLoop:
         self._progress.totals.add(record, delays.seconds)
         self._held.append(record)
         if self._learner.learns:
+            record.samples = _samples(experiment.problem, record)
             self._warn(self._progress.totals.trend.add(record.step, record.train_loss))
         if self._simulated and record.timed_out and self._progress.totals.timed_out == 1:
             self._warn(timeout_warning(experiment, record.step, len(record.replies)))
@@ -289,3 +292,10 @@ class TrainingLoop:
 
 def _is_due(period: int, steps: int) -> bool:
     return period > 0 and steps % period == 0
+
+
+def _samples(problem: Problem, record: StepRecord) -> int | None:
+    """Return how many samples are in a step's decoded gradient; None: the problem does not count them."""
+    if not isinstance(problem, CountsSamples):
+        return None
+    return int(problem.samples_used(record.step)[np.abs(record.coverage) > 1e-9].sum())

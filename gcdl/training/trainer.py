@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from gcdl.codes import GradientCode
 from gcdl.config import SECTIONS, Config, RunOptions, SimulateOptions
 from gcdl.config.factories import Given
+from gcdl.config.local_optimizer import with_local_optimizer
 from gcdl.config.schema import Choice, validate
 from gcdl.config.script_arguments import Table, choice_of, count_of, table_of
 from gcdl.errors import ConfigError, TooManyLost, UsageError
@@ -225,9 +226,10 @@ class Trainer:
         if isinstance(given, str | Mapping):
             return SECTIONS["problem"].check({**table_of(given), **{name: k for name, k in extra.items() if k is not None}})
         if isinstance(given, TorchProblem):
+            torch_problem = with_local_optimizer(given)
 
             def bind(k: int, seed: int) -> BoundProblem:
-                self._bound = given.bind(k, seed)
+                self._bound = torch_problem.bind(k, seed)
                 return self._bound
 
             return Given("problem", bind, extra)

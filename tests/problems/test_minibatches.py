@@ -71,3 +71,13 @@ def test_an_epochs_gradients_are_that_of_the_whole_shard(finish):
         return [finish(coded, problem.initial_parameters(), step)[0] for step in range(3)]
 
     np.testing.assert_allclose(np.mean(gradient(batch_size=4, sampling="epoch"), axis=0), gradient(batch_size=0)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("sampling", ["independent", "epoch"])
+@pytest.mark.parametrize("batch", [0, 3, 8, 99])
+def test_counts_are_the_lengths_of_what_is_drawn(sampling, batch):
+    sizes = np.array([7, 8, 9, 41])
+    drawn = Minibatches(batch, sampling, 0)
+    for step in range(20):
+        lengths = [len(np.arange(size)[drawn.rows(j, size, step)]) for j, size in enumerate(sizes.tolist())]
+        assert drawn.counts(sizes, step).tolist() == lengths
