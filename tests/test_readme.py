@@ -28,8 +28,8 @@ MAIN, CONFIGS, SOURCE = "README.md", "configs/README.md", "gcdl/README.md"
 PATHS = [MAIN, CONFIGS, SOURCE, *(f"{folder}/README.md" for folder in ("launch", "benchmarks", "tests", "gcdl/examples"))]
 TEXTS = {path: (ROOT / path).read_text() for path in PATHS}
 
-MOST_LINES, MOST_BYTES = 260, 20_480
-"""Of the README: it can be read in ten minutes."""
+MOST_LINES, MOST_BYTES, MOST_PICTURE_BYTES = 260, 20_480, 80_000
+"""Of the README: it can be read in ten minutes, and loads at once."""
 MOST_CELL = 200
 """Characters of a table's cell: what is longer is prose."""
 SCREEN = 45
@@ -187,6 +187,20 @@ def test_the_trainer_has_what_its_table_says(tmp_path):
     assert "model" in vars(gcdl.Trainer)
 
 
+def test_every_file_and_every_field_of_a_run_folder_is_explained(tmp_path):
+    folder = tmp_path / "run"
+    gcdl.Trainer("logistic_regression", compressor="stochastic_sign", downlink="votes", out=folder).run(2)
+    section = TEXTS[SOURCE].split("## The run folder")[1].split("\n## ")[0]
+    rows = "".join(re.findall(r"^\| (`.*?`) \|", section, flags=re.MULTILINE))
+    for file in folder.iterdir():
+        assert file.name in rows, file.name
+    for line in (folder / "steps.jsonl").read_text().splitlines():
+        for field in json.loads(line):
+            assert re.search(rf"\b{field}\b", rows), field
+    for field in json.loads((folder / "summary.json").read_text()):
+        assert re.search(rf"\b{field}\b", gcdl.Summary.__doc__), field
+
+
 @pytest.mark.parametrize("path", ["launch/quickstart", "launch/test"])
 def test_the_commands_exist(path):
     assert f"./{path}" in TEXTS[MAIN]
@@ -263,6 +277,8 @@ def test_every_mark_of_the_tests_is_explained(pytestconfig):
 def test_the_readme_is_short():
     assert TEXTS[MAIN].count("\n") <= MOST_LINES
     assert len(TEXTS[MAIN].encode()) <= MOST_BYTES
+    for picture in re.findall(r"!\[.*?\]\((.*?)\)", TEXTS[MAIN]):
+        assert (ROOT / picture).stat().st_size <= MOST_PICTURE_BYTES, picture
 
 
 @pytest.mark.parametrize("path", PATHS)
