@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gcdl.analysis.sweeps.outcome import FIGURES, TO_TARGET, Outcome, read_outcome
+from gcdl.analysis.sweeps.paired import above_the_best
 from gcdl.analysis.sweeps.suite import Cell, Combination, Suite
 
 RESULTS, TABLES, SUITE = "results.csv", "tables.md", "suite.toml"
@@ -121,7 +122,12 @@ class Results:
             target = next((one.target for one in combinations if one.target is not None), None)
             wanted = [name for name in _COLUMNS if self._known(combinations, name)]
             header = [last, "lr", *(_COLUMNS[name].format(target=_number(target)) for name in wanted)]
-            tables.append((title, header, [self._row(combination, wanted) for combination in combinations]))
+            rows = [self._row(combination, wanted) for combination in combinations]
+            if _LOSS in wanted and len(self.suite.seeds) > 1 and len(combinations) > 1:
+                header.append("test loss above the best")
+                above = above_the_best({one.place[-1]: self._by_seed(one, _LOSS) for one in combinations})
+                rows = [[*row, above[row[0]]] for row in rows]
+            tables.append((title, header, rows))
         return tables
 
     def markdown(self) -> str:
@@ -143,6 +149,13 @@ class Results:
         alike = [figure for figure in self.suite.tune if (figure in TO_TARGET) == (name in TO_TARGET)]
         return self.at_chosen(combination, name if name in self.suite.tune else [*alike, self.suite.tune[0]][0])
 
+    def _by_seed(self, combination: Combination, name: str) -> dict[int, float]:
+        """Return a figure by seed, at the rate that its column shows; without the seeds that have none."""
+        judged = {id(outcome) for outcome in self._judged(combination, name)}
+        found = self.outcomes.get(combination.place, {})
+        values = {seed: one.figure(name, combination.target) for (_, seed), one in found.items() if id(one) in judged}
+        return {seed: value for seed, value in values.items() if value is not None}
+
     def _row(self, combination: Combination, wanted: Sequence[str]) -> list[str]:
         chosen = self.chosen(combination)
         if self.suite.tune[0] not in chosen:
@@ -153,6 +166,7 @@ class Results:
         return [combination.place[-1], "; ".join(shown), *cells]
 
 
+_LOSS = "final_test_loss"
 _COLUMNS = {
     "final_train_loss": "training loss",
     "final_test_loss": "test loss",
