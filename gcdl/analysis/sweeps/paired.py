@@ -1,7 +1,7 @@
 """How far each method of a table is from its best one, and what of that is chance.
 
 A seed decides the data, the start and the stragglers of every method alike. So losses are compared seed by seed: the mean of
-the differences over m seeds, and its 95 % interval by Student's t with m - 1 degrees of freedom. If the interval holds zero, the
+the differences over m seeds, and its 95 % interval by Student's t with m - 1 degrees of freedom. If that holds zero, the
 two are called a tie. Three seeds make it wide: 2.5 standard deviations of the differences on each side.
 """
 
