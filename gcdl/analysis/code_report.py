@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gcdl.analysis.figure import whole_numbers
 from gcdl.codes import CODES
 from gcdl.codes.health import Survey, survey
 from gcdl.config import Experiment
@@ -84,21 +85,28 @@ def figure(path: Path, experiment: Experiment) -> None:
     except ImportError:
         raise UsageError(f"--figure needs matplotlib: {pip_install('plots')}") from None
     code = experiment.code
-    drawing = Figure(figsize=(11.0, 4.5), layout="constrained")
+    drawing = Figure(figsize=(12.5, 4.5), layout="constrained")
     left, right = drawing.subplots(1, 2)
     extent = float(np.abs(code.B).max())
     shown = left.imshow(code.B, cmap="PuOr", vmin=-extent, vmax=extent, aspect="auto", interpolation="nearest")
-    left.set(xlabel="shard", ylabel="worker", title=f"{experiment.config.choices['code'].kind}: B")
-    drawing.colorbar(shown, ax=left)
+    left.set(xlabel="shard", ylabel="worker", title=f"{experiment.config.choices['code'].kind}: n = {code.n}, k = {code.k}")
+    whole_numbers(left.xaxis, left.yaxis)
+    drawing.colorbar(shown, ax=left, label="coefficient in B (0: the worker does not hold the shard)")
     lost = range(min(code.stragglers + 3, code.n))
     surveys = [survey(code, count, rng_for(experiment.config.seed, Stream.CODE, 1)) for count in lost]
-    right.plot(lost, [health.worst_error for health in surveys], "o-", color="#d55e00", label="decoding error, worst")
+    right.plot(lost, [health.worst_error for health in surveys], "o-", color="#d55e00", label="decoding error, worst set")
     right.plot(lost, [health.mean_error for health in surveys], "o--", color="#d55e00", label="decoding error, mean")
-    right.plot(lost, [health.worst_gain for health in surveys], "s-", color="#0072b2", label="noise gain, worst")
+    right.plot(lost, [health.worst_gain for health in surveys], "s-", color="#0072b2", label="noise gain, worst set")
     right.plot(lost, [health.mean_gain for health in surveys], "s--", color="#0072b2", label="noise gain, mean")
     right.axvline(code.stragglers, color="0.6", linestyle=":", label=f"planned: s = {code.stragglers}")
-    right.set(xlabel="missing workers", xticks=list(lost))
-    right.legend()
+    right.set(
+        xlabel="missing workers",
+        ylabel="||a B - 1||, and ||a||",
+        title="what decoding costs",
+        xticks=list(lost),
+        ylim=(0.0, None),
+    )
+    drawing.legend(loc="outside right upper", frameon=False)
     try:
         drawing.savefig(path, dpi=150)
     except (OSError, ValueError) as error:

@@ -14,7 +14,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from gcdl.analysis.report_data import DENSE, SPARSE, TEST, TRAINING, config_differences, run_data
+from gcdl.analysis.report_data import DENSE, SPARSE, TEST, TRAINING, run_data
+from gcdl.analysis.run_names import config_differences, run_names
 from gcdl.errors import UsageError
 
 _PAGE = Path(__file__).parent / "page"
@@ -35,9 +36,7 @@ def report(paths: Sequence[Path], out: Path | None) -> Path:
     file = out or (paths[0] if len(paths) == 1 else Path()) / "report.html"
     if file.suffix != ".html":
         raise UsageError(f"--out {file}: must end in .html")
-    runs = [run_data(path) for path in paths]
-    _tell_apart(runs, paths)
-    text = page(runs)
+    text = page([{**run_data(path), "name": name} for path, name in zip(paths, run_names(paths), strict=True)])
     try:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
@@ -55,7 +54,7 @@ def page(runs: Sequence[dict[str, Any]]) -> str:
     return template.render(
         runs=runs,
         facts=facts,
-        differences=config_differences(runs),
+        differences=config_differences([run["config"] for run in runs]),
         data=_inside_script(json.dumps({"runs": drawn, "panels": _panels(runs)}, separators=(",", ":"))),
         scripts=[Markup(_read(name)) for name in _SCRIPTS],
         styles=[Markup(_read(name)) for name in _STYLES],
@@ -64,14 +63,6 @@ def page(runs: Sequence[dict[str, Any]]) -> str:
 
 
 _IN_THE_HTML = ("facts", "warnings", "config", "manifest")
-
-
-def _tell_apart(runs: Sequence[dict[str, Any]], paths: Sequence[Path]) -> None:
-    """Name runs whose folders have the same name by the folder above it too."""
-    names = [run["name"] for run in runs]
-    for run, path in zip(runs, paths, strict=True):
-        if names.count(run["name"]) > 1:
-            run["name"] = "/".join(path.resolve().parts[-2:])
 
 
 def _panels(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gcdl.analysis.report_timeline import timeline_data
+from gcdl.analysis.series import binned, metric, metric_names, numbers
 from gcdl.errors import DataError
 from gcdl.training.run_files import CONFIG, MANIFEST, STEPS
 from gcdl.training.run_reader import History, read_run
-from gcdl.types import Matrix
 
 _POINTS = 4000
 """Points of a curve; each stands for the mean over some steps, where a run has more."""
@@ -69,20 +67,6 @@ def run_data(path: Path) -> dict[str, Any]:
     }
 
 
-def config_differences(runs: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
-    """Return the config keys in which runs differ, each with its value in every run; "" where a run has no such key."""
-    flat = [_flat(tomllib.loads(run["config"])) for run in runs]
-    keys = sorted({key for one in flat for key in one})
-    return [(key, values) for key in keys if len(set(values := [str(one.get(key, "")) for one in flat])) > 1]
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
-
-
 def _facts(run: History) -> list[tuple[str, str]]:
     if run.summary is None:
         return [("steps", f"{len(run.steps):,}"), ("workers", f"{run.workers:,}")]
@@ -108,11 +92,11 @@ def _text(value: Any) -> str:
 def _curves(run: History) -> dict[str, Any]:
     """Return the curves, and what they are drawn against: steps, seconds of steps, and bits in both directions."""
     every = -(-len(run.steps) // _POINTS)
-    seconds = np.cumsum(_numbers(run, "seconds"))
-    bits = 8.0 * np.cumsum(_numbers(run, "uplink_bytes") + _numbers(run, "downlink_bytes"))
-    metrics = sorted({name for line in run.steps for name in line.get("metrics", {})})
-    curves = {label: _numbers(run, key) for key, label in {**DENSE, **SPARSE}.items()}
-    curves |= {name: _metric(run, name) for name in metrics}
+    seconds = np.cumsum(numbers(run, "seconds"))
+    bits = 8.0 * np.cumsum(numbers(run, "uplink_bytes") + numbers(run, "downlink_bytes"))
+    metrics = metric_names(run)
+    curves = {label: numbers(run, key) for key, label in {**DENSE, **SPARSE}.items()}
+    curves |= {name: metric(run, name) for name in metrics}
     steps = np.arange(1.0, len(run.steps) + 1.0)
     return {
         "every": every,
@@ -121,16 +105,6 @@ def _curves(run: History) -> dict[str, Any]:
         "curves": {label: _plain(_means(values, every)) for label, values in curves.items() if np.isfinite(values).any()},
         "metrics": metrics,
     }  # fmt: skip
-
-
-def _metric(run: History, name: str) -> NDArray[np.float64]:
-    found = [line.get("metrics", {}).get(name) for line in run.steps]
-    return np.array([np.nan if value is None else value for value in found], dtype=np.float64)
-
-
-def _numbers(run: History, key: str) -> NDArray[np.float64]:
-    found = [line.get(key) for line in run.steps]
-    return np.array([np.nan if value is None else value for value in found], dtype=np.float64)
 
 
 def _means(values: NDArray[np.float64], every: int) -> NDArray[np.float64]:
@@ -157,19 +131,10 @@ def _who(run: History) -> dict[str, Any]:
         late[number, line["replies"]] = 0.0
         late[number, line["lost"]] = 0.0
         lost[number, line["lost"]] = 1.0
-    late, lost = (_binned(_binned(table, _CELLS[0]).T, _CELLS[1]) for table in (late, lost))
+    late, lost = (binned(binned(table, _CELLS[0]).T, _CELLS[1]) for table in (late, lost))
     tenths = np.ceil(9.0 * late).astype(int)
     cells = np.where(lost > 0.5, "x", tenths.astype(str))
     return {"cells": ["".join(row) for row in cells.tolist()], "steps": len(run.steps), "workers": run.workers}
-
-
-def _binned(table: Matrix, limit: int) -> Matrix:
-    """Return (rows, columns) with rows averaged so that at most ``limit`` are left."""
-    if len(table) <= limit:
-        return table
-    edges = np.linspace(0, len(table), limit + 1).astype(int)
-    counts = np.diff(edges)[:, None]
-    return np.asarray(np.add.reduceat(table, edges[:-1], axis=0) / counts, dtype=np.float64)
 
 
 def _workers(run: History) -> list[list[Any]]:

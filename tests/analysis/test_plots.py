@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -71,7 +72,8 @@ def test_one_run_is_drawn_into_its_folder(runs):
     used = sum(len(line["replies"]) for line in lines) / (6 * 45)
     shown = text(files[1])
     for words in ("one: fractional_repetition, identity, first_replies, bursts; 6 workers, 45 steps", f"used ({used:.0%})",
-                  "late: not used", "training loss", "test loss", "seconds of steps", "MB sent, up and down"):  # fmt: skip
+                  "late: not used", "training loss", "test loss", "virtual seconds of steps",
+                  "MB sent, up and down"):  # fmt: skip
         assert words in shown
     assert "lost" not in shown
 
@@ -94,6 +96,52 @@ def test_two_methods_with_one_seed_met_the_same_delays_and_it_says_so(runs, tmp_
     assert all(name in text(same) for name in ("one", "other", "share of steps that took no longer"))
     (different,) = plot([runs / "one", runs / "reseeded"], tmp_path / "different.svg")
     assert "Delays met: not the same delays" in text(different)
+
+
+def test_accuracy_and_metrics_of_ones_own_have_panels(runs, tmp_path):
+    folders = []
+    for name in ("one", "other"):
+        folder = tmp_path / name
+        shutil.copytree(runs / name, folder)
+        lines = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
+        for line in lines:
+            line["metrics"] = {"largest weight": line["step"] / 10}
+            if line["step"] % 10 == 9:
+                line["test_accuracy"] = 0.5
+        (folder / "steps.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        folders.append(folder)
+    for several in (folders[:1], folders):
+        shown = text(plot(several, tmp_path / "a.svg")[0])
+        assert "largest weight" in shown
+        assert "test accuracy" in shown
+    assert "largest weight" not in text(plot([runs / "one"], tmp_path / "a.svg")[0])
+
+
+def test_a_comparison_says_what_differs_and_a_mean_that_it_is_one(runs, tmp_path):
+    shown = text(plot([runs / "one", runs / "other"], tmp_path / "a.svg")[0])
+    assert "compressor.kind: identity / sign; steps: 45 / 30; wait.count: - / 6" in shown
+    shutil.copytree(runs / "one", tmp_path / "one")
+    assert "one, other" in shown
+    assert "the same config" in text(plot([runs / "one", tmp_path / "one"], tmp_path / "a.svg")[0])
+    simulate(StartingPoint(parse(RUN, ["steps=160"]), tmp_path / "long"), Quiet())
+    assert "training loss (mean over the last 4 steps)" in text(plot([tmp_path / "long"], tmp_path / "a.svg")[0])
+
+
+def test_workers_are_whole_numbers(runs, tmp_path, monkeypatch):
+    from gcdl.analysis import run_figure
+
+    ticks = []
+    original = run_figure._who
+
+    def watched(axes, run):
+        original(axes, run)
+        ticks.extend([*axes.get_yticks(), *axes.get_xticks()])
+
+    monkeypatch.setattr(run_figure, "_who", watched)
+    simulate(StartingPoint(parse(RUN, ["workers=2", "steps=2"]), tmp_path / "two"), Quiet())
+    plot([tmp_path / "two"], tmp_path / "a.svg")
+    assert ticks
+    assert all(tick == round(tick) for tick in ticks)
 
 
 def test_the_same_runs_give_the_same_file(runs, tmp_path):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gcdl.analysis.plots import STYLES, figure_files, saved
+from gcdl.analysis.figure import STYLES, figure_files, saved
 from gcdl.analysis.sweeps.outcome import Outcome
 from gcdl.analysis.sweeps.results import SUITE, Results
 from gcdl.analysis.sweeps.runner import plan
