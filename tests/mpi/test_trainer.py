@@ -98,6 +98,10 @@ def test_a_script_with_several_runs_a_break_and_bugs(tmp_path):
     assert (tmp_path / "third" / "checkpoint" / "step-00000003.npz").exists()
 
 
+LATE = """
+import os, time
+time.sleep(0.0 if int(os.environ["OMPI_COMM_WORLD_RANK"]) else 2.0)
+"""
 PLAIN = """
 import gcdl
 def trainer(**more):
@@ -109,10 +113,11 @@ def trainer(**more):
     ("script", "ranks", "says"),
     [
         (PLAIN + "trainer(wait={'kind': 'deadline', 'second': 1})", 3, "wait.second: unknown key"),
+        (LATE + PLAIN + "trainer(wait={'kind': 'deadline', 'second': 1})", 3, "wait.second: unknown key"),
         (PLAIN + "list(trainer(workers=5).fit(3))", 3, "workers: the config says 5, but there are 2"),
         (PROBLEM + "x[:] += rank\nlist(trainer('out', workers=1, code='uncoded').fit(3))", 2, "the samples of rank 1"),
     ],
-    ids=["config", "workers", "other data"],
+    ids=["config", "config, rank 0 is the last", "workers", "other data"],
 )
 def test_an_error_is_said_once_and_ends_all_ranks_with_its_code(tmp_path, script, ranks, says):
     done = run(tmp_path, script, ranks)
