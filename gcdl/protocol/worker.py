@@ -1,8 +1,8 @@
 """A worker: from a task to a reply. No I/O, and no clock of its own.
 
-:meth:`Worker.handle` is a generator. It yields wherever the worker sleeps, or could be told that its task is superseded;
-the transport decides what a pause means (real seconds and a look at the inbox, or virtual seconds) and may drop the
-generator there. Everything that must survive a dropped task lives in the worker and changes only when a reply is complete.
+:meth:`Worker.handle` is a generator. It yields wherever the worker sleeps, or can be told that its task is superseded. The
+transport decides what such a pause is: real seconds and a look at the inbox, or virtual seconds. It may drop the generator
+there. A dropped task changes nothing: the worker's own state is updated only when a reply is complete.
 """
 
 from __future__ import annotations

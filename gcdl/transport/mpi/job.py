@@ -59,7 +59,7 @@ def remove_segments() -> None:
 
 
 class Backoff:
-    """Sleeps between polls: 20 microseconds, doubling to 1 ms; in a long wait up to a twentieth of it, at most 5 ms.
+    """Sleeps between polls: 20 microseconds, doubling to 1 ms. In a long wait it sleeps up to a twentieth of it, at most 5 ms.
 
     The sleep is what a poll costs (25 microseconds of a core on the machine measured; the test itself 0.2).
     """
@@ -169,7 +169,8 @@ class Job:
     def part(self, outcome: dict[str, Any] | None = None, model: NDArray[np.float32] | None = None) -> None:
         """Send END to the ranks that wait for it.
 
-        To a script's also how the run came out, and the model, (d,), if there is one: they get these by :meth:`learn`.
+        The ranks of a script are also told how the run ended, and the trained model, (d,), if there is one. They receive that
+        by :meth:`learn`.
         """
         sends: list[tuple[MPI.Request, NDArray[Any]]] = []
         said = np.frombuffer(json.dumps(outcome).encode(), dtype=np.uint8)
@@ -208,7 +209,7 @@ class Job:
         return json.loads(outcome.tobytes()), model
 
     def abandon(self) -> NoReturn:
-        """Leave as one does who has lost the others: by a signal, the only way an MPI job is sure to notice."""
+        """End this process by a signal because the others are lost: MPI is sure to notice nothing else."""
         sys.stdout.flush()
         sys.stderr.flush()
         remove_segments()
@@ -217,7 +218,7 @@ class Job:
 
     @staticmethod
     def _disconnect(comms: list[MPI.Comm]) -> None:
-        """Part from replacements, who do the same, but do not wait for ever."""
+        """Disconnect from replacements, which do the same; do not wait for ever."""
 
         def disconnect() -> None:
             for comm in comms:
@@ -246,7 +247,7 @@ def library() -> tuple[str, int, str]:
 
 
 class LateJob(Job):
-    """The job as a process sees it that was started in a lost worker's place: it has the master, and nobody else."""
+    """The job of a process that was started in a lost worker's place: it can talk to the master alone."""
 
     def __init__(self, master: MPI.Comm) -> None:
         super().__init__(master)

@@ -1,12 +1,12 @@
 """New processes in the place of lost workers, which the master starts while the run goes on.
 
-MPI starts one (``MPI_Comm_spawn``) with the command line and the environment of the master, so that whoever knows the ranks of
-a run by these knows it too. It takes 0.1 to 0.2 s, in a thread of its own, one at a time, with a deadline: a Spawn that does
-not return must not take the run with it. The two talk over the intercommunicator that Spawn returns. What the others were
-told at the start is the first message on it; then the newcomer waits for its place, as a spare rank does.
+MPI starts a process (``MPI_Comm_spawn``) with the command line and the environment of the master: tools that find the ranks of
+a run by these find it too. That takes 0.1 to 0.2 s. It happens in a thread, one process at a time, with a deadline, so that a
+Spawn that does not return does not hold up the run. The two talk over the intercommunicator that Spawn returns. The first
+message on it is what the other ranks were told at the start. Then the process waits for its place, as a spare rank does.
 
-This works on the master's own host, under a launcher and an MPI that let the others go on when a rank dies. On other hosts
-Open MPI starts nothing after a failure.
+This works on the master's own host, if the launcher and MPI let the others go on when a rank dies. On other hosts Open MPI
+starts nothing after a failure.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Boards: memory in which processes of one host read what one of them was sent, so that one copy serves them all.
+"""Boards: shared memory in which the processes of a host read what one of them has received.
 
-A board is an anonymous file in memory (``memfd_create``), which others open by way of its owner's entry in /proc: it has no
-name that could be left behind, takes nothing of /dev/shm, and is gone with the last process that maps it. The master has one
-for the workers of its host; on another host a worker that is idle is sent a task's content, and puts it on its own board for
-the rest. A task's content is then a reference:
+A board is an anonymous file in memory (``memfd_create``). Others open it by way of its owner's entry in /proc. So it has no
+name that could be left behind, takes nothing of /dev/shm, and is gone with the last process that maps it. The master has a
+board for the workers of its host. On another host one idle worker receives a task's content and puts it on its own board for
+the others. Their tasks then have a reference for content:
 
 ::
 
@@ -16,7 +16,7 @@ the rest. A task's content is then a reference:
     40      8     token of the board
     48      8     bytes of a slot
 
-and a board has a head and a few slots, each for every so-manieth number:
+A board has a head and S slots. Content m lies in slot m modulo S:
 
 ::
 
@@ -25,9 +25,9 @@ and a board has a head and a few slots, each for every so-manieth number:
     64 i    8     number of what slot i - 1 holds, -1 while it is written (i = 1, 2, ...)
     4096          the slots
 
-A slot is written again for a later step only: a worker that still computes at it is too late, whatever it reads there. It
-sees that by the slot's number, and keeps silent. Whoever can't read a board, or finds nothing on it in time, says so, and is
-sent the content itself.
+A slot is written again for a later step only. A worker that still computes at its model then is too late anyway: the slot's
+number tells it, and it sends no reply. A worker that cannot read a board, or finds nothing on it in time, says so, and is sent
+the content itself.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Address(NamedTuple):
     slot_bytes: int
 
     def refer(self, number: int, nbytes: int, into: Buffer) -> None:
-        """Write a reference to what will be, or is, on the board, (REFERENCE_BYTES,)."""
+        """Write a reference to a content that is on the board, or will be, (REFERENCE_BYTES,)."""
         into[:] = 0
         into.view(np.int64)[:7] = _MARK, number, nbytes, *self
 
@@ -72,7 +72,7 @@ class Reference(NamedTuple):
 
     @classmethod
     def read(cls, content: Buffer) -> Reference | None:
-        """Return the reference; None: it is none, but the content itself."""
+        """Return the reference; None: this is the content itself."""
         if content.size != REFERENCE_BYTES:
             return None
         mark, number, nbytes, *address = content.view(np.int64)[:7].tolist()
@@ -109,7 +109,7 @@ class Board:
 
 @dataclass(frozen=True, eq=False)
 class Posted:
-    """A content on a board: what is there now; see :meth:`intact`."""
+    """A content on a board; it may be overwritten, see :meth:`intact`."""
 
     content: Buffer
     _now: np.ndarray[Any, np.dtype[np.int64]]
@@ -158,7 +158,7 @@ def _map(address: Address) -> Buffer:
 
 
 def _slot(memory: Buffer, number: int, slot_bytes: int) -> tuple[np.ndarray[Any, np.dtype[np.int64]], Buffer]:
-    """Return the number that the slot of a number holds, (1,), and the slot."""
+    """Return the slot of a content's number, and the number of the content that lies in it now, (1,)."""
     slot = number % _SLOTS
     start = _HEAD + slot * padded(slot_bytes)
     return memory[64 * (slot + 1) : 64 * (slot + 1) + 8].view(np.int64), memory[start : start + slot_bytes]
