@@ -11,11 +11,10 @@ from statistics import NormalDist
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gcdl.compressors.base import Draw
 from gcdl.compressors.dither import Dither, DitherName, first_word
-from gcdl.compressors.kernels import Kernels, wraps_of
+from gcdl.compressors.kernels import Kernels, Values, wraps_of
 from gcdl.compressors.scale_groups import Block
 from gcdl.types import Buffer, Vector
 
@@ -37,8 +36,8 @@ class Noise(Protocol):
         """Return what writes the bits of the message with this draw, for the scales M, (G,)."""
         ...
 
-    def adder(self, draws: Sequence[Draw], scales: NDArray[np.float32]) -> Adder:
-        """Return what adds sum_i N_i, the scales of message i being scales[i], (m, G), negative ones included."""
+    def adder(self, draws: Sequence[Draw], scales: Values) -> Adder:
+        """Return what adds sum_i N_i, the scales of message i being row i of ``scales``, negative ones included."""
         ...
 
 
@@ -58,27 +57,27 @@ class UniformNoise:
 
         return quantise
 
-    def adder(self, draws: Sequence[Draw], scales: NDArray[np.float32]) -> Adder:
+    def adder(self, draws: Sequence[Draw], scales: Values) -> Adder:
         """Return the adder; with correlated dither one pass serves all messages."""
         if self.dither.correlated:
             return self._shared_adder(draws, scales)
         sources = self.dither.sources(draws)
-        exact = scales / np.float64(_HALF_RANGE)
-        units = exact.astype(np.float32)
 
         def add(block: Block, into: Vector, kernels: Kernels) -> None:
-            offsets = (exact[:, block.groups] * sources.deltas(block.number)[:, np.newaxis]).astype(np.float32)
-            kernels.add_ramps(sources.streams, first_word(block.number), units[:, block.groups], offsets, block.edges, into)
+            exact = scales.block(block.groups) / np.float64(_HALF_RANGE)
+            offsets = exact * sources.deltas(block.number)[:, np.newaxis]
+            units = exact.astype(np.float32), offsets.astype(np.float32)
+            kernels.add_ramps(sources.streams, first_word(block.number), *units, block.edges, into)
 
         return add
 
-    def _shared_adder(self, draws: Sequence[Draw], scales: NDArray[np.float32]) -> Adder:
+    def _shared_adder(self, draws: Sequence[Draw], scales: Values) -> Adder:
         wraps = wraps_of(*(draw.shift for draw in draws))
         common = self.dither.source(draws[0])._replace(shift=0)
 
         def add(block: Block, into: Vector, kernels: Kernels) -> None:
             stream, delta = common.stream(block.number), common.delta(block.number)
-            kernels.add_steps(stream, wraps, scales[:, block.groups], delta, block.edges, into)
+            kernels.add_steps(stream, wraps, scales, block.groups, delta, block.edges, into)
 
         return add
 
@@ -98,13 +97,13 @@ class NormalNoise:
 
         return quantise
 
-    def adder(self, draws: Sequence[Draw], scales: NDArray[np.float32]) -> Adder:
+    def adder(self, draws: Sequence[Draw], scales: Values) -> Adder:
         """Return the adder."""
         sources = self.dither.sources(draws)
 
         def add(block: Block, into: Vector, kernels: Kernels) -> None:
-            first = first_word(block.number)
-            kernels.add_noises(_quantiles(), sources.streams, first, scales[:, block.groups], block.edges, into)
+            first, units = first_word(block.number), scales.block(block.groups)
+            kernels.add_noises(_quantiles(), sources.streams, first, units, block.edges, into)
 
         return add
 

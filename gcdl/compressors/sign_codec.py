@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from gcdl.compressors.base import Draw, Message, State, Stateless
 from gcdl.compressors.decoding_threads import DecodingThreads
-from gcdl.compressors.kernels import Kernels, Rows, kernels_for, packed_bytes
+from gcdl.compressors.kernels import Kernels, Rows, Values, kernels_for, packed_bytes
 from gcdl.compressors.noise import Adder, Noise
 from gcdl.compressors.scale_groups import Block, Groups
 from gcdl.compressors.scales import LARGEST, Levels, Scale
@@ -95,7 +95,6 @@ class SignCodec(Stateless):
         self.payload_bytes = self._bits_bytes + self._levels_bytes
         self._planes = np.empty((0, self._bits_bytes), dtype=np.uint8)
         self._ones = np.ones((1, sizes.size), dtype=np.float32)
-        self._weighted = np.empty((0, max(1, self.rows), sizes.size), dtype=np.float32)
 
     def part(self, where: slice, layout: Layout) -> tuple[SignCodec, slice]:
         """Return a codec that decodes the coordinates ``where``, of this layout, and the groups that they meet.
@@ -189,33 +188,31 @@ class SignCodec(Stateless):
             else:
                 self._decode_integers(rows, counts, 0, unit, levels, senders, into)
             return
-        halves, centre = _halves(self._weigh(messages))
-        adder = self._adder([message.draw for message in messages], halves)
-        # In the messages' order, however many groups there are: slices must give the bits of the whole.
-        shared = None if centre is None else np.add.accumulate(centre, axis=0)[-1]
+        values, centre = self._values(messages)
+        adder = self._adder([message.draw for message in messages], values)
 
         def decode(block: Block, kernels: Kernels) -> None:
             part = into[block.where]
-            kernels.decode(rows, block.packed, halves[:, block.groups], block.edges, part)
-            if shared is not None:
-                kernels.add_values(shared[block.groups], block.edges, part)
+            kernels.decode(rows, block.packed, values, block.groups, block.edges, part)
+            if centre is not None:
+                kernels.add_values(centre[block.groups], block.edges, part)
             if adder is not None:
                 adder(block, part, kernels)
 
         self._threads.run(decode, self._blocks)
 
-    def _weigh(self, messages: Sequence[Message]) -> NDArray[np.float32]:
-        """Return each message's levels times its weight, (m, rows, G); valid until the next call."""
-        if len(self._weighted) < len(messages):
-            self._weighted = np.empty((len(messages), *self._weighted.shape[1:]), dtype=np.float32)
-        weighted = self._weighted[: len(messages)]
-        for levels, message in zip(weighted, messages, strict=True):
-            if self.scale is None or message.draw.agreed is not None:
-                levels[:] = self._levels(message.payload, message.draw)
-            else:
-                levels.reshape(-1).view(np.uint8)[:] = message.payload[self._bits_bytes :]
-            levels *= np.float32(message.weight)
-        return weighted
+    def _values(self, messages: Sequence[Message]) -> tuple[Values, Vector | None]:
+        """Return +-values[i] of each message, and the sum of what lies half way between two levels, (G,), if that is not 0."""
+        weights = np.array([message.weight for message in messages], dtype=np.float32)
+        levels = [self._levels(message.payload, message.draw) for message in messages]
+        if self.rows <= 1:
+            return Values([row[0] for row in levels], weights), None
+        # Halved first: the sum of two levels may be more than a float32 holds.
+        halves = [np.float32(0.5) * (weight * both) for weight, both in zip(weights, levels, strict=True)]
+        centre = halves[0][0] + halves[0][1]
+        for upper, lower in halves[1:]:
+            centre += upper + lower
+        return Values([upper - lower for upper, lower in halves], np.ones_like(weights)), centre
 
     def agree(self, payloads: Sequence[Buffer]) -> Vector | None:
         """Return ``margin`` times the largest scale of each group, (G,)."""
@@ -283,16 +280,16 @@ class SignCodec(Stateless):
 
         Integers are exact in float32, in whatever order they are added: so one product is all that is rounded.
         """
-        integers = np.array(counts, dtype=np.float32)[:, np.newaxis]
+        integers = Values([np.ones(1, dtype=np.float32)] * len(rows), np.array(counts, dtype=np.float32))
         units = np.float32(unit) * levels[0]
         adder = None
         if self._subtractive:
             weights = np.array([weight for weight, _ in senders], dtype=np.float32)
-            adder = self._adder([draw for _, draw in senders], weights[:, np.newaxis] * levels[0])
+            adder = self._adder([draw for _, draw in senders], Values([levels[0]] * len(senders), weights))
 
         def decode(block: Block, kernels: Kernels) -> None:
             part = into[block.where]
-            kernels.decode(rows, block.packed, integers, np.array([0, part.size]), part)
+            kernels.decode(rows, block.packed, integers, slice(0, 1), np.array([0, part.size]), part)
             kernels.scale(float(offset), units[block.groups], block.edges, part)
             if adder is not None:
                 adder(block, part, kernels)
@@ -301,13 +298,14 @@ class SignCodec(Stateless):
 
     def remainder(self, x: Vector, payload: Buffer, draw: Draw, into: Vector) -> None:
         """Overwrite ``into`` with x - Q(x)."""
-        halves, centre = _halves(-self._levels(payload, draw)[np.newaxis])
-        adder = self._adder([draw], halves)
+        values, centre = self._values([Message(payload, -1.0, draw)])
+        adder = self._adder([draw], values)
         for block in reversed(self._blocks):
             part = into[block.where]
-            self._kernels.fold(payload[block.packed], halves[0, block.groups], block.edges, x[block.where], part)
+            value = values.block(block.groups)[0]
+            self._kernels.fold(payload[block.packed], value, block.edges, x[block.where], part)
             if centre is not None:
-                self._kernels.add_values(centre[0, block.groups], block.edges, part)
+                self._kernels.add_values(centre[block.groups], block.edges, part)
             if adder is not None:
                 adder(block, part, self._kernels)
 
@@ -329,20 +327,11 @@ class SignCodec(Stateless):
             return self._ones
         if draw is not None and draw.agreed is not None:
             return draw.agreed[np.newaxis]
-        return np.frombuffer(payload[self._bits_bytes :].tobytes(), dtype=np.float32).reshape(self.scale.rows, -1)
+        return payload[self._bits_bytes :].view(np.float32).reshape(self.scale.rows, -1)
 
     @property
     def _subtractive(self) -> bool:
         return self.noise is not None and self.noise.dither.subtractive
 
-    def _adder(self, draws: Sequence[Draw], halves: NDArray[np.float32]) -> Adder | None:
-        return self.noise.adder(draws, halves) if self.noise is not None and self._subtractive else None
-
-
-def _halves(levels: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    """Split (m, rows, G) levels into centre +- half, (m, G) each; no centre for values of +-M."""
-    if levels.shape[1] == 1:
-        return levels[:, 0], None
-    # Halved first: the sum of two levels may be more than a float32 holds.
-    upper, lower = np.float32(0.5) * levels[:, 0], np.float32(0.5) * levels[:, 1]
-    return upper - lower, upper + lower
+    def _adder(self, draws: Sequence[Draw], values: Values) -> Adder | None:
+        return self.noise.adder(draws, values) if self.noise is not None and self._subtractive else None

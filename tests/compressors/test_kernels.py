@@ -22,6 +22,7 @@ from gcdl.compressors.kernels import (
     Rows,
     Stream16,
     Streams,
+    Values,
     Wraps,
     blocks,
     kernels_for,
@@ -79,6 +80,10 @@ def test_a_sign_payload_is_packbits():
 SIZES = st.lists(st.integers(0, 30), min_size=1, max_size=50)
 
 
+def ones(values):
+    return Values(list(values), np.ones(len(values), dtype=np.float32))
+
+
 def edges_of(sizes):
     return np.cumsum([0, *sizes])
 
@@ -91,7 +96,7 @@ def test_decoding_is_the_naive_weighted_sum(sizes, m, seed):
     bits = rng.integers(0, 256, (m, packed_bytes(d)), dtype=np.uint8)
     values = rng.standard_normal((m, len(sizes))).astype(np.float32)
     into = np.full(d, np.nan, dtype=np.float32)
-    Kernels(d).decode(Rows(list(bits)), slice(0, packed_bytes(d)), values, edges_of(sizes), into)
+    Kernels(d).decode(Rows(list(bits)), slice(0, packed_bytes(d)), ones(values), slice(0, len(sizes)), edges_of(sizes), into)
     signs = 2.0 * np.unpackbits(bits, axis=1)[:, :d] - 1.0
     np.testing.assert_allclose(into, (np.repeat(values.astype(np.float64), sizes, axis=1) * signs).sum(axis=0), atol=1e-5)
 
@@ -106,7 +111,7 @@ def test_decoding_adds_up_in_the_documented_order(sizes, m, seed):
     values = (rng.standard_normal((m, len(sizes))) * 10.0 ** rng.integers(-9, 9, (m, 1))).astype(np.float32)
     values[rng.random(values.shape) < 0.1] = 0.0
     into = np.full(d, np.nan, dtype=np.float32)
-    Kernels(d).decode(Rows(list(bits)), slice(0, packed_bytes(d)), values, edges_of(sizes), into)
+    Kernels(d).decode(Rows(list(bits)), slice(0, packed_bytes(d)), ones(values), slice(0, len(sizes)), edges_of(sizes), into)
     signed = np.repeat(values, sizes, axis=1) * (2.0 * np.unpackbits(bits, axis=1)[:, :d] - 1.0).astype(np.float32)
     total = np.zeros(d, dtype=np.float32)
     for first in range(0, m, 8):
@@ -248,15 +253,20 @@ def test_native_kernels_give_the_bits_of_the_reference(d, level):
         for m in (1, 7, 8, 9, 50) if q < 1000 else (9,):
             # The rows lie in a longer message, and are read from the third byte on.
             rows = Rows(list(rng.integers(0, 256, (m, size + 5), dtype=np.uint8)))
-            here, values = slice(3, 3 + size), drawn(rng, m, q + 2)[:, 1:-1]
-            check("decode", rows, here, values, edges, out=(d, np.float32))
+            here = slice(3, 3 + size)
+            # The values lie in one too, at an odd address; the block's are the fourth and those after it.
+            stored = [np.empty(4 * q + 17, np.uint8)[1:-4].view(np.float32) for _ in range(m + 2)]
+            for row in stored:
+                row[:] = drawn(rng, q + 3)
+            values, groups = Values(stored, drawn(rng, m + 2)), slice(3, q + 3)
+            check("decode", rows, here, Values(stored[:m], values.weights[:m]), groups, edges, out=(d, np.float32))
             wraps = Wraps(*rng.integers(0, 2**16, m).tolist(), 0, 2**16 - 1)
-            check("add_steps", stream, wraps, drawn(rng, m + 2, q), 0.3, edges, out=(d, np.float32, x))
+            check("add_steps", stream, wraps, values, groups, 0.3, edges, out=(d, np.float32, x))
         streams = Streams([key, (5, 6), (7, 2**64 - 1)], [0, 1, 2**16 - 1])
         dither = 2**41, drawn(rng, 3, q), drawn(rng, 3, q), edges
         check("add_ramps", streams, *dither, out=(d, np.float32, x))
         check("add_noises", table, streams, *dither[:2], edges, out=(d, np.float32, x))
-        check("decode", Rows([]), slice(0, size), np.empty((0, q), np.float32), edges, out=(d, np.float32))
+        check("decode", Rows([]), slice(0, size), ones([]), slice(0, q), edges, out=(d, np.float32))
 
 
 @BUILT

@@ -3,7 +3,7 @@
 from gcdl.compressors.kernels.blocks import BLOCK, blocks, packed_bytes
 from gcdl.compressors.kernels.random import Stream16, Streams, mix
 from gcdl.compressors.kernels.reference import Kernels
-from gcdl.compressors.kernels.rows import Rows
+from gcdl.compressors.kernels.rows import Rows, Values
 from gcdl.compressors.kernels.select import kernels_for
 from gcdl.compressors.kernels.sums import Wide
 from gcdl.compressors.kernels.wraps import Wraps, wraps_of
@@ -14,6 +14,7 @@ __all__ = [
     "Rows",
     "Stream16",
     "Streams",
+    "Values",
     "Wide",
     "Wraps",
     "blocks",

@@ -35,7 +35,8 @@
 #define INLINE static inline __attribute__((always_inline)) TARGET
 
 enum { SUM_ABS, SUM_POSITIVE, SUM_SQUARE };
-enum { ONE, FEW, MANY };
+enum { ONE, FEW, MANY, ANY };
+#define MOST_OF_FEW (W < 8 ? W : 8)
 
 #define W (VECTOR_BYTES / 4)        /* float32 in a vector */
 #define PIECES (CHUNK / W)          /* vectors in a chunk */
@@ -45,6 +46,9 @@ enum { ONE, FEW, MANY };
 #define ints NAME(ints)
 #define shorts NAME(shorts)
 #define words NAME(words)
+#define bytes NAME(bytes)
+#define eight NAME(eight)
+#define eight_wide NAME(eight_wide)
 #define runs NAME(runs)
 #define stream NAME(stream)
 #define load NAME(load)
@@ -66,6 +70,7 @@ enum { ONE, FEW, MANY };
 #define load_few NAME(load_few)
 #define spread_few NAME(spread_few)
 #define gather NAME(gather)
+#define at_any NAME(at_any)
 #define values_of NAME(values_of)
 #define open_stream NAME(open_stream)
 #define draw NAME(draw)
@@ -77,6 +82,7 @@ enum { ONE, FEW, MANY };
 #define pairwise_wide NAME(pairwise_wide)
 #define decode_chunk NAME(decode_chunk)
 #define reached NAME(reached)
+#define unit_of NAME(unit_of)
 #define levels_of NAME(levels_of)
 
 /* The table of builds. */
@@ -124,6 +130,9 @@ typedef float floats __attribute__((vector_size(VECTOR_BYTES)));
 typedef int32_t ints __attribute__((vector_size(VECTOR_BYTES)));
 typedef int16_t shorts __attribute__((vector_size(VECTOR_BYTES)));
 typedef uint64_t words __attribute__((vector_size(VECTOR_BYTES)));
+typedef int8_t bytes __attribute__((vector_size(CHUNK)));   /* one for each coordinate of a chunk */
+typedef float eight __attribute__((vector_size(32)));
+typedef double eight_wide __attribute__((vector_size(64)));
 
 /* ---- operations on one vector ---- */
 
@@ -263,8 +272,8 @@ INLINE const uint8_t *read_bits(const uint8_t *bits, int64_t left, uint64_t *res
 
 typedef struct {
     int64_t first;           /* the run of the chunk's first coordinate */
-    int kind;                /* whether the chunk meets ONE run, a FEW (at most W), or MANY */
-    int count;               /* how many it meets, empty ones included, if they are few */
+    int kind;                /* whether the chunk meets ONE run, a FEW, or MANY (or ANY number) */
+    int count;               /* how many it meets, empty ones included */
     ints index[PIECES];      /* for each coordinate, if there is more than one: its run, from the first one on */
 } runs;
 
@@ -276,23 +285,38 @@ INLINE void find_runs(runs *r, const int64_t *edges, int64_t q, int64_t c, int64
     r->first = run;
     r->kind = ONE;
     if (run + 1 >= q || edges[run + 1] >= end) return;
-    for (int p = 0; p < PIECES; p++) r->index[p] = (ints){0};
-    for (run++; run < q && edges[run] < end; run++)
-        for (int p = 0; p < PIECES; p++) r->index[p] -= count_up() >= (int32_t)(edges[run] - c - p * W);
+    bytes place, index = {0};
+    for (int i = 0; i < CHUNK; i++) place[i] = (int8_t)i;
+    for (run++; run < q && edges[run] < end; run++) index -= place >= (int8_t)(edges[run] - c);
     r->count = (int)(run - r->first);
-    r->kind = r->count <= W ? FEW : MANY;
+    r->kind = r->count <= MOST_OF_FEW ? FEW : r->count <= INT8_MAX ? MANY : ANY;
+    for (int p = 0; p < PIECES; p++)
+        for (int i = 0; i < W; i++) r->index[p][i] = index[p * W + i];
+    if (r->kind == ANY)  /* so many empty runs that a byte can't count them */
+        for (int i = 0; i < CHUNK; i++) {
+            for (run = r->first; run + 1 < q && edges[run + 1] <= c + i;) run++;
+            r->index[i / W][i % W] = (int32_t)(run - r->first);
+        }
+}
+
+/* Values may lie at any address: in a message they follow the bits. */
+INLINE float at_any(const float *values, int64_t i)
+{
+    float value;
+    memcpy(&value, values + i, sizeof value);
+    return value;
 }
 
 /* Return the first `count` of these values, and any of them for each lane. */
 INLINE floats load_few(const float *values, int count)
 {
 #if defined(AVX512)
-    return (floats)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), values);
+    return (floats)_mm512_castps256_ps512(_mm256_maskz_loadu_ps((__mmask8)((1u << count) - 1), values));
 #elif defined(AVX2)
     return (floats)_mm256_maskload_ps(values, (__m256i)(count_up() < count));
 #else
     floats v = {0};
-    for (int i = 0; i < count; i++) v[i] = values[i];
+    for (int i = 0; i < count; i++) v[i] = at_any(values, i);
     return v;
 #endif
 }
@@ -311,22 +335,22 @@ INLINE floats spread_few(floats few, ints index)
 INLINE floats gather(const float *values, ints index)
 {
     floats v;
-    for (int i = 0; i < W; i++) v[i] = values[index[i]];
+    for (int i = 0; i < W; i++) v[i] = at_any(values, index[i]);
     return v;
 }
 
-/* Write the value of each coordinate of the chunk; `kind` is that of r, where the compiler should know it. */
-INLINE void values_of(floats *v, const float *values, const runs *r, int kind)
+/* Write the value of each coordinate of the chunk, times `weight`; `kind` is that of r, where the compiler should know it. */
+INLINE void values_of(floats *v, const float *values, float weight, const runs *r, int kind)
 {
     values += r->first;
     if (kind == ONE) {
-        floats one = splat(*values);
+        floats one = splat(weight * at_any(values, 0));
         for (int p = 0; p < PIECES; p++) v[p] = one;
     } else if (kind == FEW) {
-        floats few = load_few(values, r->count);
+        floats few = weight * load_few(values, r->count);
         for (int p = 0; p < PIECES; p++) v[p] = spread_few(few, r->index[p]);
     } else
-        for (int p = 0; p < PIECES; p++) v[p] = gather(values, r->index[p]);
+        for (int p = 0; p < PIECES; p++) v[p] = weight * gather(values, r->index[p]);
 }
 
 /* ---- random numbers: see random.py ---- */
@@ -394,7 +418,7 @@ EXPORT NAME(stochastic)(const float *x, int64_t n, const float *units, const int
         find_runs(&at, edges, q, c, n);
         draw(&s, r);
         floats unit[PIECES];
-        values_of(unit, units, &at, at.kind);
+        values_of(unit, units, 1.0f, &at, at.kind);
         uint64_t bits = 0;
         for (int p = 0; p < PIECES; p++) {
             floats threshold = load(part + p * W) * unit[p] - delta;
@@ -423,7 +447,7 @@ EXPORT NAME(exceeds)(const float *x, int64_t n, const float *units, const int64_
         find_runs(&at, edges, q, c, n);
         look_up(&s, table, noise);
         floats unit[PIECES];
-        values_of(unit, units, &at, at.kind);
+        values_of(unit, units, 1.0f, &at, at.kind);
         uint64_t bits = 0;
         for (int p = 0; p < PIECES; p++) bits |= greater(load(part + p * W) * unit[p], load(noise + p * W)) << p * W;
         write_bits(out + c / 8, bits, n - c);
@@ -494,13 +518,21 @@ EXPORT NAME(sums)(int kind, const float *x, const int64_t *edges, int64_t q, int
 EXPORT NAME(maxima)(const float *x, const int64_t *edges, int64_t q, float *out)
 {
     for (int64_t run = 0; run < q; run++) {
-        floats most[4] = {{0}};
         int64_t i = edges[run], stop = edges[run + 1];
-        for (; i + 4 * W <= stop; i += 4 * W)
-            for (int k = 0; k < 4; k++) most[k] = larger(magnitude(load(x + i + k * W)), most[k]);
         float found = 0.0f;
-        for (int k = 0; k < 4; k++)
-            for (int j = 0; j < W; j++) found = most[k][j] > found ? most[k][j] : found;
+        if (stop - i >= W) {
+            floats most[4] = {{0}};
+            for (; i + 4 * W <= stop; i += 4 * W)
+                for (int k = 0; k < 4; k++) most[k] = larger(magnitude(load(x + i + k * W)), most[k]);
+            for (; i + W <= stop; i += W) most[0] = larger(magnitude(load(x + i)), most[0]);
+            most[1] = larger(magnitude(load(x + stop - W)), most[1]);  /* what is left, and some of it again */
+            float lanes[W];
+            store(lanes, larger(larger(most[0], most[1]), larger(most[2], most[3])));
+            for (int half = W / 2; half; half /= 2)
+                for (int j = 0; j < half; j++) lanes[j] = lanes[j] > lanes[j + half] ? lanes[j] : lanes[j + half];
+            found = lanes[0];
+            i = stop;
+        }
         for (; i < stop; i++) found = __builtin_fabsf(x[i]) > found ? __builtin_fabsf(x[i]) : found;
         out[run] = found;
     }
@@ -525,7 +557,7 @@ EXPORT NAME(count_beyond)(const float *x, int64_t n, const float *values, const 
         const float *part = whole(x + c, n - c, rest);
         find_runs(&at, edges, q, c, n);
         floats value[PIECES];
-        values_of(value, values, &at, at.kind);
+        values_of(value, values, 1.0f, &at, at.kind);
         for (int p = 0; p < PIECES; p++) {
             uint64_t bits = greater(magnitude(load(part + p * W)), value[p]);
             /* A short chunk's zeros are beyond a negative value. */
@@ -550,15 +582,15 @@ EXPORT NAME(fold)(const uint8_t *bits, const float *values, const int64_t *edges
         const uint8_t *word = read_bits(bits + c / 8, n - c, &few);
         find_runs(&at, edges, q, c, n);
         floats value[PIECES];
-        values_of(value, values, &at, at.kind);
+        values_of(value, values, 1.0f, &at, at.kind);
         for (int p = 0; p < PIECES; p++) store(to + p * W, load(from + p * W) + plus_minus(value[p], word, p));
         finish(into + c, n - c, after);
     }
 }
 
 /* The sum of m rows over one chunk: eights from +0 in their order, then the eights in theirs. */
-INLINE void decode_chunk(const uint8_t *const *rows, int64_t byte, int64_t m, const float *values, int64_t stride,
-                               const runs *at, int kind, float *into, int64_t left)
+INLINE void decode_chunk(const uint8_t *const *rows, int64_t byte, int64_t m, const float *const *values,
+                         const float *weights, int64_t group, const runs *at, int kind, float *into, int64_t left)
 {
     floats total[PIECES] = {{0}};
     for (int64_t row = 0; row < m;) {
@@ -568,7 +600,7 @@ INLINE void decode_chunk(const uint8_t *const *rows, int64_t byte, int64_t m, co
             uint64_t few;
             const uint8_t *word = read_bits(rows[row] + byte, left, &few);
             floats value[PIECES];
-            values_of(value, values + row * stride, at, kind);
+            values_of(value, values[row] + group, weights[row], at, kind);
             for (int p = 0; p < PIECES; p++) partial[p] += plus_minus(value[p], word, p);
         }
         for (int p = 0; p < PIECES; p++) total[p] += partial[p];
@@ -576,18 +608,19 @@ INLINE void decode_chunk(const uint8_t *const *rows, int64_t byte, int64_t m, co
     for (int p = 0; p < PIECES; p++) store(into + p * W, total[p]);
 }
 
-EXPORT NAME(decode)(const uint8_t *const *rows, int64_t byte, int64_t m, const float *values, int64_t stride,
-                    const int64_t *edges, int64_t q, float *into, int64_t n)
+/* The values of row i are weights[i] times values[i], the block's from `group` on. */
+EXPORT NAME(decode)(const uint8_t *const *rows, int64_t byte, int64_t m, const float *const *values, const float *weights,
+                    int64_t group, const int64_t *edges, int64_t q, float *into, int64_t n)
 {
     runs at = {0};
     for (int64_t c = 0; c < n; c += CHUNK) {
         find_runs(&at, edges, q, c, n);
         float after[CHUNK];
         int64_t here = byte + c / 8;
-        if (n - c < CHUNK) decode_chunk(rows, here, m, values, stride, &at, at.kind, after, n - c);
-        else if (at.kind == ONE) decode_chunk(rows, here, m, values, stride, &at, ONE, into + c, CHUNK);
-        else if (at.kind == FEW) decode_chunk(rows, here, m, values, stride, &at, FEW, into + c, CHUNK);
-        else decode_chunk(rows, here, m, values, stride, &at, MANY, into + c, CHUNK);
+        if (n - c < CHUNK) decode_chunk(rows, here, m, values, weights, group, &at, at.kind, after, n - c);
+        else if (at.kind == ONE) decode_chunk(rows, here, m, values, weights, group, &at, ONE, into + c, CHUNK);
+        else if (at.kind == FEW) decode_chunk(rows, here, m, values, weights, group, &at, FEW, into + c, CHUNK);
+        else decode_chunk(rows, here, m, values, weights, group, &at, MANY, into + c, CHUNK);
         finish(into + c, n - c, after);
     }
 }
@@ -625,8 +658,8 @@ EXPORT NAME(add_ramps)(int64_t m, const uint64_t *keys, const int16_t *shifts, u
             stream s = open_stream(first + c / 4, keys + 2 * i, shifts[i]);
             draw(&s, r);
             floats unit[PIECES], offset[PIECES];
-            values_of(unit, units + i * unit_stride, &at, at.kind);
-            values_of(offset, offsets + i * offset_stride, &at, at.kind);
+            values_of(unit, units + i * unit_stride, 1.0f, &at, at.kind);
+            values_of(offset, offsets + i * offset_stride, 1.0f, &at, at.kind);
             for (int p = 0; p < PIECES; p++) sum[p] += as_floats(r + p * W) * unit[p] + offset[p];
         }
         for (int p = 0; p < PIECES; p++) store(to + p * W, sum[p]);
@@ -651,7 +684,7 @@ EXPORT NAME(add_noises)(int64_t m, const uint64_t *keys, const int16_t *shifts, 
             stream s = open_stream(first + c / 4, keys + 2 * i, shifts[i]);
             look_up(&s, table, noise);
             floats unit[PIECES];
-            values_of(unit, units + i * stride, &at, at.kind);
+            values_of(unit, units + i * stride, 1.0f, &at, at.kind);
             for (int p = 0; p < PIECES; p++) sum[p] += load(noise + p * W) * unit[p];
         }
         for (int p = 0; p < PIECES; p++) store(to + p * W, sum[p]);
@@ -659,8 +692,9 @@ EXPORT NAME(add_noises)(int64_t m, const uint64_t *keys, const int16_t *shifts, 
     }
 }
 
-/* Write how many of m numbers each r is above: by comparing, or where `table` is given by looking it up. */
-INLINE void reached(const int16_t *r, const int16_t *below, int64_t m, const uint16_t *table, uint16_t *count)
+/* Write how many of m numbers each r is above: by comparing, or where `table` is given by looking it up. A number is there
+ * twice, in both halves of an int32: processors load and spread 32 bits at once. */
+INLINE void reached(const int16_t *r, const int32_t *below, int64_t m, const uint16_t *table, uint16_t *count)
 {
     if (table) {
         for (int i = 0; i < CHUNK; i++) count[i] = table[(uint16_t)r[i]];
@@ -671,43 +705,55 @@ INLINE void reached(const int16_t *r, const int16_t *below, int64_t m, const uin
         memcpy(&drawn, r + 2 * W * i, sizeof drawn);
         for (int64_t j = 0; j < m; j++) {
 #if defined(AVX512)
-            __mmask32 above = _mm512_cmpgt_epi16_mask((__m512i)drawn, _mm512_set1_epi16(below[j]));
+            __mmask32 above = _mm512_cmpgt_epi16_mask((__m512i)drawn, _mm512_set1_epi32(below[j]));
             found = (shorts)_mm512_mask_sub_epi16((__m512i)found, above, (__m512i)found, _mm512_set1_epi16(-1));
 #else
-            found -= drawn > below[j];
+            found -= drawn > (shorts)((ints){0} + below[j]);
 #endif
         }
         memcpy(count + 2 * W * i, &found, sizeof found);
     }
 }
 
-/* Write the level for each number of messages that have wrapped, (m + 1,), and return the slope, for one run. */
-INLINE float levels_of(float *row, int64_t m, const int64_t *order, const int64_t *shifts, const float *scales, int64_t stride,
-                       double delta)
+/* Write the level for each number of messages that have wrapped, (m + 1, 8), for eight runs from `group` on (`count` of them
+ * are there), and their slopes, (8,). */
+INLINE eight_wide unit_of(const float *values, float weight, int64_t count)
 {
-    double slope = 0.0, level = 0.0, wrapped = 0.0;
+    eight level = {0};
+    if (count >= 8) memcpy(&level, values, sizeof level);
+    else memcpy(&level, values, count * sizeof(float));
+    return __builtin_convertvector(weight * level, eight_wide) / 32768.0;
+}
+INLINE void levels_of(float *rows, float *slopes, int64_t m, const int64_t *order, const int64_t *shifts,
+                      const float *const *values, const float *weights, int64_t group, int64_t count, double delta)
+{
+    eight_wide slope = {0}, level = {0}, wrapped = {0};
     for (int64_t j = 0; j < m; j++) {
-        double unit = scales[order[j] * stride] / 32768.0;
+        eight_wide unit = unit_of(values[order[j]] + group, weights[order[j]], count);
         slope += unit;
         level += (double)shifts[j] * unit;
     }
-    row[0] = (float)(level + delta * slope);
+    eight rounded = __builtin_convertvector(slope, eight);
+    memcpy(slopes, &rounded, sizeof rounded);
+    rounded = __builtin_convertvector(level + delta * slope, eight);
+    memcpy(rows, &rounded, sizeof rounded);
     for (int64_t j = 0; j < m; j++) {
-        wrapped += scales[order[j] * stride] / 32768.0;
-        row[j + 1] = (float)((level - 65536.0 * wrapped) + delta * slope);
+        wrapped += unit_of(values[order[j]] + group, weights[order[j]], count);
+        rounded = __builtin_convertvector((level - 65536.0 * wrapped) + delta * slope, eight);
+        memcpy(rows + 8 * (j + 1), &rounded, sizeof rounded);
     }
-    return (float)slope;
 }
 
-/* scales, (m, q); order, (m,): the messages in the order in which they wrap; shifts, (m,): theirs, in that order;
- * row, (m + 1,), is scratch. */
-EXPORT NAME(add_steps)(const uint64_t *key, uint64_t first, int16_t shift, int64_t m, const int16_t *below, const uint16_t *table,
-                       const int64_t *order, const int64_t *shifts, const float *scales, int64_t stride, double delta,
-                       float *row, const int64_t *edges, float *into, int64_t n)
+/* values, weights, group: as for decode. order, (m,): the messages in the order in which they wrap; shifts, (m,): theirs, in
+ * that order. rows, (m + 1, 8), is scratch. */
+EXPORT NAME(add_steps)(const uint64_t *key, uint64_t first, int16_t shift, int64_t m, const int32_t *below,
+                       const uint16_t *table, const int64_t *order, const int64_t *shifts, const float *const *values,
+                       const float *weights, int64_t group, double delta, float *rows, const int64_t *edges, int64_t q,
+                       float *into, int64_t n)
 {
     stream s = open_stream(first, key, shift);
-    float slope = 0.0f;
-    int64_t run = -1, stop = 0;
+    float slopes[8];
+    int64_t run = -1, stop = 0, known = 0;  /* of the eight runs before `known` there are levels */
     for (int64_t c = 0; c < n; c += CHUNK) {
         float before[CHUNK], after[CHUNK], level[CHUNK], unit[CHUNK];
         int16_t r[CHUNK];
@@ -720,13 +766,18 @@ EXPORT NAME(add_steps)(const uint64_t *key, uint64_t first, int16_t shift, int64
             if (i >= stop) {
                 do stop = edges[++run + 1];
                 while (i >= stop);
-                slope = levels_of(row, m, order, shifts, scales + run, stride, delta);
+                if (run >= known) {
+                    known = run / 8 * 8 + 8;
+                    levels_of(rows, slopes, m, order, shifts, values, weights, group + known - 8, q - (known - 8), delta);
+                }
             }
+            const float *row = rows + run % 8;
+            float slope = slopes[run % 8];
             int64_t until = stop < end ? stop : end;
             if (until - i == CHUNK) {
-                for (int k = 0; k < CHUNK; k++) level[k] = row[count[k]], unit[k] = slope;
+                for (int k = 0; k < CHUNK; k++) level[k] = row[8 * count[k]], unit[k] = slope;
             } else {
-                for (int64_t k = i - c; k < until - c; k++) level[k] = row[count[k]], unit[k] = slope;
+                for (int64_t k = i - c; k < until - c; k++) level[k] = row[8 * count[k]], unit[k] = slope;
             }
             i = until;
         }

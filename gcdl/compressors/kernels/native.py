@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gcdl.compressors.kernels.random import ALL, Shorts, Stream16, Streams
 from gcdl.compressors.kernels.reference import Kernels
-from gcdl.compressors.kernels.rows import Rows
+from gcdl.compressors.kernels.rows import Rows, Values
 from gcdl.compressors.kernels.sums import FEW, Wide
 from gcdl.compressors.kernels.wraps import Wraps
 from gcdl.types import Buffer, IntVector, Vector
@@ -41,11 +41,11 @@ _TYPES: dict[str, tuple[Any, ...]] = {
     "counts_positive": (_P, _P, _I, _P),
     "count_beyond": (_P, _I, _P, _P, _I, _P),
     "fold": (_P, _P, _P, _I, _P, _P, _I),
-    "decode": (_P, _I, _I, _P, _I, _P, _I, _P, _I),
+    "decode": (_P, _I, _I, _P, _P, _I, _P, _I, _P, _I),
     "add_values": (_P, _P, _I, _P),
     "scale": (_F, _P, _P, _I, _P),
     "add_ramps": (_I, _P, _P, _U, _P, _I, _P, _I, _P, _I, _P, _I),
-    "add_steps": (_P, _U, _S, _I, _P, _P, _P, _P, _P, _I, _D, _P, _P, _P, _I),
+    "add_steps": (_P, _U, _S, _I, _P, _P, _P, _P, _P, _P, _I, _D, _P, _P, _I, _P, _I),
     "add_noises": (_I, _P, _P, _U, _P, _P, _I, _P, _I, _P, _I),
     "count_votes": (_P, _I, _I, _P, _P, _I, _I, _I),
 }
@@ -164,9 +164,10 @@ class NativeKernels(Kernels):
         """Write source + value (+-1) to ``into``."""
         self._f["fold"](_at(bits), _at(values), *_runs(edges), _at(source), _at(into), into.size)
 
-    def decode(self, rows: Rows, packed: slice, values: NDArray[np.float32], edges: IntVector, into: Vector) -> None:
+    def decode(self, rows: Rows, packed: slice, values: Values, groups: slice, edges: IntVector, into: Vector) -> None:
         """Overwrite ``into`` with sum_i values[i] (+-1)_i."""
-        self._f["decode"](_at(rows.addresses), packed.start, len(rows), *_table(values), *_runs(edges), _at(into), into.size)
+        of_rows, of_values = (_at(rows.addresses), packed.start, len(rows)), (_at(values.addresses), _at(values.weights))
+        self._f["decode"](*of_rows, *of_values, groups.start, *_runs(edges), _at(into), into.size)
 
     def add_values(self, values: Vector, edges: IntVector, into: Vector) -> None:
         """Add the value of its run to each coordinate of ``into``."""
@@ -192,17 +193,23 @@ class NativeKernels(Kernels):
         self._f["add_ramps"](*of_streams, *_table(units), *_table(offsets), *_runs(edges), _at(into), into.size)
 
     def add_steps(
-        self, stream: Stream16, wraps: Wraps, scales: NDArray[np.float32], delta: float, edges: IntVector, into: Vector
+        self,
+        stream: Stream16,
+        wraps: Wraps,
+        values: Values,
+        groups: slice,
+        delta: float,
+        edges: IntVector,
+        into: Vector,
     ) -> None:
-        """Add sum_i scale_i / 2^15 (wrap(r + shift_i) + delta) to ``into``."""
+        """Add sum_i values_i / 2^15 (wrap(r + shift_i) + delta) to ``into``."""
         m = wraps.shifts.size
-        if self._levels.size <= m:
-            self._levels = np.empty(m + 1, dtype=np.float32)
+        if self._levels.size < 8 * (m + 1):
+            self._levels = np.empty(8 * (m + 1), dtype=np.float32)
         counts = _at(wraps.counts) if m > _COMPARED else None
-        of_wraps = m, _at(wraps.below), counts, _at(wraps.order), _at(wraps.shifts)
-        self._f["add_steps"](
-            *self._opened(stream), *of_wraps, *_table(scales), delta, _at(self._levels), _at(edges), _at(into), into.size
-        )  # fmt: skip
+        of_wraps = m, _at(wraps.below_twice), counts, _at(wraps.order), _at(wraps.shifts)
+        of_values = _at(values.addresses), _at(values.weights), groups.start, delta, _at(self._levels)
+        self._f["add_steps"](*self._opened(stream), *of_wraps, *of_values, *_runs(edges), _at(into), into.size)
 
     def add_noises(
         self, table: Vector, streams: Streams, first: int, units: NDArray[np.float32], edges: IntVector, into: Vector

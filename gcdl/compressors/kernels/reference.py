@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from gcdl.compressors.kernels.blocks import BLOCK, packed_bytes
 from gcdl.compressors.kernels.random import Shorts, Stream16, Streams, random_words
-from gcdl.compressors.kernels.rows import Rows
+from gcdl.compressors.kernels.rows import Rows, Values
 from gcdl.compressors.kernels.sums import FEW, Wide, doubtful_squares, sum_runs
 from gcdl.compressors.kernels.wraps import Wraps
 from gcdl.types import Buffer, IntVector, Vector
@@ -170,18 +170,18 @@ class Kernels:
             self.times(signed, values, edges, signed)
         np.add(source, signed, out=into)
 
-    def decode(self, rows: Rows, packed: slice, values: NDArray[np.float32], edges: IntVector, into: Vector) -> None:
-        """Overwrite ``into`` with sum_i values[i] (+-1)_i, for the block of m rows that lies at ``packed``; ``values`` (m, q).
+    def decode(self, rows: Rows, packed: slice, values: Values, groups: slice, edges: IntVector, into: Vector) -> None:
+        """Overwrite ``into`` with sum_i values[i] (+-1)_i, for the block of m rows that lies at ``packed`` and in ``groups``.
 
         Eight rows at a time are summed from +0 in their order, and the sums of eight added up in theirs. For few runs the
         sum of eight is looked up: the bits of eight rows at one coordinate, transposed into a byte, name one of 256 sums.
         """
-        here = rows.block(packed)
+        here, each = rows.block(packed), values.block(groups)
         into.fill(0.0)
         partial = self._more[: into.size]
         for first in range(0, len(here), 8):
-            octet, weights = here[first : first + 8], values[first : first + 8]
-            if values.shape[1] <= FEW:
+            octet, weights = here[first : first + 8], each[first : first + 8]
+            if edges.size - 1 <= FEW:
                 index = self._index[: into.size]
                 # take wants intp; converting here saves it an allocation.
                 np.copyto(index, self._transposed(octet)[: into.size])
@@ -252,14 +252,21 @@ class Kernels:
             into += dither
 
     def add_steps(
-        self, stream: Stream16, wraps: Wraps, scales: NDArray[np.float32], delta: float, edges: IntVector, into: Vector
+        self,
+        stream: Stream16,
+        wraps: Wraps,
+        values: Values,
+        groups: slice,
+        delta: float,
+        edges: IntVector,
+        into: Vector,
     ) -> None:
-        """Add sum_i scale_i / 2^15 (wrap(r + shift_i) + delta) to ``into``: the dither of m messages that share r.
+        """Add sum_i values_i / 2^15 (wrap(r + shift_i) + delta) to ``into``: the dither of m messages that share r.
 
-        ``scales``, (m, q), in the messages' order. The sum is r times a slope, plus a level for the number of messages that
+        The sum is r times a slope, plus a level for the number of messages that
         have wrapped; see :class:`gcdl.compressors.kernels.wraps.Wraps`. Both are computed in float64, and rounded.
         """
-        slope, levels = wraps.steps(scales, delta)
+        slope, levels = wraps.steps(values.block(groups), delta)
         dither, level, index = self._values[: into.size], self._more[: into.size], self._index[: into.size]
         r = self.shorts(into.size, stream)
         np.copyto(dither, r)

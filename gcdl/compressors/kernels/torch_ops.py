@@ -20,6 +20,7 @@ from torch import Tensor
 from gcdl.compressors.kernels.blocks import BLOCK
 from gcdl.compressors.kernels.random import GAMMA, MIX_1, MIX_2, Stream16, Streams
 from gcdl.compressors.kernels.reference import Kernels
+from gcdl.compressors.kernels.rows import Values
 from gcdl.compressors.kernels.sums import FEW, LANES, Wide, doubtful_squares, sums_of_lanes
 from gcdl.compressors.kernels.wraps import Wraps
 from gcdl.types import Buffer, IntVector, Vector
@@ -126,10 +127,17 @@ class TorchKernels:
             into += self._times(self._shorts(into.numel(), stream).float(), unit, edges) + self._spread(offset, edges)
 
     def add_steps(
-        self, stream: Stream16, wraps: Wraps, scales: NDArray[np.float32], delta: float, edges: IntVector, into: Tensor
+        self,
+        stream: Stream16,
+        wraps: Wraps,
+        values: Values,
+        groups: slice,
+        delta: float,
+        edges: IntVector,
+        into: Tensor,
     ) -> None:
-        """Add sum_i scale_i / 2^15 (wrap(r + shift_i) + delta) to ``into``."""
-        slope, levels = wraps.steps(scales, delta)
+        """Add sum_i values_i / 2^15 (wrap(r + shift_i) + delta) to ``into``."""
+        slope, levels = wraps.steps(values.block(groups), delta)
         r = self._shorts(into.numel(), stream)
         wrapped = torch.zeros_like(r, dtype=torch.int64)
         for below in wraps.below.tolist():

@@ -35,6 +35,11 @@ class Wraps:
         return (_HALF_RANGE - 1 - self.shifts).astype(np.int16)
 
     @cached_property
+    def below_twice(self) -> NDArray[np.int32]:
+        """(m,): :attr:`below` in both halves of an int32."""
+        return np.repeat(self.below, 2).view(np.int32)
+
+    @cached_property
     def counts(self) -> NDArray[np.uint16]:
         """(65536,): how many have wrapped, by r as uint16."""
         reached = np.bincount(_RANGE - self.shifts, minlength=_RANGE + 1)[:_RANGE]
