@@ -26,6 +26,7 @@ from gcdl.problems import TorchProblem
 from gcdl.problems.device import AutocastName, DeviceName
 from gcdl.problems.local_steps import MakeLocal
 from gcdl.problems.minibatches import Sampling
+from gcdl.types import Natural
 
 
 def custom(
@@ -71,6 +72,7 @@ def custom_problem(
     device: DeviceName | None = None,
     autocast: AutocastName | None = None,
     sampling: Sampling | None = None,
+    num_workers: Natural | None = None,
     local_steps: int | None = None,
     local_optimizer: MakeLocal | None = None,
     k: int,
@@ -84,7 +86,7 @@ def custom_problem(
     """
     made = custom(factory=factory, options=options, k=k, seed=seed)
     given: dict[str, Any] = {
-        "device": device, "autocast": autocast, "sampling": sampling,
+        "device": device, "autocast": autocast, "sampling": sampling, "num_workers": num_workers,
         "local_steps": local_steps, "local_optimizer": local_optimizer,
     }  # fmt: skip
     changes = {name: value for name, value in given.items() if value is not None}

@@ -12,14 +12,16 @@ shape, or where the output is not a tensor with a row a sample (a model that ret
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gcdl.problems.batch_loader import BatchLoader
 from gcdl.problems.minibatches import Minibatches
 from gcdl.problems.nested import can_join, cut, is_batch, join
 from gcdl.problems.pass_context import PassContext
-from gcdl.problems.samples import Batch, Rows, Shard
+from gcdl.problems.pieces import Piece, WeightedShard, passes_of, pieces_of
+from gcdl.problems.samples import Batch
 from gcdl.problems.seeding import generator_state
 from gcdl.types import Vector
 
@@ -27,26 +29,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     _ShareOfLoss = tuple[float, Tensor]
-
-
-class WeightedShard(NamedTuple):
-    """A shard that a worker holds.
-
-    ``weight`` is of its mean loss in the coded loss: B_ij (N_j / N).
-    """
-
-    number: int
-    weight: float
-    samples: Shard
-
-
-class _Piece(NamedTuple):
-    key: tuple[int, ...]  # (shard, step, number): what seeds it
-    shard: Shard
-    rows: Rows
-    size: int
-    share: float  # of its mean loss in the coded loss: B_ij (N_j / N) (its part of the minibatch)
-    cost: float  # in shards
 
 
 class TorchGradient:
@@ -57,22 +39,35 @@ class TorchGradient:
     context : the model and the loss.
     shards : the worker's, with their weights.
     minibatches : draws a step's samples.
+    loader : makes batches of them.
     apart : whether each shard is known to need a pass of its own, as a model that draws random numbers does.
     """
 
-    def __init__(self, context: PassContext, shards: Sequence[WeightedShard], minibatches: Minibatches, *, apart: bool) -> None:
+    def __init__(
+        self,
+        context: PassContext,
+        shards: Sequence[WeightedShard],
+        minibatches: Minibatches,
+        loader: BatchLoader,
+        *,
+        apart: bool,
+    ) -> None:
         self.context = context
         self.shards = shards
         self.minibatches = minibatches
+        self.loader = loader
         self.device = context.device
         self.apart = apart
         self._began = False
 
     def compute(self, parameters: Vector, step: int, out: Vector) -> Generator[float, None, float]:
         """Compute it at ``parameters``, (d,), into ``out``, (d,)."""
-        module = self.context.module
+        module, chunk = self.context.module, self.context.chunk
+        coming = list(pieces_of(self.shards, self.minibatches, step, chunk))
+        if self.loader.ahead:
+            self.loader.ask([*coming, *pieces_of(self.shards, self.minibatches, step + 1, chunk)])
         coded_loss, passes = 0.0, 0
-        for pieces in self._passes(step):
+        for pieces in passes_of(coming, chunk):
             yield sum(piece.cost for piece in pieces)
             bound = parameters if self._began or self.device.type != "cpu" else parameters.copy()
             module.bind(bound)
@@ -84,9 +79,9 @@ class TorchGradient:
                 passes += 1
         return coded_loss
 
-    def _losses(self, pieces: list[_Piece]) -> Iterator[list[_ShareOfLoss]]:
+    def _losses(self, pieces: list[Piece]) -> Iterator[list[_ShareOfLoss]]:
         """Yield the pieces' shares and mean losses: all from one pass, or each from a pass of its own."""
-        batches = [self._batch(piece) for piece in pieces]
+        batches = [self.loader.take(piece) for piece in pieces]
         together = None
         if len(pieces) > 1 and not self.apart and can_join(batches, [piece.size for piece in pieces]):
             together = self._together(pieces, batches)
@@ -99,7 +94,7 @@ class TorchGradient:
                 output = self.context.call(inputs, target)
                 yield [(piece.share, self.context.score_loss(output, target))]
 
-    def _together(self, pieces: list[_Piece], batches: list[Batch]) -> list[_ShareOfLoss] | None:
+    def _together(self, pieces: list[Piece], batches: list[Batch]) -> list[_ShareOfLoss] | None:
         """Return all losses from one pass; None if the model turns out to draw numbers, or its output can't be cut."""
         import torch
 
@@ -119,10 +114,6 @@ class TorchGradient:
                 losses.append((piece.share, context.score_loss(cut(output, rows), cut(target, rows))))
         return losses
 
-    def _batch(self, piece: _Piece) -> Batch:
-        with self.context.seeded(*piece.key, 0):
-            return piece.shard.batch(piece.rows)
-
     def _refuse_change(self, parameters: Vector, bound: Vector) -> None:
         """Compare a copy, which the first pass computes at, with the parameters.
 
@@ -133,26 +124,6 @@ class TorchGradient:
             if changed.size:
                 self.context.writes.refuse(self.context.module.layout.tensor_at(int(changed[0])))
         self._began = True
-
-    def _passes(self, step: int) -> Iterator[list[_Piece]]:
-        """Group the minibatches into passes: whole ones up to the chunk size, larger ones cut. Never depends on time."""
-        gathered: list[_Piece] = []
-        for piece in self._pieces(step):
-            if gathered and sum(one.size for one in gathered) + piece.size > self.context.chunk:
-                yield gathered
-                gathered = []
-            gathered.append(piece)
-        yield gathered
-
-    def _pieces(self, step: int) -> Iterator[_Piece]:
-        chunk = self.context.chunk
-        for j, weight, shard in self.shards:
-            drawn = self.minibatches.rows(j, shard.size, step)
-            rows = np.arange(shard.size) if isinstance(drawn, slice) else drawn
-            for number, start in enumerate(range(0, len(rows), chunk)):
-                part = rows[start : start + chunk]
-                cost = len(part) / len(rows)
-                yield _Piece((j, step, number), shard, part, len(part), weight * cost, cost)
 
 
 def _sum(losses: list[tuple[float, Tensor]]) -> Tensor:

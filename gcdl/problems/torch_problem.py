@@ -6,9 +6,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -21,15 +18,18 @@ import numpy as np
 
 from gcdl.errors import ParameterError
 from gcdl.problems.base import CodedGradient, Samples
+from gcdl.problems.batch_loader import BatchLoader, LoaderProcesses
 from gcdl.problems.device import AutocastName, DeviceName, choose, placed
 from gcdl.problems.local_steps import LocalSteps
 from gcdl.problems.loss_check import sum_warning
 from gcdl.problems.minibatches import Minibatches, Sampling, shard_indices
 from gcdl.problems.pass_context import PassContext, Score
+from gcdl.problems.pieces import WeightedShard
+from gcdl.problems.rank_agreement import fingerprint, load_state, state_as_text
 from gcdl.problems.samples import Collate, Source, source_of
 from gcdl.problems.seeding import seeded
 from gcdl.problems.torch_evaluator import TorchEvaluator, accuracy
-from gcdl.problems.torch_gradient import TorchGradient, WeightedShard
+from gcdl.problems.torch_gradient import TorchGradient
 from gcdl.types import IntVector, Layout, Stream, Vector, Weights
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ class TorchProblem:
     local_optimizer : takes the local steps: a table as of ``[optimizer]``, or a function that makes a torch optimizer for a
         list of parameters.
     collate_fn : makes a batch of a list of samples, as in a ``torch.utils.data.DataLoader``.
+    num_workers : processes of each rank that draw a step's batches, and meanwhile those of the next; 0: the worker draws them
+        itself, when it needs them. The batches are the same.
 
     Data
     ----
@@ -106,6 +108,7 @@ class TorchProblem:
     collate_fn: Collate | None = None
     local_steps: int = 1
     local_optimizer: Any = None
+    num_workers: int = 0
 
     def __post_init__(self) -> None:
         if not callable(self.model):
@@ -113,8 +116,9 @@ class TorchProblem:
         _check_function("loss", self.loss)
         for name, metric in (self.metrics or {}).items():
             _check_function(f"metrics.{name}", metric)
-        if self.batch_size < 0 or self.chunk < 1:
-            raise ParameterError(f"batch_size, chunk: {self.batch_size}, {self.chunk}; at least 0 and 1")
+        for name, least in (("batch_size", 0), ("chunk", 1), ("local_steps", 1), ("num_workers", 0)):
+            if getattr(self, name) < least:
+                raise ParameterError(f"{name}: {getattr(self, name)}; at least {least}")
         if self.collate_fn is not None:
             _check_function("collate_fn", self.collate_fn)
         for name, known in (("device", DeviceName), ("sampling", Sampling), ("autocast", AutocastName)):
@@ -200,6 +204,10 @@ class BoundProblem:
         return Minibatches(self.given.batch_size, self.given.sampling, self.seed)
 
     @cached_property
+    def _processes(self) -> LoaderProcesses | None:
+        return LoaderProcesses(self.given.num_workers, self.seed) if self.given.num_workers else None
+
+    @cached_property
     def context(self) -> PassContext:
         """What a forward pass needs."""
         _ = self._start  # as the model is before anybody binds it
@@ -245,7 +253,10 @@ class BoundProblem:
             WeightedShard(int(j), float(weight) * samples[int(j)].size / self.source.size, samples[int(j)])
             for j, weight in zip(shards, weights, strict=True)
         ]
-        return TorchGradient(self.context, held, self.minibatches, apart=draws_numbers(self.module.plain))
+        if self._processes is not None:
+            self._processes.hold({shard.number: shard.samples for shard in held})
+        loader = BatchLoader(self.seed, self._processes)
+        return TorchGradient(self.context, held, self.minibatches, loader, apart=draws_numbers(self.module.plain))
 
     def samples_used(self, step: int) -> IntVector:
         """Return how many samples a step uses of each shard, (k,)."""
@@ -270,40 +281,19 @@ class BoundProblem:
 
     def fingerprint(self) -> str:
         """Return a digest of the model as given, and of a few samples."""
-        import torch
-
-        digest = hashlib.sha256()
-        _ = self._start
-        for name, value in self.module.plain.state_dict().items():
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-            digest.update(
-                value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b""
-            )
-        digest.update(self._start.tobytes())
-        for source in (self.source, self.test):
-            if source is not None:
-                shard = source.take(np.array(sorted({0, source.size // 2, source.size - 1})))
-                with seeded(self.seed, Stream.LAYERS):
-                    digest.update(repr((source.size, _plain(shard.batch(slice(None))))).encode())
-        return digest.hexdigest()[:16]
+        sources = [source for source in (self.source, self.test) if source is not None]
+        return fingerprint(self.module.plain, self._start, sources, self.seed)
 
     def hand_over(self) -> str:
         """Return the module's state dict as text; nothing where a function makes it, under the seed."""
-        import torch
         from torch import nn
 
-        if not isinstance(self.given.model, nn.Module):
-            return ""
-        file = io.BytesIO()
-        torch.save({name: value.cpu() for name, value in self.module.plain.state_dict().items()}, file)
-        return base64.b64encode(file.getbuffer()).decode()
+        return state_as_text(self.module.plain) if isinstance(self.given.model, nn.Module) else ""
 
     def take_over(self, model: str) -> None:
         """Load a state dict that :meth:`hand_over` returned."""
-        import torch
-
         if model:
-            self.module.plain.load_state_dict(torch.load(io.BytesIO(base64.b64decode(model)), weights_only=True))
+            load_state(self.module.plain, model)
 
 
 def _check_function(name: str, function: Any) -> None:
@@ -311,14 +301,3 @@ def _check_function(name: str, function: Any) -> None:
         raise ParameterError(f"{name}: {function.__name__} is a class; take an instance, {function.__name__}()")
     if not callable(function):
         raise ParameterError(f"{name}: {function!r} cannot be called; take a function of (output, target)")
-
-
-def _plain(tree: Any) -> Any:
-    """Return nested tensors as nested digests; text and numbers as they are."""
-    if isinstance(tree, dict):
-        return {name: _plain(part) for name, part in tree.items()}
-    if isinstance(tree, tuple | list):
-        return tuple(_plain(part) for part in tree)
-    if hasattr(tree, "contiguous"):
-        return hashlib.sha256(tree.contiguous().numpy().tobytes()).hexdigest()
-    return tree if isinstance(tree, str | bytes | int | float) else type(tree).__name__
