@@ -31,6 +31,7 @@ from gcdl.launch.control_folder import ControlFolder
 from gcdl.launch.job_output import JobOutput
 from gcdl.launch.masters import settle
 from gcdl.launch.mpirun import environment, mpirun, with_workers
+from gcdl.launch.placement import spread
 from gcdl.launch.temporary_folder import check_temporary_folder, remove_leftovers
 from gcdl.training.display import Display
 from gcdl.training.run_files import CONFIG, STEPS, SUMMARY, write_at_once
@@ -84,8 +85,9 @@ def _launch_once(config: Config, arguments: Sequence[str], out: Path, display: D
     with tempfile.TemporaryDirectory(prefix="gcdl-") as folder, _caught_signals() as signals:
         control = ControlFolder(Path(folder))
         control.announce_launcher()
+        ranks = config.run.ranks(config.workers)
         command = [
-            *mpirun(config.run.ranks(config.workers), hostfile),
+            *mpirun(ranks, *spread(hostfile, config.run.masters, ranks, Path(folder))),
             sys.executable, "-m", "gcdl", "train", *arguments, "--out", str(out), "--control", folder,
         ]  # fmt: skip
         display.begin(config.steps, config.workers, out)
