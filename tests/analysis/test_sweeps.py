@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,10 +14,12 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from gcdl import cli
 from gcdl.analysis.sweeps import cell as cells
 from gcdl.analysis.sweeps import runner as module
+from gcdl.analysis.sweeps.display import SweepDisplay
 from gcdl.analysis.sweeps.outcome import Outcome
 from gcdl.analysis.sweeps.plots import plot_sweep
 from gcdl.analysis.sweeps.results import Results, spread
@@ -296,11 +299,29 @@ def test_a_plot_is_a_function_of_the_results(done, tmp_path):
         plot_sweep(tmp_path / "part", None, ["method=1 bit"])
 
 
+def test_tables_fit_80_columns_name_their_axes_and_say_how_finely_the_target_is_seen(done):
+    suite = parse_suite((done / "suite.toml").read_text())
+    file = io.StringIO()
+    with SweepDisplay(Console(file=file, width=80), 1) as display:
+        display.report(Results.read(suite, done), suite.combinations, done)
+    lines = [line.rstrip() for line in file.getvalue().splitlines()]
+    tables = lines[: next(number for number, line in enumerate(lines) if line.startswith("failed"))]
+    assert max(map(len, tables)) <= 80
+    assert sum(line.startswith("straggling: ") for line in tables) == 2
+    assert sum(line == "the target is looked for at evaluations: every 4 steps" for line in tables) == 2
+    shown = " ".join(" ".join(tables).split())
+    assert shown.count("payload") == 2
+    assert shown.count("float32") > 2  # every part of a table has the names of the methods
+    assert re.search(r"\d \+- \d", shown)
+    figures = re.findall(r"[\d.]+(?= \+-)", shown)
+    assert all(len(figure.replace(".", "").lstrip("0")) <= 3 for figure in figures), figures
+
+
 @pytest.mark.parametrize(
     ("values", "shown"),
     [
-        ([1.0, 3.0], "2 ± 1.4"), ([12_000.0, 14_000.0], "13 ± 1.4 k"), ([None, 4.0], "4 (1 of 2)"), ([None], "never"),
-        ([2_345_678.0], "2346 k"), ([0.5], "0.5"),
+        ([1.0, 3.0], "2 +- 1.4"), ([12_000.0, 14_000.0], "13 +- 1.4 k"), ([None, 4.0], "4 (1 of 2)"), ([None], "never"),
+        ([2_345_678.0], "2.35 M"), ([60.67, 60.67001], "60.7 +- 0"), ([0.5], "0.5"),
     ],
 )  # fmt: skip
 def test_a_mean_is_shown_with_its_spread(values, shown):

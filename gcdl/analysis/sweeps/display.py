@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from gcdl.analysis.sweeps.outcome import Outcome
-from gcdl.analysis.sweeps.results import RESULTS, Results, failures
+from gcdl.analysis.sweeps.results import RESULTS, Results, ResultTable, failures
 from gcdl.analysis.sweeps.suite import Cell, Combination
 
 _PLAIN_SECONDS = 2.0
 _FAILURES_SHOWN = 10
-_WIDTH = 180
+_GAP, _EDGES = 2, 2
+"""Places on the screen between two columns of a table, and at its sides together."""
 
 
 class SweepDisplay:
@@ -57,17 +60,13 @@ class SweepDisplay:
 
     def report(self, results: Results, combinations: Sequence[Combination], folder: Path) -> None:
         """Show what the sweep came to; of the groups that ``combinations`` are of."""
-        wide = self.console if self.console.is_terminal else Console(file=self.console.file, width=_WIDTH)
-        groups = {", ".join(one.place[:-1]) for one in combinations}
-        for title, header, rows in results.tables():
-            if title not in groups:
-                continue
-            table = Table(title=title or None)
-            for number, column in enumerate(header):
-                table.add_column(column, justify="left" if number == 0 else "right")
-            for row in rows:
-                table.add_row(*map(Text, row))
-            wide.print(table)
+        groups = {results.title(one) for one in combinations}
+        for table in results.tables():
+            if table.title in groups:
+                for part in _parts(table, self.console.width):
+                    self.console.print(part)
+                if table.note:
+                    self.console.print(Text(table.note, style="dim"), soft_wrap=True)
         failed = failures(results)
         for name, message in list(failed.items())[:_FAILURES_SHOWN]:
             self._say(f"failed: {name}: {message}")
@@ -77,3 +76,28 @@ class SweepDisplay:
 
     def _say(self, line: str) -> None:
         self.console.print(Text(line), soft_wrap=True)
+
+
+def _parts(table: ResultTable, width: int) -> Iterator[Table]:
+    """Yield a table in parts that each fit a screen: columns that have no room come below, beside the first column again."""
+    widths = [max(map(len, (*head.split(), *cells))) for head, *cells in _columns(table)]
+    groups = [[0]]
+    for number, wide in enumerate(widths[1:], start=1):
+        used = _EDGES + sum(widths[other] + _GAP for other in groups[-1])
+        if used + wide > width and groups[-1] != [0]:
+            groups.append([0])
+        groups[-1].append(number)
+    for place, group in enumerate(groups):
+        title = (table.title or None) if place == 0 else None
+        part = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, _GAP - 1, 0, 0), title_justify="left")
+        for number in group:
+            side: Literal["left", "right"] = "left" if number == 0 else "right"
+            part.add_column(table.header[number], justify=side, min_width=min(widths[number], width // 2))
+        for row in table.rows:
+            part.add_row(*(Text(row[number]) for number in group))
+        yield part
+
+
+def _columns(table: ResultTable) -> Iterator[tuple[str, ...]]:
+    """Yield each column: its heading, and its cells."""
+    yield from zip(table.header, *table.rows, strict=True)

@@ -33,7 +33,7 @@ def _difference(losses: Losses, best: Losses) -> str:
     if len(differences) < 2:
         return ""
     mean, half = statistics.fmean(differences), half_width(differences)
-    return f"{mean:+.2g} ± {half:.2g}" + (": tie" if abs(mean) <= half else "")
+    return f"{mean:+.2g} +- {half:.2g}" + (": tie" if abs(mean) <= half else "")
 
 
 def half_width(differences: list[float]) -> float:

@@ -17,6 +17,16 @@ from gcdl.analysis.sweeps.suite import Cell, Combination, Suite
 RESULTS, TABLES, SUITE = "results.csv", "tables.md", "suite.toml"
 
 
+@dataclass(frozen=True)
+class ResultTable:
+    """A table for people. ``note``: a line below it; "" for none."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    note: str
+
+
 @dataclass
 class Results:
     """The cells of a suite that are over: ``outcomes`` by combination, then by rate and seed."""
@@ -78,7 +88,7 @@ class Results:
         rates = sorted(combination.rates)
         if len(rates) < 2 or rate not in (rates[0], rates[-1]):
             return ""
-        return "lowest of the grid" if rate == rates[0] else "highest of the grid"
+        return "lowest" if rate == rates[0] else "highest"
 
     def csv(self) -> str:
         """Return the tidy table. The order is that of the suite; nothing in it depends on when, or how often, it was run."""
@@ -98,11 +108,15 @@ class Results:
         return text.getvalue()
 
     def groups(self) -> list[tuple[str, list[Combination]]]:
-        """Return the combinations by all axes but the last, which is what is compared; each with a title."""
+        """Return the combinations by all axes but the last, which is what is compared; each group with its title."""
         groups: dict[str, list[Combination]] = {}
         for combination in self.suite.combinations:
-            groups.setdefault(", ".join(combination.place[:-1]), []).append(combination)
+            groups.setdefault(self.title(combination), []).append(combination)
         return list(groups.items())
+
+    def title(self, combination: Combination) -> str:
+        """Return the title of a combination's group: its axes but the last, say "problem: CNN, p: 0.2"; "" with one axis."""
+        return ", ".join(f"{axis}: {value}" for axis, value in zip(self.suite.axes, combination.place[:-1], strict=False))
 
     def write(self, folder: Path) -> None:
         """Write ``results.csv`` and ``tables.md``."""
@@ -111,8 +125,8 @@ class Results:
             draft.write_text(text, encoding="utf-8")
             draft.replace(folder / name)
 
-    def tables(self) -> list[tuple[str, list[str], list[list[str]]]]:
-        """Return a table for each group: title, header, rows. Mean and standard deviation over the seeds."""
+    def tables(self) -> list[ResultTable]:
+        """Return a table for each group: mean and standard deviation over the seeds."""
         last = list(self.suite.axes)[-1]
         tables = []
         for title, every in self.groups():
@@ -127,18 +141,27 @@ class Results:
                 header.append("test loss above the best")
                 above = above_the_best({one.place[-1]: self._by_seed(one, _LOSS) for one in combinations})
                 rows = [[*row, above[row[0]]] for row in rows]
-            tables.append((title, header, rows))
+            tables.append(ResultTable(title, header, rows, self._note(combinations, wanted)))
         return tables
 
     def markdown(self) -> str:
         """Return the tables as Markdown."""
         parts = []
-        for title, header, rows in self.tables():
-            lines = [f"**{title}**", ""] if title else []
-            for row in (header, ["---"] * len(header), *rows):
+        for table in self.tables():
+            lines = [f"**{table.title}**", ""] if table.title else []
+            for row in (table.header, ["---"] * len(table.header), *table.rows):
                 lines.append("| " + " | ".join(row) + " |")
-            parts.append("\n".join(lines))
+            parts.append("\n".join([*lines, *(["", table.note] if table.note else [])]))
         return "\n\n".join(parts) + "\n"
+
+    @staticmethod
+    def _note(combinations: Sequence[Combination], wanted: Sequence[str]) -> str:
+        """Say how finely the columns "to the target" are counted; "" without such a column."""
+        if not any(name in TO_TARGET for name in wanted):
+            return ""
+        every = sorted({one.eval_every for one in combinations})
+        often = " or ".join(f"every {steps} steps" if steps else "at the end only" for steps in every)
+        return f"the target is looked for at evaluations: {often}"
 
     def _known(self, combinations: Sequence[Combination], name: str) -> bool:
         figures = [outcome.figure(name, one.target) for one in combinations for outcome in self._judged(one, name)]
@@ -181,23 +204,26 @@ _COLUMNS = {
 
 
 def spread(values: Sequence[float | None]) -> str:
-    """Return mean ± standard deviation, and how many seeds have a value if not all have."""
+    """Return mean +- standard deviation, in few digits, and how many seeds have a value if not all have."""
     known = [value for value in values if value is not None]
     if not known:
         return "never"
     mean = statistics.fmean(known)
-    unit, scale = next(((unit, scale) for unit, scale in _UNITS if abs(mean) >= 10.0 * scale), ("", 1.0))
+    unit, scale = next(((unit, scale) for unit, scale in _UNITS if abs(mean) >= scale), ("", 1.0))
     shown = _digits(mean / scale)
     if len(known) > 1:
-        shown += f" ± {_digits(statistics.stdev(known) / scale, 2)}"
+        deviation = statistics.stdev(known)
+        shown += f" +- {_digits(deviation / scale, 2) if deviation > _NOTHING * abs(mean) else 0}"
     shown += f" {unit}" if unit else ""
     return shown if len(known) == len(values) else f"{shown} ({len(known)} of {len(values)})"
 
 
 _UNITS = (("G", 1e9), ("M", 1e6), ("k", 1e3))
+_NOTHING = 1e-4
+"""A deviation below this part of the mean is shown as 0."""
 
 
-def _digits(value: float, digits: int = 4) -> str:
+def _digits(value: float, digits: int = 3) -> str:
     return f"{value:.0f}" if abs(value) >= 10.0**digits else f"{value:.{digits}g}"
 
 

@@ -95,6 +95,11 @@ class Combination:
     target: float | None
     rates: tuple[float, ...]
 
+    @property
+    def eval_every(self) -> int:
+        """How many steps lie between two evaluations; 0: only the last step has one."""
+        return self.cell(None, 0).config.run.eval_every
+
     def cell(self, rate: float | None, seed: int) -> Cell:
         """Return the run with this rate (None: the config's own) and seed.
 
