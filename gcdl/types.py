@@ -3,7 +3,7 @@
 Shape legend, used in every docstring (the papers' letters):
 
 ====  =====================================================================
-n     workers (rank = worker + 1)
+n     workers; they are numbered from 0, after the masters in rank
 k     shards of the training set
 d     parameters of the model
 m     replies decoded in a step

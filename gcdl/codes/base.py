@@ -1,8 +1,8 @@
 """A gradient code is data: an encoding matrix B and a decoder.
 
-Worker i sends (a compressed) C_i = sum_j B_ij G_j. When the workers in A have answered, the master picks weights a,
-zero off A, with a B as near to the all-ones row as it can, and takes sum_i a_i C_i for sum_j G_j, the full gradient
-(Tandon, Lei, Dimakis and Karampatziakis, *Gradient Coding*, ICML 2017).
+Worker i sends C_i = sum_j B_ij G_j, compressed. When the workers in A have answered, the master picks weights a, zero off A,
+so that a B is as near to the all-ones row as it can be. It takes sum_i a_i C_i for the full gradient sum_j G_j. Source: Tandon,
+Lei, Dimakis and Karampatziakis, *Gradient Coding*, ICML 2017.
 """
 
 from __future__ import annotations

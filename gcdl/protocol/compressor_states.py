@@ -1,9 +1,9 @@
 """What the master knows of the workers' compressor states, for a checkpoint.
 
-A state changes only when a reply of its worker is decoded. So the state as of a worker's last decoded step is the state as
-of any checkpoint up to the next decoded one, and a worker that was late ever since need not be asked again.
+A worker's state changes only when one of its replies is decoded. Between two of those, all checkpoints have the same state of
+it. So a worker whose replies have all been late since the last checkpoint is not asked again.
 
-States lie in a file without a name: n of them would be n times d numbers in the master's memory.
+States lie in a file without a name, because n of them would take n times d numbers of the master's memory.
 """
 
 from __future__ import annotations
