@@ -1,18 +1,20 @@
 """What all tests share: the order they run in, and the command line as a function.
 
-Order (see launch/test): tests without MPI; MPI jobs, two at a time; then, one at a time, those marked ``alone``, which
-measure times that a job beside them would change. Tests of the hosts and of Slurm are each kept to one process, because what
-they run on is made once and shared.
+Order (see launch/test): tests without MPI; MPI jobs, two at a time; then those marked ``alone``, which measure times that a
+job beside them would change: they hold a lock, so that no other job runs meanwhile. Tests of the hosts and of Slurm are each
+kept to one process, because what they run on is made once and shared.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +45,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if (place := _place(item)) >= 2:
                 item.add_marker(pytest.mark.xdist_group(GROUPS[place - 2]))
+
+
+@pytest.fixture(autouse=True)
+def _share_the_cores(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Run a job beside others, or alone."""
+    place = _place(request.node)
+    if place == 0:
+        yield
+        return
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of all processes of this test run
+    with (folder / "jobs.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX if request.node.get_closest_marker("alone") else fcntl.LOCK_SH)
+        yield
 
 
 @dataclass(frozen=True)
