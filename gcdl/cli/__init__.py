@@ -23,7 +23,7 @@ def main() -> NoReturn:
 
     signal.signal(signal.SIGINT, before)
     try:
-        app()
+        app(prog_name="gcdl")
     except Exception as error:
         sys.exit(tell(error))
     finally:

@@ -8,13 +8,20 @@ from typing import Annotated
 
 import typer
 
+from gcdl.cli.completion import complete_override
+
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML file; see configs/README.md.", show_default=False)]
 OptionalConfig = Annotated[
     Path | None, typer.Argument(metavar="[CONFIG]", help="A TOML file; see configs/README.md.", show_default=False)
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Override keys, e.g. code.stragglers=2", show_default=False),
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Override keys, e.g. code.stragglers=2",
+        show_default=False,
+        autocompletion=complete_override,
+    ),
 ]
 Out = Annotated[
     Path | None, typer.Option(metavar="DIR", help="The run folder; runs/NAME-TIME when left out.", show_default=False)

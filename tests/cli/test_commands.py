@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -133,3 +134,26 @@ def test_a_comparison_needs_its_sizes(command_line, words):
 )
 def test_hostile_values_are_refused_in_one_line(command_line, override, says, tmp_path):
     assert says in command_line("simulate", DESCENT, override, "--out", str(tmp_path / "run")).message
+
+
+def test_the_version_is_that_of_the_package(command_line):
+    assert command_line("--version").stdout == f"gcdl {version('gcdl')}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("gcdl si", ["simulate"]),
+        ("gcdl plot --ht", ["--html"]),
+        ("gcdl run c.toml wor", ["workers="]),
+        ("gcdl simulate c.toml code.decod", ["code.decoder="]),
+        ("gcdl run c.toml run.eval", ["run.eval_every=", "run.evaluate="]),
+        ("gcdl run c.toml code.kind=frac", ["code.kind=fractional_repetition"]),
+        ("gcdl run c.toml optimizer.bet", ["optimizer.beta1=", "optimizer.beta2="]),
+    ],
+)
+def test_a_shell_completes_commands_options_and_keys(command_line, monkeypatch, words, offered):
+    monkeypatch.setenv("_GCDL_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
+    assert command_line().stdout.split() == offered
