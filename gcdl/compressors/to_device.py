@@ -46,7 +46,7 @@ def _error_feedback(codec: ErrorFeedbackCodec, device: torch.device) -> Codec | 
     from gcdl.compressors.device_codecs import DeviceMemory
 
     inner = to_device(codec.inner, device)
-    return None if inner is None else ErrorFeedbackCodec(inner, codec.layout, DeviceMemory(device))
+    return None if inner is None else ErrorFeedbackCodec(inner, codec.layout, codec.decay, DeviceMemory(device))
 
 
 @to_device.register(MomentumCodec)

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Gt, Le
 
 from gcdl.compressors import Compressor, ErrorFeedback, Momentum, MomentumName
+from gcdl.config.schema import Table
 from gcdl.errors import ConfigError
 from gcdl.types import Fraction
 
+
+class Residual(Table):
+    """``error_feedback = {decay = 0.9}``."""
+
+    decay: Annotated[float, Gt(0.0), Le(1.0)]
+    """Share of the residual that a worker keeps from one used reply to the next; 1: all of it, as with ``true``."""
+
+
 WRAPPERS: dict[str, tuple[Any, Any]] = {
-    "error_feedback": (bool, False),
+    "error_feedback": (bool | Residual, False),
     "momentum": (MomentumName | None, None),
     "beta1": (Fraction | None, None),
     "beta2": (Fraction | None, None),
@@ -25,8 +36,9 @@ def wrapped(compressor: Compressor, values: Mapping[str, Any]) -> Compressor:
     ------
     ConfigError : a beta without a momentum that has it.
     """
-    if values["error_feedback"]:
-        compressor = ErrorFeedback(compressor)
+    feedback = values["error_feedback"]
+    if feedback:
+        compressor = ErrorFeedback(compressor, feedback.decay if isinstance(feedback, Residual) else 1.0)
     momentum, beta1, beta2 = (values.get(key) for key in ("momentum", "beta1", "beta2"))
     if momentum is not None:
         try:

@@ -140,7 +140,11 @@ def validate(model: type[ModelT], values: Mapping[str, Any], path: str, where: s
         first = max((one for one in findings if one["loc"][0] == findings[0]["loc"][0]), key=lambda one: len(one["loc"]))
         place = first["loc"]
         # A part is a key, a place in a list, or a key of what lies there; others name the types that were tried.
-        shown = [i == 0 or isinstance(part, int) or isinstance(place[i - 1], int) for i, part in enumerate(place)]
+        # Of two names after the key, the first is a type's and the second a key in a table of that type.
+        shown = [
+            i == 0 or isinstance(part, int) or isinstance(place[i - 1], int) or (i == 2 and isinstance(part, str))
+            for i, part in enumerate(place)
+        ]
         location = prefix + ".".join(str(part) for part, is_key in zip(place, shown, strict=True) if is_key)
         if first["type"] == "missing":
             raise ConfigError(f"{location}: missing") from None
@@ -182,7 +186,9 @@ def _frozen(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Turn tables in a list into what TOML can hold."""
+    """Turn a table, or tables in a list, into what TOML can hold."""
+    if isinstance(value, Table):
+        return value.model_dump()
     return [item.model_dump() if isinstance(item, Table) else item for item in value] if isinstance(value, tuple) else value
 
 

@@ -176,3 +176,15 @@ def test_a_stateless_codec_has_nothing_to_dump(inner, plain):
     assert codec.state_bytes == 0
     codec.dump(codec.init(), np.empty(0, dtype=np.uint8))
     assert codec.load(np.empty(0, dtype=np.uint8)) is None
+
+
+def test_a_decaying_residual_is_that_share_of_what_was_left_out(plain):
+    layout, x = plain.layout_of([(40,), (7,)]), plain.normal(47)
+    states = []
+    for decay in (1.0, 0.25):
+        codec = ErrorFeedback(ScaledSign(), decay).codec(layout)
+        out = np.empty(codec.payload_bytes, np.uint8)
+        states.append(codec.settle(codec.compress(x.copy(), codec.init(), Draw(0, 3, 0, 0), out), 3))
+    whole, quarter = (state.kept for state in states)
+    assert whole.any()
+    np.testing.assert_array_equal(quarter, np.float32(0.25) * whole)
