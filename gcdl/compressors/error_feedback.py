@@ -11,8 +11,8 @@ With ``decay`` below 1 the worker forgets: what could not be said for long belon
 in groups (``scaled_sign`` with ``block``) trained better with 0.9.
 
 Bias: that of the inner compressor in each step. With ``decay`` = 1 the sum of what is sent is within one residual of the sum of
-x. Variance: the inner one's, at y. A coordinate that is exactly zero gets back what its bit gave it too much: no drift. A NaN or
-an infinity never gets here: the worker raises before x is added to e.
+x. Variance: the inner one's, at y. A coordinate that is exactly zero gets back what its bit gave it too much: no drift. A NaN
+or an infinity never gets here: the worker raises before x is added to e.
 """
 
 from __future__ import annotations
