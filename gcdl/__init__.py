@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from gcdl.optimizers import TorchOptimizer
     from gcdl.problems import TorchProblem
     from gcdl.protocol.step_record import StepRecord
+    from gcdl.training import loggers
+    from gcdl.training.callbacks import Callback
     from gcdl.training.summary import Summary
     from gcdl.training.trainer import Trainer
 
@@ -60,6 +62,7 @@ _MODULES = {
     "TorchOptimizer": "gcdl.optimizers",
     "TorchProblem": "gcdl.problems",
     "StepRecord": "gcdl.protocol.step_record",
+    "Callback": "gcdl.training.callbacks",
     "Summary": "gcdl.training.summary",
     "Trainer": "gcdl.training.trainer",
     **dict.fromkeys(_ERRORS, "gcdl.errors"),
@@ -68,6 +71,7 @@ _MODULES = {
 answer Ctrl-C, and these take 0.4 s."""
 
 __all__ = [
+    "Callback",
     "Config",
     "ConfigError",
     "DataError",
@@ -87,6 +91,7 @@ __all__ = [
     "WorkerError",
     "__version__",
     "load",
+    "loggers",
 ]
 
 
@@ -94,6 +99,8 @@ def __getattr__(name: str) -> Any:
     """Import what a public name stands for."""
     if name == "__version__":
         found: Any = import_module("importlib.metadata").version("gcdl")
+    elif name == "loggers":
+        found = import_module("gcdl.training.loggers")
     elif name in _MODULES:
         found = getattr(import_module(_MODULES[name]), name)
     else:

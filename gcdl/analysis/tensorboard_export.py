@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gcdl.training.loggers.tensorboard import FOLDER, TensorBoardWriter
+from gcdl.training.loggers.base import figures_of
+from gcdl.training.loggers.tensorboard import FOLDER, TensorBoard
 from gcdl.training.run_reader import read_run
 
 
@@ -16,8 +17,9 @@ def export(path: Path) -> Path:
     UsageError : tensorboard is not installed, or the folder can't be written.
     DataError : not a run folder.
     """
-    run, writer = read_run(path), TensorBoardWriter(path)
+    run, logger = read_run(path), TensorBoard()
+    logger.begin({}, path)
     for line in run.steps:
-        writer.add(line)
-    writer.close()
+        logger.log(line["step"], figures_of(line))
+    logger.end(run.summary)
     return path / FOLDER

@@ -116,6 +116,7 @@ class Master:
         disagreed = self._verify(step, gathered)
         a, norm = self._decode(step, gathered)
         decoded = clock()
+        lr = self.slices.lr
         self.slices.step(norm)
         self.transport.stepped()
         ended = clock()
@@ -123,7 +124,9 @@ class Master:
         self.accepted[gathered.arrived & (a != 0.0)] = step
         rows = gathered.table()
         timing = StepTiming(began, sent, waited, decoded, ended, rows, gathered.late)
-        return self._record(step, timing, a, norm, gathered, disagreed)
+        record = self._record(step, timing, a, norm, gathered, disagreed)
+        record.lr = lr
+        return record
 
     def _send(self, task: Task) -> None:
         """Hand a task to all workers that are alive."""

@@ -78,6 +78,11 @@ class ModelSlice:
         self._messages: list[Message] = []
         self._a: Weights = np.zeros(0)
 
+    @property
+    def lr(self) -> float | None:
+        """The learning rate of the next step; None where the optimizer tells none."""
+        return getattr(self.optimizer, "lr", None)
+
     def energies(self, payloads: Mapping[int, Buffer]) -> dict[int, NDArray[np.float64]]:
         """Return the energies behind each worker's payload, (blocks, 2); see :class:`gcdl.compressors.Codec`."""
         return {worker: self.codec.energies(payload, self.agreed) for worker, payload in payloads.items()}
@@ -131,6 +136,11 @@ class ModelSlices(Protocol):
     @property
     def content(self) -> Content:
         """What a task carries."""
+        ...
+
+    @property
+    def lr(self) -> float | None:
+        """The learning rate of the next step; None where the optimizer tells none."""
         ...
 
     @property
@@ -199,6 +209,11 @@ class LocalSlices:
     def content(self) -> Content:
         """What a task carries: of all slices."""
         return self._slices[0].publisher.content if self._parts is None else self._together
+
+    @property
+    def lr(self) -> float | None:
+        """The learning rate of the next step: of all slices."""
+        return self._slices[0].lr
 
     @property
     def agreed(self) -> Vector | None:

@@ -40,6 +40,7 @@ class StepRecord:
     coverage : (k,) a B, the weight each shard entered with; 1 is right.
     timing : seconds of each part of the step, as the timeline has them.
     ledger : bytes by worker and kind.
+    lr : learning rate of the step; None where the optimizer tells none.
     test_loss, test_accuracy : of the model after the step; None in steps without an evaluation. An accuracy is 0 to 1.
     samples : of the minibatches in the decoded gradient, each shard's counted once; with local steps, of all of them. None
         where the problem does not count them.
@@ -62,6 +63,7 @@ class StepRecord:
     coverage: Weights
     timing: StepTiming
     ledger: Ledger = field(default_factory=Ledger)
+    lr: float | None = None
     test_loss: float | None = None
     test_accuracy: float | None = None
     samples: int | None = None

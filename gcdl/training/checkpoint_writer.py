@@ -28,6 +28,7 @@ class CheckpointWriter:
     progress : returns the run's progress, JSON-ready.
     decoder : the decoder's name.
     say : takes a line for the user.
+    written_to : is told the step and the path of each checkpoint that was written.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class CheckpointWriter:
         progress: Callable[[], Mapping[str, Any]],
         decoder: str,
         say: Callable[[str], None],
+        written_to: Callable[[int, Path], None] = lambda step, path: None,
     ) -> None:
         self._folder = folder
         self._keep = keep
@@ -46,6 +48,7 @@ class CheckpointWriter:
         self._progress = progress
         self._decoder = decoder
         self._say = say
+        self._written_to = written_to
         self._waiting: Checkpoint | None = None
         self._lacked: list[int] = []
         """The workers whose states the newest checkpoint that was written lacks."""
@@ -113,8 +116,9 @@ class CheckpointWriter:
             )
         complete = replace(snapshot, states=self._master.states.known(snapshot.accepted))
         try:
-            save(self._folder, complete, self._keep)
+            path = save(self._folder, complete, self._keep)
         except OSError as error:  # a full disk does not end a run
             self._say(f"checkpoint of step {snapshot.step} not written: {error}; the ones before it are as they were")
         else:
             self.written, self._lacked = snapshot.step, missing
+            self._written_to(snapshot.step, path)

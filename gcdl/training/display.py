@@ -182,6 +182,8 @@ def _report(summary: Mapping[str, Any]) -> Table:
         table.add_row("test loss", _number(summary["final_test_loss"]), "")
     if summary["model_sha256"] is not None:
         table.add_row("training loss", _number(summary["final_train_loss"]), "over the whole training set")
+    if summary.get("stopped"):
+        table.add_row("stopped", summary["stopped"], f"after {summary['steps']} steps")
     _add_seconds(table, summary)
     sent, float32 = summary["uplink_bytes"], summary["float32_uplink_bytes"]
     if summary["resumed"]:

@@ -51,6 +51,11 @@ class DurableFile:
         if len(self._waiting) > self._buffered:
             self._flush()
 
+    @property
+    def waiting(self) -> int:
+        """Bytes that are not on disk yet."""
+        return len(self._waiting)
+
     def close(self) -> None:
         """Write what waits, if it can be, and close the file. Idempotent."""
         if self.closed:

@@ -50,16 +50,16 @@ class Learner:
         self.slices.collect()
         return self.slices.parameters
 
-    def write_model(self, folder: Path, say: Callable[[str], None]) -> None:
-        """Write the model for use without gcdl. A full disk does not end a run: the model is in the checkpoint too."""
+    def write_model(self, folder: Path) -> str | None:
+        """Write the model for use without gcdl; return why that did not work, None: it did."""
         if self.save is None:
-            return
+            return None
         draft = folder / f".{MODEL}.draft"
         try:
             self.save(self.parameters(), draft)
             draft.replace(folder / MODEL)
         except (OSError, RuntimeError) as error:  # torch has its own way to say that a disk is full
-            why = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-            say(f"{folder / MODEL}: not written: {why}; the checkpoint has the model")
             with suppress(OSError):
                 draft.unlink(missing_ok=True)
+            return getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        return None

@@ -1,20 +1,21 @@
 """The training loop: step, evaluate, checkpoint, record. One loop for real and simulated runs, for commands and scripts.
 
-A record is handed out (yielded, then written) after its step; that of a step whose evaluation goes on meanwhile, when the
-evaluation is done. :meth:`TrainingLoop.run` reads as the life of a run; what it works with lies in files of their own.
+A record is handed out (yielded, then written) after its step. If the step is evaluated while the next one is computed, its
+record is handed out when the evaluation is done. :meth:`TrainingLoop.run` is the life of a run; what it works with lies in
+files of their own.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Generator
+import tomllib
+from collections.abc import Generator, Iterable
 from contextlib import suppress
 
 import numpy as np
 
 from gcdl.config import Experiment
-from gcdl.errors import GcdlError, Interrupted, NonFiniteLoss
+from gcdl.errors import GcdlError, Interrupted, NonFiniteLoss, UsageError
 from gcdl.host.stop_request import StopRequest
 from gcdl.problems import CountsSamples, Evaluation, Problem
 from gcdl.protocol.master import Master
@@ -22,12 +23,17 @@ from gcdl.protocol.step_record import StepRecord
 from gcdl.protocol.transport import Transport
 from gcdl.stragglers import delays_at
 from gcdl.training.build import limit_threads
+from gcdl.training.callbacks import Callback, Callbacks
 from gcdl.training.checkpoint_file import FOLDER, newest_step
 from gcdl.training.checkpoint_writer import CheckpointWriter
 from gcdl.training.evaluation import ConcurrentEvaluator
 from gcdl.training.learner import Learner
-from gcdl.training.loggers.tensorboard import TensorBoardWriter
+from gcdl.training.loggers import Logger, TensorBoard
+from gcdl.training.loggers.base import Loggers
 from gcdl.training.progress import Progress
+from gcdl.training.record_stream import RecordStream
+from gcdl.training.reserved_room import ReservedRoom
+from gcdl.training.run_files import MODEL
 from gcdl.training.run_warnings import (
     coverage_warning,
     limit_warning,
@@ -40,11 +46,12 @@ from gcdl.training.starting_point import StartingPoint
 from gcdl.training.summary import Summary, summarize
 from gcdl.training.timing_only import NoCheckpointWriter
 from gcdl.training.watcher import Watcher
+from gcdl.types import Layout
 
 Run = Generator[StepRecord, None, Summary]
 """A run under way: yields the record of each step, and returns what was written to ``summary.json``.
 
-Closed early it stops the workers, after a checkpoint.
+Closed early it is complete all the same, with fewer steps: it stops the workers, and writes model and summary.
 """
 
 
@@ -56,6 +63,10 @@ def run_to_end(run: Run) -> Summary:
         except StopIteration as done:
             summary: Summary = done.value
             return summary
+
+
+class CallerFailed(BaseException):
+    """Thrown into a :data:`Run`: whoever iterates over it has failed, so that it ends early and is no success."""
 
 
 class TrainingLoop:
@@ -71,6 +82,8 @@ class TrainingLoop:
     stop : whether the user wants to stop.
     began : when the run was launched, in seconds of ``time.time()``.
     hosts : of each worker; None: all are simulated.
+    callbacks : are told what happens, and may stop the run.
+    loggers : get each step's figures.
     """
 
     def __init__(
@@ -84,6 +97,8 @@ class TrainingLoop:
         *,
         began: float,
         hosts: list[str] | None = None,
+        callbacks: Iterable[Callback] = (),
+        loggers: Iterable[Logger] = (),
     ) -> None:
         limit_threads(experiment)
         self._experiment = experiment
@@ -107,7 +122,10 @@ class TrainingLoop:
             say=watcher.say if hosts is not None else lambda line: None,  # virtual seconds keep nobody waiting
         )
         self._progress = Progress.after(start.checkpoint, began, transport)
-        self._tensorboard = TensorBoardWriter(start.out) if self._options.tensorboard else None
+        self._callbacks = Callbacks(callbacks)
+        self._loggers = Loggers([*loggers, *([TensorBoard()] if self._options.tensorboard else [])], watcher.say)
+        self._records = RecordStream(self._folder, self._callbacks, self._loggers, watcher)
+        self._room = ReservedRoom(start.out, _result_bytes(learner.layout) if learner.learns else 0, watcher.say)
         self._checkpoints = self._checkpoint_writer()
         self._evaluator = ConcurrentEvaluator(
             learner.evaluator,
@@ -115,10 +133,10 @@ class TrainingLoop:
             limit=lambda: limit_threads(experiment),
         )
         self._warnings: list[str] = []
-        self._held: deque[StepRecord] = deque()
-        """Records not written yet, oldest first: more than one only while an evaluation goes on."""
         self._final: Evaluation | None = None
         """The evaluation of the last step's model."""
+        self._diverged = False
+        """Whether the training loss is no number any more."""
 
     def run(self) -> Run:
         """Train, evaluate, checkpoint, record. The workers are stopped at the end, whatever happens.
@@ -126,6 +144,7 @@ class TrainingLoop:
         Raises
         ------
         TooManyLost, WorkerError, NonFiniteLoss, Interrupted : the run ended early; a checkpoint is kept.
+        UsageError : the trained model, or the record of the run, could not be written.
         """
         try:
             self._begin()
@@ -136,19 +155,32 @@ class TrainingLoop:
                 self._evaluate(record)
                 self._checkpoint(record)
                 if not self._evaluator.busy:
-                    yield from self._hand_out()
+                    yield from self._records.hand_out()
                     self._checkpoints.look()
-            return self._finish()
-        except (GcdlError, KeyboardInterrupt, GeneratorExit) as error:
+                if self._callbacks.stop:
+                    break
+            yield from self._hand_out_evaluated()
+        except (GcdlError, KeyboardInterrupt, CallerFailed) as error:
             self._stop_early(error)
             raise
+        except GeneratorExit:  # whoever iterates has seen enough
+            self._evaluator.settle()
+            self._records.flush()
+            if not self._diverged:
+                self._finish("by the loop")
+            raise
+        else:
+            return self._finish("by a callback")
         finally:
             self._close()
 
     def _begin(self) -> None:
         """Put a checkpoint's model and workers in place, and warn of what can be known before the first step."""
         self._warn(self._start.restore(self._master))
-        self._watcher.begin(self._experiment.config, self._start.out, self._start.step)
+        config, out, done = self._experiment.config, self._start.out, self._start.step
+        self._loggers.begin(tomllib.loads(config.toml()), out)
+        self._watcher.begin(config, out, done)
+        self._callbacks.begin(config, out, done)
         if self._learner.learns:
             self._warn(noise_warning(self._experiment))
         self._warn(votes_warning(self._experiment))
@@ -162,7 +194,7 @@ class TrainingLoop:
         experiment = self._experiment
         delays = delays_at(experiment.stragglers, experiment.n, experiment.config.seed, record.step)
         self._progress.totals.add(record, delays.seconds)
-        self._held.append(record)
+        self._records.hold(record)
         if self._learner.learns:
             record.samples = _samples(experiment.problem, record)
             self._warn(self._progress.totals.trend.add(record.step, record.train_loss))
@@ -173,18 +205,7 @@ class TrainingLoop:
         """Wait for the evaluation that went on during this step, and hand out the record that it belongs to."""
         if self._evaluator.busy:
             self._evaluator.settle()
-            yield from self._hand_out()
-
-    def _hand_out(self) -> Generator[StepRecord, None, None]:
-        """Yield the oldest record, then write it: with what whoever iterates has added to its metrics."""
-        record = self._held[0]
-        try:
-            yield record
-        finally:
-            self._folder.write_step(self._held.popleft())
-            if self._tensorboard is not None:
-                self._tensorboard.add(record.line())
-        self._watcher.step(record)
+            yield from self._records.hand_out()
 
     def _refuse_nonfinite(self, record: StepRecord) -> Generator[StepRecord, None, None]:
         """Hand out a record whose training loss is no number, and end the run: no checkpoint of that model is written.
@@ -195,7 +216,8 @@ class TrainingLoop:
         """
         if not self._learner.learns or math.isfinite(record.train_loss):
             return
-        yield from self._hand_out()
+        self._diverged = True
+        yield from self._records.hand_out()
         step = newest_step(self._start.out)
         kept = f"the checkpoint of step {step} is kept" if step else "there is no checkpoint yet ([run] checkpoint_every)"
         raise NonFiniteLoss(
@@ -222,18 +244,22 @@ class TrainingLoop:
         if done < self._steps and _is_due(self._options.checkpoint_every, done):
             self._checkpoints.begin(hold=self._evaluator.busy)
 
-    def _finish(self) -> Summary:
-        """Write what a run that did all its steps leaves: the last checkpoint, the model, the summary."""
-        if self._final is None:  # resumed after its last step
+    def _finish(self, stopped_by: str) -> Summary:
+        """Write what a run leaves: the last checkpoint, the model, the summary.
+
+        ``stopped_by``: who stopped the run, if it has fewer steps than its config says.
+        """
+        stopped = stopped_by if self._master.steps_done < self._steps else None
+        if stopped is not None:
+            with suppress(GcdlError):
+                self._master.collect_states()
+        if self._final is None:  # stopped, or resumed after its last step
             self._transport.close()
             self._final = self._evaluator.now(None, self._learner.parameters())
         self._checkpoints.finish()
-        self._learner.write_model(self._start.out, self._watcher.say)
-        if self._learner.learns:
-            self._warn(self._progress.totals.trend.end(self._final.train_loss))
-        self._warn(coverage_warning(self._progress.totals.mean_coverage(), self._experiment.code))
-        shares = self._progress.master_shares()
-        self._warn(None if shares is None else limit_warning(*shares))
+        self._room.release()
+        self._save_model()
+        self._warn_of_the_outcome(self._final)
         summary = summarize(
             self._experiment,
             self._learner,
@@ -242,34 +268,60 @@ class TrainingLoop:
             self._final,
             resumed=0 if self._start.past is None else len(self._start.past.resumed) + 1,
             warnings=self._warnings,
+            stopped=stopped,
         )
         self._folder.write_summary(summary)
+        self._loggers.end(summary.fields())
+        self._callbacks.end(summary)
         return summary
 
+    def _save_model(self) -> None:
+        """Write the model for use without gcdl.
+
+        Raises
+        ------
+        UsageError : it can't be written, and no checkpoint has it either.
+        """
+        why = self._learner.write_model(self._start.out)
+        if why is None:
+            return
+        path, done = self._start.out / MODEL, self._master.steps_done
+        newest = self._checkpoints.written or self._start.step
+        if newest == done:
+            self._watcher.say(f"{path}: not written: {why}; the checkpoint of step {done} has the model")
+            return
+        kept = f"the newest checkpoint is of step {newest}" if newest else "there is no checkpoint"
+        raise UsageError(f"{path}: cannot be written: {why}; {kept} of {done}: {self._start.way_on}")
+
+    def _warn_of_the_outcome(self, final: Evaluation) -> None:
+        """Warn of what makes the figures of a run that is over worse than they need be."""
+        if self._learner.learns:
+            self._warn(self._progress.totals.trend.end(final.train_loss))
+        self._warn(coverage_warning(self._progress.totals.mean_coverage(), self._experiment.code))
+        shares = self._progress.master_shares()
+        self._warn(None if shares is None else limit_warning(*shares))
+
     def _stop_early(self, error: BaseException) -> None:
-        """Write the records that are held, and a checkpoint, and say where the run can be gone on with."""
+        """Write the records that are held, and a checkpoint, and say how to go on from it."""
         self._stop.clear()  # a second signal interrupts what follows
         self._evaluator.drop()
-        for record in self._held:
-            self._folder.write_step(record)
-        if isinstance(error, NonFiniteLoss):
+        self._records.flush()
+        if self._diverged:
             return
         if self._master.steps_done > self._start.step:
             with suppress(GcdlError):
                 self._master.collect_states()
             self._checkpoints.finish(interrupted=isinstance(error, Interrupted))
-        out = self._start.out
         if newest := self._checkpoints.written or (self._start.step if self._learner.learns else 0):
-            self._watcher.say(f"checkpoint after {newest} steps in {out / FOLDER}; gcdl resume {out} goes on")
-        if isinstance(error, GeneratorExit):  # whoever iterates has seen enough
-            self._learner.write_model(out, self._watcher.say)
+            folder = self._start.out / FOLDER
+            self._watcher.say(f"checkpoint after {newest} steps in {folder}; {self._start.way_on}")
 
     def _close(self) -> None:
         """Stop the workers and close the files."""
         self._transport.close()
+        self._room.release()
         self._folder.close()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        self._loggers.end(None)
 
     def _warn(self, warning: str | None) -> None:
         """Say a warning, and note it for the summary; None: there is none."""
@@ -287,7 +339,13 @@ class TrainingLoop:
             progress=self._progress.dump,
             decoder=self._experiment.decoder_name,
             say=self._watcher.say,
+            written_to=self._callbacks.checkpoint,
         )
+
+
+def _result_bytes(layout: Layout) -> int:
+    """Return how much room to keep for a run's model, summary, and the last lines of its record."""
+    return 4 * layout.size + 1024 * len(layout.names) + (64 << 10)
 
 
 def _is_due(period: int, steps: int) -> bool:

@@ -9,6 +9,7 @@
     summary.json    written last: its presence says that the run ended well
     checkpoint/     see gcdl.training.checkpoint_file
     model.pt        the trained model, for torch.load
+    .reserved       while the run goes on: room for its result
 """
 
 from __future__ import annotations

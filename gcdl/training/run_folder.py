@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gcdl.errors import GcdlError, UsageError
+from gcdl.errors import UsageError
 from gcdl.protocol.step_record import StepRecord
 from gcdl.training.durable_file import DurableFile
 from gcdl.training.past_run import PastRun
@@ -25,6 +25,15 @@ def check_unused(path: Path) -> None:
     for name in (CONFIG, STEPS, SUMMARY):
         if (path / name).exists():
             raise UsageError(f"--out {path}: there is a run already ({name}); name another folder, or remove it")
+
+
+def unused(path: Path) -> Path:
+    """Return a folder's name that nothing has yet: ``path``, or with a number behind it."""
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free
 
 
 def check_writable(path: Path) -> None:
@@ -97,12 +106,13 @@ class RunFolder:
 
         Raises
         ------
-        GcdlError : it can't be written.
+        UsageError : it can't be written, or steps could not be.
         """
-        try:
+        self._steps.write("")  # what waits for room
+        if self._steps.waiting:
+            raise UsageError(f"{self.path / STEPS}: {self._steps.waiting} bytes could not be written: the disk is full")
+        with writing(self.path / SUMMARY):
             write_at_once(self.path / SUMMARY, json.dumps(summary.fields(), indent=2) + "\n")
-        except OSError as error:
-            raise GcdlError(f"{self.path / SUMMARY}: cannot be written: {error.strerror or error}") from error
 
     def close(self) -> None:
         """Close the files. Idempotent."""

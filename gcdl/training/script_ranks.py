@@ -12,7 +12,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from gcdl.errors import GcdlError, MasterGone, UsageError
 from gcdl.host.installation import no_mpi
 from gcdl.host.launcher_environment import Launch, alone
 from gcdl.protocol.step_record import StepRecord
-from gcdl.training.loop import Run
+from gcdl.training.loop import CallerFailed, Run
 from gcdl.training.roles import run_worker
 from gcdl.training.summary import Summary
 from gcdl.types import Vector
@@ -63,7 +63,7 @@ def script_job() -> Job | None:
 
     def close() -> None:
         for run in list(_ACTIVE):
-            run.close()
+            _fail(run)
 
     atexit.register(close)  # goes before MPI's end, which was registered before
     return job
@@ -82,6 +82,9 @@ def hand_out(run: Run) -> Generator[StepRecord, None, Summary]:
                 return summary
             with _handling_interrupts_by(before):
                 yield record
+    except CallerFailed:
+        _fail(run)
+        raise
     finally:
         run.close()
         _ACTIVE.discard(run)
@@ -97,7 +100,7 @@ def lead(job: Job, run: Run, trained: Callable[[], Vector | None]) -> Generator[
         summary = yield from hand_out(run)
         outcome = {"exit_code": 0}
         return summary
-    except GeneratorExit:
+    except (GeneratorExit, CallerFailed):
         outcome = {"exit_code": 0}
         raise
     except GcdlError as error:
@@ -130,6 +133,12 @@ def serve(job: Job, config: Config) -> Vector | None:
     if outcome["exit_code"]:
         raise EndedOnMaster(str(outcome.get("message", "the run could not begin")), int(outcome["exit_code"]))
     return model
+
+
+def _fail(run: Run) -> None:
+    """End a run early: whoever iterates over it has failed."""
+    with suppress(CallerFailed, StopIteration):
+        run.throw(CallerFailed())
 
 
 @contextmanager

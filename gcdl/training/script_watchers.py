@@ -9,8 +9,15 @@ from pathlib import Path
 from rich.console import Console
 
 from gcdl.config import Config
+from gcdl.host.launcher_environment import Launch
 from gcdl.protocol.step_record import StepRecord
 from gcdl.training.display import Display
+from gcdl.training.summary import Summary
+
+
+def on_a_terminal() -> bool:
+    """Return whether what this process prints is seen on a terminal. mpirun gives its ranks one, wherever its output goes."""
+    return sys.stdout.isatty() and Launch.read().size < 2
 
 
 class LogWatcher:
@@ -30,26 +37,37 @@ class LogWatcher:
         """See :class:`gcdl.training.watcher.Watcher`."""
         self._log.warning("%s", line)
 
+    def end(self, summary: Summary, folder: Path) -> None:
+        """The run is over."""
+        self._log.info("%d steps done; run folder: %s", summary.steps, folder)
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to take down."""
+
 
 class TerminalWatcher:
     """Shows a run on the terminal."""
 
     def __init__(self) -> None:
-        self._display = Display(Console(), Path(sys.argv[0]).stem)
-        self._left = 0
+        terminal = on_a_terminal()
+        self._display = Display(Console(force_terminal=None if terminal else False), Path(sys.argv[0]).stem)
 
     def begin(self, config: Config, folder: Path, done: int) -> None:
         """See :class:`gcdl.training.watcher.Watcher`."""
-        self._left = config.steps - done
         self._display.begin(config.steps, config.workers or 0, folder)
 
     def step(self, record: StepRecord) -> None:
         """See :class:`gcdl.training.watcher.Watcher`."""
         self._display.step(record.line())
-        self._left -= 1
-        if self._left == 0:
-            self._display.__exit__()
 
     def say(self, line: str) -> None:
         """See :class:`gcdl.training.watcher.Watcher`."""
         self._display.say(line)
+
+    def end(self, summary: Summary, folder: Path) -> None:
+        """Show what the run came to."""
+        self._display.report(summary.fields(), folder)
+
+    def close(self) -> None:
+        """End what is drawn again and again, however the run has ended."""
+        self._display.__exit__()

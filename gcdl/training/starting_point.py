@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from gcdl.config import RESUMED, Config, Experiment, parse_resumed
+from gcdl.config.factories import Given
 from gcdl.errors import DataError, UsageError
 from gcdl.protocol.master import Master
 from gcdl.training.checkpoint_file import Checkpoint, newest
@@ -49,6 +50,13 @@ class StartingPoint:
     def since(self) -> int:
         """The first step that no part of the run has begun yet: injected faults before it have struck."""
         return 0 if self.past is None else self.past.reached + 1
+
+    @property
+    def way_on(self) -> str:
+        """What to do to go on with this run after it has ended early."""
+        if any(isinstance(choice, Given) for choice in self.config.choices.values()):
+            return f"the same script goes on from there with out={str(self.out)!r} and fit(..., resume=True)"
+        return f"gcdl resume {self.out} goes on"
 
     def check(self, experiment: Experiment) -> None:
         """Check what can be wrong with the folder or the checkpoint before anything is started or written.

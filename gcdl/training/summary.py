@@ -57,6 +57,8 @@ class Summary:
     shard_coverage : (k,) the weight each shard entered with, mean over the steps; 1 is right, 0 means that it was never seen.
     link_share : share of ``seconds`` in which the master's link was occupied; None: real, not simulated.
     master_share : share of ``seconds`` in which the master decoded and stepped; None: real, not simulated.
+    stopped : "by the loop" (a script left it by ``break``) or "by a callback": the run has fewer steps than its config says,
+        and is complete; None: it has them all.
     resumed : how often the run was resumed. The seconds and bytes are those of all its parts, up to the checkpoints used.
     warnings : what makes this run's figures worse than they need be.
     """
@@ -94,6 +96,7 @@ class Summary:
     master_share: float | None
     resumed: int
     warnings: list[str]
+    stopped: str | None = None
 
     def fields(self) -> dict[str, Any]:
         """Return the summary as JSON-ready fields."""
@@ -114,8 +117,9 @@ def summarize(
     *,
     resumed: int,
     warnings: list[str],
+    stopped: str | None,
 ) -> Summary:
-    """Return the summary of a run that is over; ``resumed``: how often it was."""
+    """Return the summary of a run that is over; ``resumed``: how often it was, ``stopped``: see :class:`Summary`."""
     totals, so_far, shares = progress.totals, progress.dump(), progress.master_shares()
     simulated = shares is not None
     return Summary(
@@ -152,4 +156,5 @@ def summarize(
         master_share=shares and shares[1],
         resumed=resumed,
         warnings=warnings,
+        stopped=stopped,
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -24,18 +24,24 @@ from gcdl.config.schema import Choice, validate
 from gcdl.config.script_arguments import Table, choice_of, count_of, table_of
 from gcdl.errors import ConfigError, TooManyLost, UsageError
 from gcdl.host import excepthook
-from gcdl.problems import TorchProblem
+from gcdl.problems import Evaluation, TorchProblem
 from gcdl.protocol.step_record import StepRecord
+from gcdl.training.callbacks import Callback
+from gcdl.training.loggers import Logger
 from gcdl.training.roles.master import mpi_run
 from gcdl.training.roles.simulation import simulated_run
 from gcdl.training.run_files import CONFIG
+from gcdl.training.run_folder import unused
 from gcdl.training.script_ranks import hand_out, lead, script_job, serve
-from gcdl.training.script_watchers import LogWatcher, TerminalWatcher
+from gcdl.training.script_watchers import LogWatcher, TerminalWatcher, on_a_terminal
 from gcdl.training.starting_point import StartingPoint, go_on
+from gcdl.training.step_iterator import StepIterator
 from gcdl.training.summary import Summary
 from gcdl.types import Vector
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from gcdl.problems.torch_problem import BoundProblem
 
 _ALONE = 4
@@ -43,8 +49,9 @@ _ALONE = 4
 
 
 class Trainer:
-    """Trains a problem with workers that do not all answer in time. Every argument but ``out`` and ``show`` is a table of the
-    config (see configs/README.md): a kind, a table, or an object.
+    """Trains a problem with workers that do not all answer in time.
+
+    Most arguments are tables of the config (see configs/README.md): a kind, a table, or an object.
 
     Parameters
     ----------
@@ -59,7 +66,9 @@ class Trainer:
     seed : of everything that is random.
     run, simulate : the tables of these names: ``run={"eval_every": 10}``.
     out : the run folder; ``runs/SCRIPT-TIME`` when left out.
-    show : show the progress on the terminal.
+    show : show the progress; when left out, if this is a terminal. Under mpirun no rank can tell, and nothing is shown.
+    callbacks : hear of what happens, and may stop a run: :class:`gcdl.Callback`.
+    loggers : get each step's figures: :mod:`gcdl.loggers`.
 
     Attributes
     ----------
@@ -96,9 +105,12 @@ class Trainer:
         run: Mapping[str, Any] | None = None,
         simulate: Mapping[str, Any] | None = None,
         out: str | os.PathLike[str] | None = None,
-        show: bool = False,
+        show: bool | None = None,
+        callbacks: Sequence[Callback] = (),
+        loggers: Sequence[Logger] = (),
     ) -> None:
         excepthook.install()
+        self._given = problem if isinstance(problem, TorchProblem) else None
         self._bound: BoundProblem | None = None
         if isinstance(code, GradientCode) and shards is None:
             shards = code.k
@@ -119,23 +131,44 @@ class Trainer:
             ),
             out,
             show,
+            callbacks,
+            loggers,
         )
 
     @classmethod
-    def of(cls, config: Config, *, out: str | os.PathLike[str] | None = None, show: bool = False) -> Trainer:
+    def of(
+        cls,
+        config: Config,
+        *,
+        out: str | os.PathLike[str] | None = None,
+        show: bool | None = None,
+        callbacks: Sequence[Callback] = (),
+        loggers: Sequence[Logger] = (),
+    ) -> Trainer:
         """Return the trainer of a config (:func:`gcdl.load`); its ``steps`` are what :meth:`fit` does when nothing is said."""
         excepthook.install()
         trainer = cls.__new__(cls)
-        trainer._bound = None
-        trainer._begin(config, out, show)
+        trainer._given = trainer._bound = None
+        trainer._begin(config, out, show, callbacks, loggers)
         return trainer
 
-    def _begin(self, config: Config, out: str | os.PathLike[str] | None, show: bool) -> None:
+    def _begin(
+        self,
+        config: Config,
+        out: str | os.PathLike[str] | None,
+        show: bool | None,
+        callbacks: Sequence[Callback],
+        loggers: Sequence[Logger],
+    ) -> None:
         self.config = config
         self.summary: Summary | None = None
-        self.out = Path() if out is None else Path(out)
-        self._show = show
+        self.out = self._first_out = Path() if out is None else Path(out)
         self._named = out is not None
+        self._last_out: Path | None = None
+        """The folder of the last run that has begun here. The next one has a folder of its own."""
+        self._show = on_a_terminal() if show is None else show
+        self._callbacks = tuple(callbacks)
+        self._loggers = tuple(loggers)
 
     @property
     def is_master(self) -> bool:
@@ -143,41 +176,89 @@ class Trainer:
         job = script_job()
         return job is None or job.rank == 0
 
+    def __repr__(self) -> str:
+        kinds = ", ".join(f"{name} {choice.kind}" for name, choice in self.config.choices.items() if name != "problem")
+        workers = self.config.workers if self.config.workers is not None else "as many as there are"
+        problem = repr(self._given) if self._given is not None else self.config.choices["problem"].kind
+        if self.summary is None:
+            state = "no run yet" if self._last_out is None else "no run is finished"
+        else:
+            state = f"{self.out}: {self.summary.steps} steps, training loss {self.summary.final_train_loss:.4g}"
+        return f"Trainer of {problem.splitlines()[0]}, workers: {workers}\n  {kinds}\n  {state}"
+
     @property
-    def model(self) -> Any:
+    def model(self) -> nn.Module:
         """The ``torch.nn.Module`` that is trained.
 
         While a run goes on it has the parameters of the last evaluation; after it, the trained ones.
 
         Raises
         ------
-        UsageError : no run began yet, or the problem is not a TorchProblem: then see model.pt in the run folder.
+        UsageError : the problem is not a TorchProblem: then see model.pt in the run folder.
         """
-        if self._bound is None:
-            raise UsageError("Trainer.model: there is a module only for a gcdl.TorchProblem, once fit() has begun")
-        return self._bound.module.module
+        return self._torch_problem("model").module.module
 
-    def fit(self, steps: int | None = None, *, resume: bool = False) -> Iterator[StepRecord]:
+    def evaluate(self, *, train: bool = False) -> Evaluation:
+        """Evaluate the model as it is now on the test set; on the whole training set too if ``train``. On any rank.
+
+        Raises
+        ------
+        UsageError : the problem is not a TorchProblem.
+        """
+        bound = self._torch_problem("evaluate")
+        return bound.evaluator().evaluate(bound.module.gather(), train=train)
+
+    def predict(self, data: Any) -> Any:
+        """Return the model's outputs, on the CPU, in evaluation mode. On any rank.
+
+        Parameters
+        ----------
+        data : inputs without targets: an array or tensor with a row a sample, a tuple of them (several inputs), or a dict of
+            them (given by name). Or a map-style Dataset or list, whose samples are as the training set's.
+
+        Raises
+        ------
+        UsageError : the problem is not a TorchProblem.
+        """
+        from gcdl.problems.prediction import predict
+
+        bound = self._torch_problem("predict")
+        return predict(bound.context, data, bound.given.collate_fn)
+
+    def _torch_problem(self, what: str) -> BoundProblem:
+        """Return the TorchProblem with its model: that of the last run; before the first, as it was given."""
+        if self._given is None:
+            raise UsageError(f"Trainer.{what}: only for a gcdl.TorchProblem")
+        if self._bound is None:
+            self._bound = self._given.bind(self.config.choices["problem"].values["shards"] or 1, self.config.seed)
+        return self._bound
+
+    def fit(self, steps: int | None = None, *, resume: bool = False) -> StepIterator:
         """Train for ``steps`` steps and yield the record of each, once it is decoded and, where that is due, evaluated.
 
-        Nothing happens until the records are iterated over. Leaving the loop early (``break``, or an exception) ends the run
-        after a checkpoint. A second call is a run of its own, in another folder, that starts from the model as it is then (from
-        a fresh one if the problem was given a function).
+        Nothing happens until the records are iterated over. Leaving the loop by ``break`` ends the run as a success: it has its
+        checkpoint, its model, and a summary that says ``stopped``. Leaving it by an exception ends it after a checkpoint.
+        Write ``for record in trainer.fit(100)``: a name for what fit() returns keeps the run open until that name is gone.
+
+        A second call is a run of its own, in another folder (``out-2``). It starts from the model as it is then; from a fresh
+        one if the problem was given a function.
 
         Parameters
         ----------
         steps : of the whole run; what the config says when left out.
-        resume : go on with the run in ``out``, if there is one, from its newest good checkpoint: to the same model, to the bit.
+        resume : go on with the last run in ``out``, if there is one, from its newest good checkpoint: to the same model, to
+            the bit.
 
         Raises
         ------
         ConfigError, UsageError, DataError : the run can't begin.
         TooManyLost, WorkerError, NonFiniteLoss, Interrupted : it ended early; a checkpoint is kept.
         """
+        # Raised here, not when the first record is asked for.
         config = self.config if steps is None else replace(self.config, steps=count_of("steps", steps, 1))
         if resume and not self._named:
             raise UsageError("fit(resume=True): name the run folder: Trainer(..., out=DIR)")
-        return self._fit(config, resume)
+        return StepIterator(self._fit(config, resume))
 
     def run(self, steps: int | None = None, *, resume: bool = False) -> Summary | None:
         """As :meth:`fit`, to the end; returns what the run came to, None on ranks other than 0."""
@@ -186,17 +267,28 @@ class Trainer:
         return self.summary
 
     def _fit(self, config: Config, resume: bool) -> Generator[StepRecord, None, None]:
+        watcher = TerminalWatcher() if self._show else LogWatcher()
+        try:
+            yield from self._watched(config, resume, watcher)
+        finally:
+            watcher.close()
+
+    def _watched(
+        self, config: Config, resume: bool, watcher: TerminalWatcher | LogWatcher
+    ) -> Generator[StepRecord, None, None]:
+        """Be what this process is in a run: all of it, the master, or a worker."""
         self.summary = None
         job = script_job()
+        callbacks = [*self._callbacks, _Outcome(self, watcher)]
         if job is None:
-            self.summary = yield from hand_out(simulated_run(self._start(config, resume), self._watcher()))
+            yield from hand_out(simulated_run(self._start(config, resume), watcher, callbacks, self._loggers))
         elif job.damaged:
             raise TooManyLost("a rank was lost in the run before: start the script again")
         elif job.rank > 0:
             self._take(serve(job, config))
         else:
-            run = mpi_run(job, lambda: self._start(config, resume), self._watcher(), time.time())
-            self.summary = yield from lead(job, run, self._trained)
+            run = mpi_run(job, lambda: self._start(config, resume), watcher, time.time(), callbacks, self._loggers)
+            yield from lead(job, run, self._trained)
 
     def _trained(self) -> Vector | None:
         """Return the (d,) parameters of the module, if there is one."""
@@ -210,15 +302,17 @@ class Trainer:
     def _start(self, config: Config, resume: bool) -> StartingPoint:
         """Return what to run and from where; rank 0's, or that of a process alone."""
         if not self._named:
-            self.out = _unused(Path("runs") / f"{Path(sys.argv[0]).stem or 'python'}-{datetime.now():%Y%m%d-%H%M%S}")
+            self.out = unused(Path("runs") / f"{Path(sys.argv[0]).stem or 'python'}-{datetime.now():%Y%m%d-%H%M%S}")
+        elif self.out != self._last_out:
+            self._first_out = self.out
+        elif not resume:
+            self.out = unused(self._first_out)
+        self._last_out = self.out
         if script_job() is None and config.workers is None:
             config = replace(config, workers=_ALONE)
         if resume and (self.out / CONFIG).is_file():
             return go_on(config, self.out)
         return StartingPoint(config, self.out)
-
-    def _watcher(self) -> TerminalWatcher | LogWatcher:
-        return TerminalWatcher() if self._show else LogWatcher()
 
     def _problem(self, given: Any, shards: int | None) -> Choice | Given:
         """Return what the config says of the problem."""
@@ -238,10 +332,14 @@ class Trainer:
         raise ConfigError(f"problem: a {type(given).__name__}; take a gcdl.TorchProblem, a function of (k, seed), or a table")
 
 
-def _unused(path: Path) -> Path:
-    """Return a name that nothing has yet: ``path``, or with a number."""
-    number, free = 1, path
-    while free.exists():
-        number += 1
-        free = path.with_name(f"{path.name}-{number}")
-    return free
+class _Outcome(Callback):
+    """Notes a run's summary at its trainer, and shows it."""
+
+    def __init__(self, trainer: Trainer, watcher: TerminalWatcher | LogWatcher) -> None:
+        self._trainer = trainer
+        self._watcher = watcher
+
+    def end(self, summary: Summary) -> None:
+        """See :class:`Callback`."""
+        self._trainer.summary = summary
+        self._watcher.end(summary, self._trainer.out)

@@ -172,7 +172,13 @@ def test_several_runs_are_overlaid_and_what_differs_is_said(several):
     text = several.read_text()
     data = data_of(several)
     assert [one["name"] for one in data["runs"]] == ["run <1>", "other"]
-    assert [panel["title"] for panel in data["panels"]] == ["loss", "<b>bias</b>", "gradient norm", "seconds a step"]
+    assert [panel["title"] for panel in data["panels"]] == [
+        "loss",
+        "<b>bias</b>",
+        "learning rate",
+        "gradient norm",
+        "seconds a step",
+    ]
     differs = text.split("<h2>What differs</h2>")[1].split("</table>")[0]
     assert re.findall(r'<th scope="row">(.*?)</th>', differs) == ["optimizer.lr", "steps"]
 
@@ -182,7 +188,7 @@ def test_in_a_browser_a_click_zooms_and_nothing_goes_wrong(several, browser, wid
     page = browser(several, width, dark=dark)
     zoom = "document.documentElement.dataset.zoom || ''"
     view = "document.querySelector('#timeline canvas').dataset.view"
-    assert page.value("document.querySelectorAll('.uplot').length") == 4
+    assert page.value("document.querySelectorAll('.uplot').length") == 5
     assert page.value("document.documentElement.dataset.theme") == ("dark" if dark else "light")
     assert page.value("document.documentElement.scrollWidth") <= width
     assert page.value("[...document.querySelectorAll('.panel')].every(one => one.clientWidth > 300)")

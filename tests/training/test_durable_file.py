@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gcdl.config import parse
-from gcdl.errors import GcdlError, Interrupted, UsageError
+from gcdl.errors import Interrupted, UsageError
 from gcdl.training import checkpoint_file as checkpoint
 from gcdl.training.durable_file import DurableFile
 from gcdl.training.roles import simulate
@@ -142,11 +142,30 @@ def test_a_run_goes_on_while_the_disk_is_full(small_disk, tmp_path):
     assert checkpoint.newest(small_disk / "run")[0].step == 40
 
 
-def test_a_disk_that_stays_full_keeps_the_last_good_checkpoint_and_says_that_there_is_no_summary(small_disk, tmp_path):
+def test_a_disk_that_stays_full_has_the_result_all_the_same_in_the_room_that_was_kept_for_it(small_disk, tmp_path):
     whole = simulate(StartingPoint(parse(CONFIG), tmp_path / "whole"), Watcher(tmp_path, -1, -1))
     watcher = Watcher(small_disk, full=11, free=-1)
-    with pytest.raises(GcdlError, match=r"summary\.json: cannot be written"):
+    summary = simulate(StartingPoint(parse(CONFIG), small_disk / "run"), watcher)
+    assert summary.model_sha256 == whole.model_sha256
+    saved = json.loads((small_disk / "run" / "summary.json").read_text())
+    assert saved["model_sha256"] == whole.model_sha256
+    assert (small_disk / "run" / "model.pt").read_bytes() == (tmp_path / "whole" / "model.pt").read_bytes()
+    lines = (small_disk / "run" / "steps.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(40))
+    assert any("checkpoint of step 40 not written" in line for line in watcher.said)
+    assert not (small_disk / "run" / ".reserved").exists()
+    watcher.ballast.unlink()
+
+
+def test_a_result_that_can_not_be_written_is_an_error_that_says_what_is_there(small_disk, tmp_path, monkeypatch):
+    monkeypatch.setattr("gcdl.training.loop._result_bytes", lambda layout: 0)
+    whole = simulate(StartingPoint(parse(CONFIG), tmp_path / "whole"), Watcher(tmp_path, -1, -1))
+    watcher = Watcher(small_disk, full=11, free=-1)
+    with pytest.raises(
+        UsageError, match=r"model\.pt: cannot be written: .*; the newest checkpoint is of step 10 of 40: gcdl resume"
+    ):
         simulate(StartingPoint(parse(CONFIG), small_disk / "run"), watcher)
+    assert not (small_disk / "run" / "summary.json").exists()
     assert checkpoint.newest(small_disk / "run")[0].step == 10
     assert not list((small_disk / "run" / "checkpoint").glob("*.draft"))
     watcher.ballast.unlink()
@@ -163,3 +182,14 @@ def test_an_interrupted_run_on_a_full_disk_names_the_checkpoint_that_there_is(sm
         f"checkpoint after 10 steps in {small_disk / 'run' / 'checkpoint'}; gcdl resume {small_disk / 'run'} goes on"
         in watcher.said
     )
+
+
+def test_a_disk_without_room_for_the_result_is_said_at_the_start(small_disk):
+    (small_disk / "run").mkdir()
+    watcher = Watcher(small_disk, full=-1, free=-1)
+    ballast = fill(small_disk)
+    with ballast.open("r+b") as file:
+        file.truncate(ballast.stat().st_size - (40 << 10))  # room to begin
+    with pytest.raises(UsageError, match="cannot be written"):
+        simulate(StartingPoint(parse(CONFIG, ["steps=2"]), small_disk / "run"), watcher)
+    assert any("no room for the result, 0.1 MB" in line for line in watcher.said)

@@ -34,8 +34,12 @@ def test_one_unlucky_minibatch_and_rounding_near_zero_are_no_divergence():
 def test_a_loss_that_ends_above_where_it_began_is_named_with_both():
     (only,) = warnings([1.0, 1.1, 1.2, 1.3], 1.4)
     assert "ends at 1.4, above the 1 that it began with; lower optimizer.lr" in only
-    (only,) = warnings([1.0, 1.1, 1.2, 1.3])
-    assert "ends at 1.15" in only
+    (only,) = warnings([1.0, 1.0, 1.0, 1.1, 1.1, 1.4, 1.4, 1.4, 1.4, 1.4])
+    assert "ends at 1.4," in only
+
+
+def test_a_first_minibatch_that_was_a_lucky_one_is_no_divergence():
+    assert warnings([36.0, 40.1, 39.2, 43.7, 38.5, 41.0, 39.0], 40.3) == []
 
 
 def test_a_loss_that_rises_to_ten_times_its_best_is_named_once_with_the_step():

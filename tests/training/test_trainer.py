@@ -92,11 +92,13 @@ def test_a_run_is_left_and_gone_on_with_to_the_bit(tmp_path):
         record.metrics["seen"] = float(record.step)
         if record.step == 7:
             break
-    assert part.summary is None
+    assert (part.summary.steps, part.summary.stopped) == (8, "by the loop")
+    assert json.loads((tmp_path / "part" / "summary.json").read_text())["stopped"] == "by the loop"
     assert (tmp_path / "part" / "model.pt").exists()
     rest = trainer("part")
     assert [record.step for record in rest.fit(20, resume=True)] == list(range(8, 20))
     assert rest.summary.model_sha256 == whole.summary.model_sha256
+    assert rest.summary.stopped is None
     lines = [json.loads(line) for line in (tmp_path / "part" / "steps.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(20))
     assert lines[7]["metrics"] == {"seen": 7.0}

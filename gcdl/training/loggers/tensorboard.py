@@ -1,4 +1,4 @@
-"""TensorBoard event files: the scalars of ``steps.jsonl``, step by step. Needs the extra ``tensorboard``."""
+"""TensorBoard event files. Needs the extra ``tensorboard``."""
 
 from __future__ import annotations
 
@@ -10,22 +10,18 @@ from gcdl.errors import UsageError
 from gcdl.host.installation import pip_install
 
 FOLDER = "tensorboard"
-_SCALARS = {
-    "train_loss": "loss/train", "test_loss": "loss/test", "test_accuracy": "accuracy/test", "seconds": "step/seconds",
-    "decoding_error": "step/decoding error", "noise_gain": "step/noise gain", "gradient_norm": "step/gradient norm",
-    "late": "step/late replies", "uplink_bytes": "bytes/up", "downlink_bytes": "bytes/down",
-}  # fmt: skip
 
 
-class TensorBoardWriter:
-    """Writes a run's scalars to ``folder``/tensorboard.
+class TensorBoard:
+    """Writes a run's figures to event files in the run folder; ``tensorboard --logdir runs`` shows them."""
 
-    Raises
-    ------
-    UsageError : tensorboard is not installed, or the folder can't be written.
-    """
+    def begin(self, config: Mapping[str, Any], folder: Path) -> None:
+        """Open a file.
 
-    def __init__(self, folder: Path) -> None:
+        Raises
+        ------
+        UsageError : tensorboard is not installed, or the folder can't be written.
+        """
         try:
             from tensorboard.summary import Writer
         except ImportError:
@@ -35,15 +31,11 @@ class TensorBoardWriter:
         except OSError as error:
             raise UsageError(f"{folder / FOLDER}: cannot be written: {error.strerror or error}") from None
 
-    def add(self, line: Mapping[str, Any]) -> None:
-        """Write a step: a line of ``steps.jsonl``."""
-        found = {tag: line.get(key) for key, tag in _SCALARS.items()}
-        found |= {f"metrics/{name}": value for name, value in line.get("metrics", {}).items()}
-        found["step/replies"] = len(line["replies"])
-        for tag, value in found.items():
-            if value is not None:
-                self._writer.add_scalar(tag, float(value), step=line["step"])
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        """Write a step."""
+        for tag, value in figures.items():
+            self._writer.add_scalar(tag, value, step=step)
 
-    def close(self) -> None:
+    def end(self, summary: Mapping[str, Any] | None) -> None:
         """Put everything on disk."""
         self._writer.close()

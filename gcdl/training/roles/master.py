@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gcdl.config import Experiment
@@ -15,7 +15,9 @@ from gcdl.host.stop_request import StopRequest
 from gcdl.problems import Evaluator, MadeByHand, Problem
 from gcdl.protocol.wire import HEADER_BYTES
 from gcdl.training.build import limit_threads, row_of, task_format
+from gcdl.training.callbacks import Callback
 from gcdl.training.learner import Learner
+from gcdl.training.loggers import Logger
 from gcdl.training.loop import Run, TrainingLoop, run_to_end
 from gcdl.training.starting_point import StartingPoint
 from gcdl.training.summary import Summary
@@ -33,7 +35,14 @@ def run_master(job: Job, read: Callable[[], StartingPoint], watcher: Watcher, be
     return run_to_end(mpi_run(job, read, watcher, began))
 
 
-def mpi_run(job: Job, read: Callable[[], StartingPoint], watcher: Watcher, began: float) -> Run:
+def mpi_run(
+    job: Job,
+    read: Callable[[], StartingPoint],
+    watcher: Watcher,
+    began: float,
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Logger] = (),
+) -> Run:
     """Be rank 0 of a run, step by step; the other ranks call :func:`gcdl.training.roles.run_worker`.
 
     The caller then ends the job.
@@ -44,6 +53,7 @@ def mpi_run(job: Job, read: Callable[[], StartingPoint], watcher: Watcher, began
     read : reads the config, or the run to resume; an error of it ends all ranks.
     watcher : is told what happens.
     began : when the job was launched, in seconds of ``time.time()``.
+    callbacks, loggers : of a script.
 
     Raises
     ------
@@ -82,7 +92,18 @@ def mpi_run(job: Job, read: Callable[[], StartingPoint], watcher: Watcher, began
         with stop.listening():
             learner = _start_workers(transport, experiment, evaluator)
             hosts = transport.hosts()
-            loop = TrainingLoop(experiment, transport, start, watcher, learner, stop, began=began, hosts=hosts)
+            loop = TrainingLoop(
+                experiment,
+                transport,
+                start,
+                watcher,
+                learner,
+                stop,
+                began=began,
+                hosts=hosts,
+                callbacks=callbacks,
+                loggers=loggers,
+            )
             return (yield from loop.run())
     except WorkerLost as lost:
         raise TooManyLost(f"start-up: {lost}") from lost

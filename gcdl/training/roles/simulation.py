@@ -14,7 +14,9 @@ from gcdl.optimizers import for_layout
 from gcdl.protocol.model_slices import one_slice
 from gcdl.protocol.worker import Worker
 from gcdl.training.build import faults_since, make_pace, make_workers
+from gcdl.training.callbacks import Callback
 from gcdl.training.learner import Learner
+from gcdl.training.loggers import Logger
 from gcdl.training.loop import Run, TrainingLoop, run_to_end
 from gcdl.training.masters_choice import masters_that_pay
 from gcdl.training.slice_messages import MasterSlice
@@ -32,8 +34,10 @@ def simulate(start: StartingPoint, watcher: Watcher) -> Summary:
     return run_to_end(simulated_run(start, watcher))
 
 
-def simulated_run(start: StartingPoint, watcher: Watcher) -> Run:
-    """Simulate a run, step by step.
+def simulated_run(
+    start: StartingPoint, watcher: Watcher, callbacks: Sequence[Callback] = (), loggers: Sequence[Logger] = ()
+) -> Run:
+    """Simulate a run, step by step; ``watcher``, ``callbacks`` and ``loggers`` are told of it.
 
     Raises
     ------
@@ -62,7 +66,10 @@ def simulated_run(start: StartingPoint, watcher: Watcher) -> Run:
         first_version=0 if start.checkpoint is None else UNKNOWN,
     )
     with stop.listening():
-        return (yield from TrainingLoop(experiment, transport, start, watcher, made.learner, stop, began=began).run())
+        loop = TrainingLoop(
+            experiment, transport, start, watcher, made.learner, stop, began=began, callbacks=callbacks, loggers=loggers
+        )
+        return (yield from loop.run())
 
 
 class _Simulated(NamedTuple):
