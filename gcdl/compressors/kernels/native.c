@@ -65,6 +65,8 @@ enum { ONE, FEW, MANY, ANY };
 #define destination NAME(destination)
 #define finish NAME(finish)
 #define write_bits NAME(write_bits)
+#define reversed NAME(reversed)
+#define reverse_bits NAME(reverse_bits)
 #define read_bits NAME(read_bits)
 #define find_runs NAME(find_runs)
 #define load_few NAME(load_few)
@@ -75,6 +77,7 @@ enum { ONE, FEW, MANY, ANY };
 #define open_stream NAME(open_stream)
 #define draw NAME(draw)
 #define look_up NAME(look_up)
+#define pack_chunk NAME(pack_chunk)
 #define term NAME(term)
 #define sum_runs NAME(sum_runs)
 #define lane_sum NAME(lane_sum)
@@ -84,6 +87,10 @@ enum { ONE, FEW, MANY, ANY };
 #define reached NAME(reached)
 #define unit_of NAME(unit_of)
 #define levels_of NAME(levels_of)
+#define levels_at NAME(levels_at)
+#define count_up_from NAME(count_up_from)
+#define add_three NAME(add_three)
+#define bits_at NAME(bits_at)
 
 /* The table of builds. */
 #ifdef __x86_64__
@@ -248,15 +255,48 @@ INLINE void finish(float *to, int64_t left, const float *rest)
     if (left < CHUNK) memcpy(to, rest, left * sizeof *rest);
 }
 
-/* Write a chunk's bits, the first coordinate lowest in `word`, in packbits order: the first one highest in each byte. */
-INLINE void write_bits(uint8_t *out, uint64_t word, int64_t left)
+/* Write a chunk's bits, those of each piece in a mask, the first coordinate lowest. reverse_bits() then puts a block in
+ * packbits order: the first coordinate highest in each byte. */
+INLINE void write_bits(uint8_t *out, const uint64_t *masks, int64_t left)
 {
+    if (left >= CHUNK && W >= 8) {
+        for (int p = 0; p < PIECES; p++) memcpy(out + p * (W / 8), &masks[p], W / 8);
+        return;
+    }
+    uint64_t word = 0;
+    for (int p = 0; p < PIECES; p++) word |= masks[p] << p * W;
     if (left < CHUNK) word &= ((uint64_t)1 << left) - 1;
+    memcpy(out, &word, left < CHUNK ? (left + 7) / 8 : 8);
+}
+
+INLINE uint64_t reversed(uint64_t word)
+{
     word = (word >> 1 & 0x5555555555555555u) | (word & 0x5555555555555555u) << 1;
     word = (word >> 2 & 0x3333333333333333u) | (word & 0x3333333333333333u) << 2;
-    word = (word >> 4 & 0x0F0F0F0F0F0F0F0Fu) | (word & 0x0F0F0F0F0F0F0F0Fu) << 4;
-    if (left >= CHUNK) memcpy(out, &word, 8);
-    else memcpy(out, &word, (left + 7) / 8);
+    return (word >> 4 & 0x0F0F0F0F0F0F0F0Fu) | (word & 0x0F0F0F0F0F0F0F0Fu) << 4;
+}
+
+/* Mirror the bits of each of n bytes. */
+INLINE void reverse_bits(uint8_t *out, int64_t n)
+{
+    int64_t i = 0;
+#if defined(AVX512) || defined(AVX2)
+    /* Half a byte at a time: a shuffle looks all of them up. */
+    __m128i nibbles = _mm_setr_epi8(0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15);
+    __m256i table = _mm256_broadcastsi128_si256(nibbles), low = _mm256_set1_epi8(15);
+    for (; i + 32 <= n; i += 32) {
+        __m256i v = _mm256_loadu_si256((const __m256i *)(out + i));
+        __m256i first = _mm256_shuffle_epi8(table, _mm256_and_si256(v, low));
+        __m256i second = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(v, 4), low));
+        _mm256_storeu_si256((__m256i *)(out + i), _mm256_or_si256(_mm256_slli_epi16(first, 4), second));
+    }
+#endif
+    for (uint64_t word; i + 8 <= n; i += 8) {
+        memcpy(&word, out + i, 8);
+        word = reversed(word);
+        memcpy(out + i, &word, 8);
+    }
+    for (; i < n; i++) out[i] = (uint8_t)reversed(out[i]);
 }
 
 /* Return a chunk's 8 bytes of bits; those of a short one are copied to `rest`. */
@@ -395,15 +435,21 @@ EXPORT NAME(random_shorts)(const uint64_t *key, uint64_t first, int16_t shift, i
 
 /* ---- encoding ---- */
 
+INLINE void pack_chunk(const float *x, int64_t left, uint8_t *out)
+{
+    float rest[CHUNK];
+    const float *part = whole(x, left, rest);
+    uint64_t masks[PIECES];
+    for (int p = 0; p < PIECES; p++) masks[p] = not_negative(load(part + p * W));
+    write_bits(out, masks, left);
+}
+
 EXPORT NAME(pack)(const float *x, int64_t n, uint8_t *out)
 {
-    for (int64_t c = 0; c < n; c += CHUNK) {
-        float rest[CHUNK];
-        const float *part = whole(x + c, n - c, rest);
-        uint64_t bits = 0;
-        for (int p = 0; p < PIECES; p++) bits |= not_negative(load(part + p * W)) << p * W;
-        write_bits(out + c / 8, bits, n - c);
-    }
+    int64_t c = 0;
+    for (; c + CHUNK <= n; c += CHUNK) pack_chunk(x + c, CHUNK, out + c / 8);
+    if (c < n) pack_chunk(x + c, n - c, out + c / 8);
+    reverse_bits(out, (n + 7) / 8);
 }
 
 EXPORT NAME(stochastic)(const float *x, int64_t n, const float *units, const int64_t *edges, int64_t q,
@@ -419,13 +465,12 @@ EXPORT NAME(stochastic)(const float *x, int64_t n, const float *units, const int
         draw(&s, r);
         floats unit[PIECES];
         values_of(unit, units, 1.0f, &at, at.kind);
-        uint64_t bits = 0;
-        for (int p = 0; p < PIECES; p++) {
-            floats threshold = load(part + p * W) * unit[p] - delta;
-            bits |= greater(threshold, as_floats(r + p * W)) << p * W;
-        }
-        write_bits(out + c / 8, bits, n - c);
+        uint64_t masks[PIECES];
+        for (int p = 0; p < PIECES; p++)
+            masks[p] = greater(load(part + p * W) * unit[p] - delta, as_floats(r + p * W));
+        write_bits(out + c / 8, masks, n - c);
     }
+    reverse_bits(out, (n + 7) / 8);
 }
 
 /* Write table[r] for the next 64 numbers. */
@@ -448,10 +493,11 @@ EXPORT NAME(exceeds)(const float *x, int64_t n, const float *units, const int64_
         look_up(&s, table, noise);
         floats unit[PIECES];
         values_of(unit, units, 1.0f, &at, at.kind);
-        uint64_t bits = 0;
-        for (int p = 0; p < PIECES; p++) bits |= greater(load(part + p * W) * unit[p], load(noise + p * W)) << p * W;
-        write_bits(out + c / 8, bits, n - c);
+        uint64_t masks[PIECES];
+        for (int p = 0; p < PIECES; p++) masks[p] = greater(load(part + p * W) * unit[p], load(noise + p * W));
+        write_bits(out + c / 8, masks, n - c);
     }
+    reverse_bits(out, (n + 7) / 8);
 }
 
 /* ---- sums of runs: see sums.py ---- */
@@ -744,12 +790,34 @@ INLINE void levels_of(float *rows, float *slopes, int64_t m, const int64_t *orde
     }
 }
 
+/* Write the level at each count of a chunk. */
+INLINE void levels_at(float *level, const float *row, int64_t m, const uint16_t *count)
+{
+#if defined(AVX512)
+    if (m < 64) {  /* four registers hold all levels; what follows them in the scratch is not looked at */
+        __m512 a = _mm512_loadu_ps(row), b = _mm512_loadu_ps(row + 16);
+        __m512 c = _mm512_loadu_ps(row + 32), d = _mm512_loadu_ps(row + 48);
+        for (int p = 0; p < PIECES; p++) {
+            __m512i index = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(count + p * W)));
+            __m512 found = _mm512_permutex2var_ps(a, index, b);
+            if (m >= 32)
+                found = _mm512_mask_blend_ps(_mm512_cmpgt_epi32_mask(index, _mm512_set1_epi32(31)), found,
+                                             _mm512_permutex2var_ps(c, index, d));
+            _mm512_storeu_ps(level + p * W, found);
+        }
+        return;
+    }
+#endif
+    for (int k = 0; k < CHUNK; k++) level[k] = row[count[k]];
+    (void)m;
+}
+
 /* values, weights, group: as for decode. order, (m,): the messages in the order in which they wrap; shifts, (m,): theirs, in
- * that order. rows, (m + 1, 8), is scratch. */
+ * that order. rows, (m + 1, 8), and row, (m + 64), are scratch. */
 EXPORT NAME(add_steps)(const uint64_t *key, uint64_t first, int16_t shift, int64_t m, const int32_t *below,
                        const uint16_t *table, const int64_t *order, const int64_t *shifts, const float *const *values,
-                       const float *weights, int64_t group, double delta, float *rows, const int64_t *edges, int64_t q,
-                       float *into, int64_t n)
+                       const float *weights, int64_t group, double delta, float *rows, float *row, const int64_t *edges,
+                       int64_t q, float *into, int64_t n)
 {
     stream s = open_stream(first, key, shift);
     float slopes[8];
@@ -770,15 +838,14 @@ EXPORT NAME(add_steps)(const uint64_t *key, uint64_t first, int16_t shift, int64
                     known = run / 8 * 8 + 8;
                     levels_of(rows, slopes, m, order, shifts, values, weights, group + known - 8, q - (known - 8), delta);
                 }
+                for (int64_t j = 0; j <= m; j++) row[j] = rows[8 * j + run % 8];
             }
-            const float *row = rows + run % 8;
             float slope = slopes[run % 8];
             int64_t until = stop < end ? stop : end;
-            if (until - i == CHUNK) {
-                for (int k = 0; k < CHUNK; k++) level[k] = row[8 * count[k]], unit[k] = slope;
-            } else {
-                for (int64_t k = i - c; k < until - c; k++) level[k] = row[8 * count[k]], unit[k] = slope;
-            }
+            if (until - i == CHUNK) levels_at(level, row, m, count);
+            else
+                for (int64_t k = i - c; k < until - c; k++) level[k] = row[count[k]];
+            for (int64_t k = i - c; k < until - c; k++) unit[k] = slope;
             i = until;
         }
         for (int p = 0; p < PIECES; p++)
@@ -789,26 +856,51 @@ EXPORT NAME(add_steps)(const uint64_t *key, uint64_t first, int16_t shift, int64
 
 /* ---- votes ---- */
 
+/* Add `carry` to counters of bit planes, from plane `plane` on. */
+INLINE void count_up_from(words *counter, int64_t plane, int64_t P, words carry)
+{
+    for (; plane < P; plane++) {
+        words both = counter[plane] & carry;
+        counter[plane] ^= carry;
+        carry = both;
+    }
+}
+
+/* Make of three words of one weight one of it, in a, and return one of twice it. */
+INLINE words add_three(words *a, words b, words c)
+{
+    words half = *a ^ b, carry = (*a & b) | (half & c);
+    *a = half ^ c;
+    return carry;
+}
+
+INLINE words bits_at(const uint8_t *row, int64_t left)
+{
+    words bits = {0};
+    if (left == VECTOR_BYTES) memcpy(&bits, row, sizeof bits);
+    else memcpy(&bits, row, left);
+    return bits;
+}
+
 /* Bit planes, the lowest first, of sum_i counts[i] bit_i: counters of P <= 8 bits, 8 VECTOR_BYTES of them at a time. */
 EXPORT NAME(count_votes)(const uint8_t *const *rows, int64_t byte, int64_t m, const int32_t *counts, uint8_t *planes,
-                         int64_t stride, int64_t P, int64_t bytes)
+                         int64_t stride, int64_t P, int64_t size)
 {
-    for (int64_t at = 0; at < bytes; at += VECTOR_BYTES) {
-        int64_t left = bytes - at < VECTOR_BYTES ? bytes - at : VECTOR_BYTES;
+    for (int64_t at = 0; at < size; at += VECTOR_BYTES) {
+        int64_t left = size - at < VECTOR_BYTES ? size - at : VECTOR_BYTES, from = byte + at, row = 0;
         words counter[8] = {{0}};
-        for (int64_t row = 0; row < m; row++) {
-            words bits = {0};
-            if (left == VECTOR_BYTES) memcpy(&bits, rows[row] + byte + at, sizeof bits);
-            else memcpy(&bits, rows[row] + byte + at, left);
-            for (int b = 0; counts[row] >> b; b++) {
-                if (!(counts[row] >> b & 1)) continue;
-                words carry = bits;
-                for (int64_t plane = b; plane < P; plane++) {
-                    words both = counter[plane] & carry;
-                    counter[plane] ^= carry;
-                    carry = both;
-                }
+        while (row < m) {
+            if (row + 4 <= m && P > 2 && (counts[row] & counts[row + 1] & counts[row + 2] & counts[row + 3]) == 1
+                && (counts[row] | counts[row + 1] | counts[row + 2] | counts[row + 3]) == 1) {
+                words two = add_three(&counter[0], bits_at(rows[row] + from, left), bits_at(rows[row + 1] + from, left));
+                words more = add_three(&counter[0], bits_at(rows[row + 2] + from, left), bits_at(rows[row + 3] + from, left));
+                count_up_from(counter, 2, P, add_three(&counter[1], two, more));
+                row += 4;
+                continue;
             }
+            for (int b = 0; counts[row] >> b; b++)
+                if (counts[row] >> b & 1) count_up_from(counter, b, P, bits_at(rows[row] + from, left));
+            row++;
         }
         for (int64_t plane = 0; plane < P; plane++) memcpy(planes + plane * stride + at, &counter[plane], left);
     }

@@ -45,7 +45,7 @@ _TYPES: dict[str, tuple[Any, ...]] = {
     "add_values": (_P, _P, _I, _P),
     "scale": (_F, _P, _P, _I, _P),
     "add_ramps": (_I, _P, _P, _U, _P, _I, _P, _I, _P, _I, _P, _I),
-    "add_steps": (_P, _U, _S, _I, _P, _P, _P, _P, _P, _P, _I, _D, _P, _P, _I, _P, _I),
+    "add_steps": (_P, _U, _S, _I, _P, _P, _P, _P, _P, _P, _I, _D, _P, _P, _P, _I, _P, _I),
     "add_noises": (_I, _P, _P, _U, _P, _P, _I, _P, _I, _P, _I),
     "count_votes": (_P, _I, _I, _P, _P, _I, _I, _I),
 }
@@ -204,11 +204,12 @@ class NativeKernels(Kernels):
     ) -> None:
         """Add sum_i values_i / 2^15 (wrap(r + shift_i) + delta) to ``into``."""
         m = wraps.shifts.size
-        if self._levels.size < 8 * (m + 1):
-            self._levels = np.empty(8 * (m + 1), dtype=np.float32)
+        if self._levels.size < 9 * (m + 1) + 64:
+            self._levels = np.zeros(9 * (m + 1) + 64, dtype=np.float32)
+        scratch = _at(self._levels), _at(self._levels) + 4 * 8 * (m + 1)
         counts = _at(wraps.counts) if m > _COMPARED else None
         of_wraps = m, _at(wraps.below_twice), counts, _at(wraps.order), _at(wraps.shifts)
-        of_values = _at(values.addresses), _at(values.weights), groups.start, delta, _at(self._levels)
+        of_values = _at(values.addresses), _at(values.weights), groups.start, delta, *scratch
         self._f["add_steps"](*self._opened(stream), *of_wraps, *of_values, *_runs(edges), _at(into), into.size)
 
     def add_noises(
