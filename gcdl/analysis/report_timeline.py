@@ -22,7 +22,13 @@ def timeline_data(folder: Path) -> dict[str, Any] | None:
 
     A killed run leaves a file without its end; what is there is shown.
     """
-    events = _events(folder / TIMELINE)
+    try:
+        return _packed(_events(folder / TIMELINE))
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError):  # an event that no run writes
+        return None
+
+
+def _packed(events: list[dict[str, Any]]) -> dict[str, Any] | None:
     names = {event["tid"]: event["args"]["name"] for event in events if event.get("name") == "thread_name"}
     slices = [event for event in events if event.get("ph") == "X" and event["tid"] in names]
     if not slices:

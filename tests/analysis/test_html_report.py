@@ -138,6 +138,14 @@ def test_the_timeline_is_that_of_the_file_whole_or_cut(run, tmp_path, monkeypatc
     assert timeline_data(killed) is None
 
 
+@pytest.mark.parametrize(
+    "damage", ["[]", "3", '[{"ph": "X"}]', '[{"name": "thread_name", "tid": 0, "args": {"name": "a"}}, {"ph": "X", "tid": 0}]']
+)
+def test_a_timeline_that_no_run_writes_is_left_out(tmp_path, damage):
+    (tmp_path / "timeline.json").write_text(f'{{"traceEvents": {damage}}}')
+    assert timeline_data(tmp_path) is None
+
+
 def test_a_long_run_is_averaged_and_it_says_so(run, tmp_path, monkeypatch):
     monkeypatch.setattr("gcdl.analysis.report_data._POINTS", 7)
     (shown,) = data_of(report([run], tmp_path / "a.html"))["runs"]
