@@ -1,8 +1,8 @@
 """What all tests share: the order they run in, and the command line as a function.
 
-Order (see launch/test): tests without MPI; MPI jobs, two at a time; then those marked ``alone``, which measure times that a
-job beside them would change: they hold a lock, so that no other job runs meanwhile. Tests of the hosts and of Slurm are each
-kept to one process, because what they run on is made once and shared.
+Order (see launch/test): tests of the hosts and of Slurm, which mostly wait, each in one process because what they run on is
+made once and shared; beside them tests without MPI; then MPI jobs; then those marked ``alone``, which measure times that a job
+beside them would change: they hold a lock, so that no other job runs meanwhile.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-GROUPS = ("hosts", "slurm", "alone")
-"""Marks whose tests run one after the other. Also the order in which they come; "alone" is the last."""
+ORDER = ("hosts", "slurm", "", "mpi", "alone")
+"""Marks, in the order of their tests; "": none of them."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,35 +30,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fuzz-count", type=int, default=1000, help="tests/exhaustive: mutations of configs; of others a fifth")
 
 
-def _place(item: pytest.Item) -> int:
-    """Return when a test's turn is: 0 without MPI, 1 with it, then the GROUPS."""
-    for place, group in reversed(list(enumerate(GROUPS, start=2))):
-        if item.get_closest_marker(group):
-            return place
-    return int(item.get_closest_marker("mpi") is not None)
+def _turn(item: pytest.Item) -> str:
+    """Return which of ORDER a test belongs to."""
+    return next((mark for mark in ("alone", "hosts", "slurm", "mpi") if item.get_closest_marker(mark)), "")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    items.sort(key=_place)
+    items.sort(key=lambda item: ORDER.index(_turn(item)))
     if config.pluginmanager.hasplugin("xdist"):
         for item in items:
-            if (place := _place(item)) >= 2:
-                item.add_marker(pytest.mark.xdist_group(GROUPS[place - 2]))
+            if (turn := _turn(item)) in ("hosts", "slurm", "alone"):
+                item.add_marker(pytest.mark.xdist_group(turn))
 
 
 @pytest.fixture(autouse=True)
 def _share_the_cores(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Run a job beside others, or alone."""
-    place = _place(request.node)
-    if place == 0:
+    turn = _turn(request.node)
+    if not turn:
         yield
         return
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent  # of all processes of this test run
     with (folder / "jobs.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX if request.node.get_closest_marker("alone") else fcntl.LOCK_SH)
+        fcntl.flock(file, fcntl.LOCK_EX if turn == "alone" else fcntl.LOCK_SH)
         yield
 
 
