@@ -20,7 +20,7 @@ class Shown:
 
     def begin(self, config: Config, folder: Path, done: int) -> None:
         """Show that the run begins."""
-        self._display.begin(config.steps, config.workers or 0, folder)
+        self._display.begin(config.steps, config.workers or 0, folder, config.run.masters)
 
     def step(self, record: StepRecord) -> None:
         """Show a step."""

@@ -90,7 +90,7 @@ def _launch_once(config: Config, arguments: Sequence[str], out: Path, display: D
             *mpirun(ranks, *spread(hostfile, config.run.masters, ranks, Path(folder))),
             sys.executable, "-m", "gcdl", "train", *arguments, "--out", str(out), "--control", folder,
         ]  # fmt: skip
-        display.begin(config.steps, config.workers, out)
+        display.begin(config.steps, config.workers, out, config.run.masters)
         return _Supervisor(command, control, out, display, signals).wait()
 
 

@@ -37,11 +37,11 @@ class Display:
         if self._view is not None:
             self._view.end()
 
-    def begin(self, steps: int, workers: int, folder: Path) -> None:
-        """Show that a run of so many steps and workers starts, which writes to ``folder``."""
+    def begin(self, steps: int, workers: int, folder: Path, masters: int = 1) -> None:
+        """Show that a run of so many steps, workers and masters starts, which writes to ``folder``."""
         if self._view is not None:
             self._view.end()
-        self._view = (_Live if self.console.is_terminal else _Plain)(self.console, self.name, steps, workers, folder)
+        self._view = (_Live if self.console.is_terminal else _Plain)(self.console, self.name, steps, workers, folder, masters)
 
     def step(self, line: Mapping[str, Any]) -> None:
         """Show a step: a line of ``steps.jsonl``."""
@@ -63,12 +63,13 @@ class Display:
 class _Plain:
     """A line every two seconds, and for each evaluation."""
 
-    def __init__(self, console: Console, name: str, steps: int, workers: int, folder: Path) -> None:
+    def __init__(self, console: Console, name: str, steps: int, workers: int, folder: Path, masters: int) -> None:
         self.console, self.steps, self.workers = console, steps, workers
         self._first: tuple[float, int] | None = None
         self._printed = 0.0
         self._totals = _Totals()
-        self._line(f"{name}: {steps} steps with {workers} workers; writing to {folder}")
+        shared = f" and {masters} masters" if masters > 1 else ""
+        self._line(f"{name}: {steps} steps with {workers} workers{shared}; writing to {folder}")
 
     def step(self, line: Mapping[str, Any]) -> None:
         self._totals.add(line)
@@ -106,8 +107,8 @@ class _Plain:
 class _Live:
     """A panel that is drawn again a few times a second."""
 
-    def __init__(self, console: Console, name: str, steps: int, workers: int, folder: Path) -> None:
-        self.workers, self.name, self.folder = workers, name, folder
+    def __init__(self, console: Console, name: str, steps: int, workers: int, folder: Path, masters: int) -> None:
+        self.workers, self.name, self.folder, self.masters = workers, name, folder, masters
         self._totals = _Totals()
         self._last: Mapping[str, Any] | None = None
         self._judged = ""
@@ -139,6 +140,8 @@ class _Live:
                 facts.add_row("training loss", _number(line["train_loss"]))
             if self._judged:
                 facts.add_row("test accuracy", self._judged)
+            if self.masters > 1:
+                facts.add_row("masters", f"{self.masters}, a slice of the model each")
             facts.add_row("workers", self._strip(line))
             facts.add_row("sent up", f"{_bytes(self._totals.up)}  ({_bytes(line['uplink_bytes'])} in this step)")
             facts.add_row("sent down", f"{_bytes(self._totals.down)}  ({_bytes(line['downlink_bytes'])} in this step)")
@@ -191,6 +194,8 @@ def _report(summary: Mapping[str, Any]) -> Table:
     table.add_row("sent up", _bytes(sent), f"float32: {_bytes(float32)}, {float32 / sent:.1f} times as much" if sent else "")
     table.add_row("sent down", _bytes(summary["downlink_bytes"]), "")
     table.add_row("late replies", str(summary["late_replies"]), "came too late, recognised and dropped")
+    if summary.get("masters", 1) > 1:
+        table.add_row("masters", str(summary["masters"]), "a slice of the model each")
     if summary["timed_out_steps"]:
         table.add_row("timed out", f"{summary['timed_out_steps']} steps", "decoded from fewer replies than asked for")
     if summary["foreign_messages"]:

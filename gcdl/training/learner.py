@@ -11,7 +11,7 @@ from gcdl.config import Experiment
 from gcdl.problems import Evaluator
 from gcdl.protocol.model_slices import ModelSlices
 from gcdl.training.run_files import MODEL
-from gcdl.training.slices import local_slices
+from gcdl.training.slices import local_slices, masters_of
 from gcdl.types import Layout, Vector
 
 
@@ -44,6 +44,15 @@ class Learner:
         if slices is None:
             slices = local_slices(experiment, codec)
         return cls(slices, codec.state_bytes, evaluator, layout, save=experiment.problem.save)
+
+    def masters(self, experiment: Experiment) -> int:
+        """Return how many masters share the model."""
+        return masters_of(self.layout.size, experiment.config.run.masters)
+
+    def divisible(self, experiment: Experiment) -> bool:
+        """Say whether more masters could share the model."""
+        masters = self.masters(experiment)
+        return masters_of(self.layout.size, masters + 1) > masters
 
     def parameters(self) -> Vector:
         """Return the parameters of the whole model, (d,), as they are now."""

@@ -110,7 +110,7 @@ class TrainingLoop:
         self._simulated = hosts is None
         self._steps = experiment.config.steps
         self._options = experiment.config.run
-        self._folder = start.open(experiment, hosts, watcher.say)
+        self._folder = start.open(experiment, hosts, watcher.say, learner.masters(experiment))
         self._master = Master(
             transport,
             code=experiment.code,
@@ -299,7 +299,7 @@ class TrainingLoop:
             self._warn(self._progress.totals.trend.end(final.train_loss))
         self._warn(coverage_warning(self._progress.totals.mean_coverage(), self._experiment.code))
         shares = self._progress.master_shares()
-        self._warn(None if shares is None else limit_warning(*shares))
+        self._warn(None if shares is None else limit_warning(*shares, divisible=self._learner.divisible(self._experiment)))
 
     def _stop_early(self, error: BaseException) -> None:
         """Write the records that are held, and a checkpoint, and say how to go on from it."""

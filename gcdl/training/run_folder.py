@@ -58,7 +58,7 @@ class RunFolder:
     """Writes a run's files: of a new run, or (:meth:`reopen`) of one that is resumed.
 
     Each line is on disk as soon as it is known, so that a killed run leaves what it did. A disk that fills up does not end
-    the run. ``workers``: how many rows the timeline has from the beginning.
+    the run. ``workers``: how many rows the timeline has from the beginning; ``masters``: how many share the model.
 
     Raises
     ------
@@ -73,27 +73,37 @@ class RunFolder:
         say: Callable[[str], None] = lambda line: None,
         *,
         workers: int = 0,
+        masters: int = 1,
     ) -> None:
         check_unused(path)
         with writing(path):
             path.mkdir(parents=True, exist_ok=True)
-        self._open(path, config_toml, manifest, say, workers)
+        self._open(path, config_toml, manifest, say, workers, masters)
 
     @classmethod
     def reopen(
-        cls, past: PastRun, config_toml: str, manifest: dict[str, Any], say: Callable[[str], None], *, workers: int = 0
+        cls,
+        past: PastRun,
+        config_toml: str,
+        manifest: dict[str, Any],
+        say: Callable[[str], None],
+        *,
+        workers: int = 0,
+        masters: int = 1,
     ) -> RunFolder:
         """Go on in the folder of a run that was cut (:meth:`PastRun.cut`) to the step it is resumed from."""
         folder = cls.__new__(cls)
-        folder._open(past.folder, config_toml, {**manifest, "resumed": past.resumed}, say, workers)
+        folder._open(past.folder, config_toml, {**manifest, "resumed": past.resumed}, say, workers, masters)
         return folder
 
-    def _open(self, path: Path, config_toml: str, manifest: dict[str, Any], say: Callable[[str], None], workers: int) -> None:
+    def _open(
+        self, path: Path, config_toml: str, manifest: dict[str, Any], say: Callable[[str], None], workers: int, masters: int
+    ) -> None:
         with writing(path):
             self._steps = DurableFile(path / STEPS, say)
             write_at_once(path / CONFIG, config_toml)
             write_at_once(path / MANIFEST, json.dumps(manifest, indent=2) + "\n")
-            self._timeline = Timeline(DurableFile(path / TIMELINE, say, buffered=1 << 16), workers)
+            self._timeline = Timeline(DurableFile(path / TIMELINE, say, buffered=1 << 16), workers, masters)
         self.path = path
 
     def write_step(self, record: StepRecord) -> None:

@@ -93,10 +93,16 @@ def coverage_warning(coverage: Weights, code: GradientCode) -> str | None:
     )
 
 
-def limit_warning(link_share: float, master_share: float) -> str | None:
-    """Warn if the master is what a simulated run waited for, most of the time; shares are of the steps' seconds."""
+def limit_warning(link_share: float, master_share: float, *, divisible: bool) -> str | None:
+    """Warn if the master is what a simulated run waited for, most of the time; shares are of the steps' seconds.
+
+    ``divisible``: more masters could share the model.
+    """
     share, what = max((link_share, "the master's link"), (master_share, "the master's decoding and stepping"))
-    return f"{what} is the limit: {share:.0%} of the steps' seconds" if share > LIMIT_BOUND else None
+    if share <= LIMIT_BOUND:
+        return None
+    advice = "; run.masters = 0 takes as many masters as pay" if divisible else ""
+    return f"{what} is the limit: {share:.0%} of the steps' seconds{advice}"
 
 
 def timeout_warning(experiment: Experiment, step: int, replies: int) -> str | None:

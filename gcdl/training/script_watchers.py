@@ -54,7 +54,7 @@ class TerminalWatcher:
 
     def begin(self, config: Config, folder: Path, done: int) -> None:
         """See :class:`gcdl.training.watcher.Watcher`."""
-        self._display.begin(config.steps, config.workers or 0, folder)
+        self._display.begin(config.steps, config.workers or 0, folder, config.run.masters)
 
     def step(self, record: StepRecord) -> None:
         """See :class:`gcdl.training.watcher.Watcher`."""

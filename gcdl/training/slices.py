@@ -17,8 +17,8 @@ from gcdl.types import Vector, aligned_vector
 
 
 def masters_of(d: int, masters: int) -> int:
-    """Return how many masters share d coordinates where so many are asked for: fewer where d has fewer BLOCKs."""
-    return len(slices_of(d, masters))
+    """Return how many masters share d coordinates where so many are asked for: fewer where d has fewer BLOCKs; one at least."""
+    return len(slices_of(d, max(1, masters)))
 
 
 def idle_masters_notice(d: int, masters: int) -> str | None:

@@ -105,17 +105,21 @@ class StartingPoint:
             "it starts afresh, and the run is not the one that was never interrupted"
         )
 
-    def open(self, experiment: Experiment, hosts: list[str] | None, say: Callable[[str], None]) -> RunFolder:
-        """Open the run folder; what a resumed run had written after the checkpoint is cut off."""
+    def open(self, experiment: Experiment, hosts: list[str] | None, say: Callable[[str], None], masters: int = 1) -> RunFolder:
+        """Open the run folder; what a resumed run had written after the checkpoint is cut off.
+
+        ``masters``: how many share the model.
+        """
+        sizes = {"workers": experiment.n, "masters": masters}
         about = manifest(experiment.config.run.ranks(experiment.n), hosts, timing_only=self.timing_only)
         if self.past is None:
-            return RunFolder(self.out, experiment.config.toml(), about, say, workers=experiment.n)
+            return RunFolder(self.out, experiment.config.toml(), about, say, **sizes)
         past = self.past.cut(self.step)
         for path, error in self.refused:
             say(f"refused: {error}")
             path.replace(path.with_suffix(".refused"))
         say(f"resumed after {self.step} steps" + ("" if self.checkpoint else ": there is no checkpoint yet"))
-        return RunFolder.reopen(past, experiment.config.toml(), about, say, workers=experiment.n)
+        return RunFolder.reopen(past, experiment.config.toml(), about, say, **sizes)
 
 
 def resume(folder: Path, overrides: Sequence[str]) -> StartingPoint:

@@ -54,6 +54,7 @@ class Summary:
     model_sha256 : of the trained parameters, (d,) float32; None: no model was trained (timing only).
     parameters : d.
     workers : n.
+    masters : how many had a slice of the model.
     shard_coverage : (k,) the weight each shard entered with, mean over the steps; 1 is right, 0 means that it was never seen.
     link_share : share of ``seconds`` in which the master's link was occupied; None: real, not simulated.
     master_share : share of ``seconds`` in which the master decoded and stepped; None: real, not simulated.
@@ -91,6 +92,7 @@ class Summary:
     model_sha256: str | None
     parameters: int
     workers: int
+    masters: int
     shard_coverage: list[float]
     link_share: float | None
     master_share: float | None
@@ -151,6 +153,7 @@ def summarize(
         model_sha256=model_sha256(learner.parameters()) if learner.learns else None,
         parameters=learner.layout.size,
         workers=experiment.n,
+        masters=learner.masters(experiment),
         shard_coverage=[round(float(weight), 6) for weight in totals.mean_coverage()],
         link_share=shares and shares[0],
         master_share=shares and shares[1],

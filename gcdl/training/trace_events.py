@@ -29,11 +29,14 @@ class _Appendable(Protocol):
 class Timeline:
     """Trace Events: the master's send, wait, decode and step; what each worker did, of the first 64.
 
+    Each of several masters has a row. Of the others rank 0 knows when it told them to decode, and when all had answered: their
+    rows say "wait" until it told them, then "decode, step".
+
     A late reply's parts say so in their names. Where a worker answered nothing that was asked of it (it slept, was superseded,
     stopped or lost), its row says "no reply".
     """
 
-    def __init__(self, file: _Appendable, workers: int = 0) -> None:
+    def __init__(self, file: _Appendable, workers: int = 0, masters: int = 1) -> None:
         self._file = file
         self._file.write('{"displayTimeUnit": "ms", "traceEvents": [\n')
         self._rows: dict[int, _Row] = {}
@@ -41,7 +44,10 @@ class Timeline:
         self._step: int | None = None
         """The last step, which ended at ``_ended``."""
         self._ended = 0.0
+        self._masters = masters
         self._name(0, "master")
+        for master in range(1, masters):
+            self._name(master, f"slice master {master}")
         for worker in range(min(workers, _WORKERS_DRAWN)):
             self._row(worker, None)
 
@@ -50,6 +56,9 @@ class Timeline:
         edges = (timing.began, timing.sent, timing.waited, timing.decoded, timing.ended)
         for name, start, end in zip(("send", "wait", "decode", "step"), edges[:-1], edges[1:], strict=True):
             self._event(0, name, start, end, {"step": step})
+        for master in range(1, self._masters):
+            self._event(master, "wait", timing.began, timing.waited, {"step": step})
+            self._event(master, "decode, step", timing.waited, timing.decoded, {"step": step})
         if self._step is None:
             for row in self._rows.values():
                 row.answered, row.until = step - 1, timing.began
@@ -83,14 +92,14 @@ class Timeline:
         send = _SENT_UP * left
         for name, seconds in {"receive": left - send, **parts, "send": send}.items():
             if seconds > 0.0:
-                self._event(worker + 1, name + mark, start, start + seconds, {"step": step})
+                self._event(worker + self._masters, name + mark, start, start + seconds, {"step": step})
             start += seconds
         row.answered, row.until = max(row.answered, step), start
 
     def _silence(self, worker: int, row: _Row, step: int, until: float) -> None:
         """Draw the steps before ``step`` that a worker has not answered."""
         if row.answered < step - 1 and until > row.until:
-            self._event(worker + 1, "no reply", row.until, until, {"step": row.answered + 1, "to": step - 1})
+            self._event(worker + self._masters, "no reply", row.until, until, {"step": row.answered + 1, "to": step - 1})
 
     def close(self) -> None:
         """Complete the JSON and close the file. Idempotent."""
@@ -105,7 +114,7 @@ class Timeline:
         """Return a worker's row; ``step`` is the first that it is known to have been asked for."""
         if worker not in self._rows:
             self._rows[worker] = _Row(-1 if step is None else step - 1, 0.0)
-            self._name(worker + 1, f"worker {worker}")
+            self._name(worker + self._masters, f"worker {worker}")
         return self._rows[worker]
 
     def _name(self, row: int, name: str) -> None:

@@ -101,6 +101,7 @@ def summary(**changes):
         model_sha256="ab",
         parameters=7,
         workers=8,
+        masters=1,
         shard_coverage=[1.0, 0.5],
         link_share=None,
         master_share=None,

@@ -209,6 +209,14 @@ def test_a_master_steps_its_slice_only(tmp_path):
     assert lines(tmp_path / "a")[-1]["seconds"] == pytest.approx(0.05 + 2 + 3 * 2 * BLOCK * 2e-10)
 
 
+def test_more_masters_are_advised_where_they_can_share_the_model(tmp_path):
+    busy = ("workers=64", "simulate.master_bandwidth=1e7")
+    for d, advised in ((25_000_000, True), (BLOCK, False)):
+        summary = simulated(tmp_path / str(d), LARGE, *busy, f"simulate.parameters={d}", timing_only=True)
+        (warning,) = [warning for warning in summary.warnings if "is the limit" in warning]
+        assert ("run.masters = 0 takes as many masters as pay" in warning) == advised
+
+
 def test_ten_thousand_workers_and_64_masters_are_simulated_within_a_minute(tmp_path):
     cluster = (
         "workers=10000",

@@ -95,3 +95,19 @@ def test_whatever_the_times_are_neighbours_touch(began, steps):
     check(rows)
     for (_, end, _), (start, _, _) in zip(rows[0][:-1], rows[0][1:], strict=True):
         assert start == end  # the master's steps follow each other without a gap
+
+
+def test_each_master_has_a_row_and_workers_have_the_number_of_their_rank(tmp_path):
+    config = parse(RUN, ["run.masters=3", "problem.features=300000", "steps=4", "problem.test_samples=1"])
+    summary = simulate(StartingPoint(config, tmp_path / "run"), Quiet())
+    text = (tmp_path / "run" / "timeline.json").read_text()
+    names = {
+        event["tid"]: event["args"]["name"]
+        for event in json.loads(text)["traceEvents"]
+        if "tid" in event and event["ph"] == "M"
+    }
+    assert [names[row] for row in range(5)] == ["master", "slice master 1", "slice master 2", "worker 0", "worker 1"]
+    rows = slices(text)
+    check(rows)
+    assert [name for _, _, name in sorted(rows[2])] == ["wait"] * 4  # its work took no virtual seconds
+    assert summary.masters == 3
