@@ -261,7 +261,7 @@ def test_timing_only_is_the_same_run_without_its_numbers(tmp_path, downlink):
         one["train_loss"] = None
 
         assert other["gradient_norm"] is None
-        for key in ("test_loss", "test_accuracy", "gradient_norm", "samples"):
+        for key in ("test_loss", "test_accuracy", "gradient_norm", "samples", "lr"):
             one.pop(key, None)
             other.pop(key, None)
         assert one == other
