@@ -11,6 +11,7 @@
     ├── MessageError         1   bytes that are not a message of this run (the transports drop and count them)
     ├── WorkerLost           -   one worker is gone; the master goes on without it if it can
     ├── TooManyLost          3   too few workers are left, or none answers
+    │   └── MasterLost       3   a slice master is gone, and with it a part of the model
     ├── NonFiniteLoss        4   the training loss has become NaN or infinite; names the step
     ├── WorkerError          4   a worker raised; carries its traceback
     │   └── NonFiniteGradient    a NaN or an infinity in a gradient; names worker, step and tensor
@@ -66,6 +67,13 @@ class TooManyLost(GcdlError):
     """So few workers are left, or answer, that no step can be decoded. Exit code 3."""
 
     exit_code = 3
+
+
+class MasterLost(TooManyLost):
+    """The process of a slice master is gone, and with it a part of the newest model. Exit code 3.
+
+    The run can go on from its last checkpoint.
+    """
 
 
 class WorkerError(GcdlError):

@@ -37,6 +37,16 @@ class Part:
     groups: slice
     pieces: tuple[slice, ...]
 
+    @classmethod
+    def whole(cls, codec: Codec, d: int) -> Part:
+        """Return all of a codec, for vectors of d coordinates."""
+        return cls(slice(0, d), codec, slice(0, codec.agreed_count), (slice(0, codec.payload_bytes),))
+
+    @property
+    def blocks(self) -> int:
+        """How many BLOCKs it has."""
+        return int(-(-(self.where.stop - self.where.start) // BLOCK))
+
     def cut(self, payload: Buffer, into: Buffer) -> None:
         """Copy this part of a whole payload, (payload_bytes,) of the whole codec, to ``into``, (payload_bytes,) of this one."""
         start = 0

@@ -137,6 +137,8 @@ class Follower(Protocol):
     """The largest content that a task can have."""
     in_place: bool
     """Whether every content is the whole model, which lies in the content itself."""
+    wrong: bool
+    """Whether what the last content brought turned out not to be the master's model."""
 
     def follow(self, content: Buffer) -> Vector | None:
         """Take in a task's content; return the model, (d,), valid until the next call; None: it has none, or a wrong one."""

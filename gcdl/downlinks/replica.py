@@ -35,6 +35,7 @@ class Replica:
     def __init__(self, ends: Ends, *, fresh: bool, steps: Callable[[Update, Vector], None] | None = None) -> None:
         d = ends.layout.size
         self.version = 0 if fresh else UNKNOWN
+        self.wrong = False
         self.body_bytes = HEAD_BYTES + snapshot_bytes(ends, stepping=steps is None)
         self._ends = ends
         self._steps = steps
@@ -52,6 +53,7 @@ class Replica:
         ------
         MessageError : the bytes are no content.
         """
+        self.wrong = False
         head = Head.read(content)
         if head.base == UNKNOWN:
             self._restore(content[HEAD_BYTES:])
@@ -65,6 +67,7 @@ class Replica:
         self.version = head.version
         if head.hashed and fingerprint(self._parameters) != head.hash:
             self.version = UNKNOWN
+            self.wrong = True
             return None
         return self._parameters
 

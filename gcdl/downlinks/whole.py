@@ -115,6 +115,8 @@ class _Rounded(WholePublisher):
 
 
 class _Follower:
+    wrong = False
+
     def __init__(self, d: int, *, rounded: bool, memory: Vector | None) -> None:
         self.version = 0
         self.body_bytes = (2 if rounded else 4) * d

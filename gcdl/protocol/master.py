@@ -97,7 +97,7 @@ class Master:
     def _end(self, record: StepRecord) -> Interrupted | None:
         """Collect the final states and stop the workers, in the last step; return the interrupt that kept it from that."""
         try:
-            self.slices.collect()
+            self.slices.collect(states=True)
             record.late += self.collect_states() + self.transport.close()
         except Interrupted as error:
             return error

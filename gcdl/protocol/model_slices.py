@@ -83,6 +83,11 @@ class ModelSlice:
         """The learning rate of the next step; None where the optimizer tells none."""
         return getattr(self.optimizer, "lr", None)
 
+    @property
+    def clips(self) -> bool:
+        """Whether the optimizer's step needs the norm of the whole gradient."""
+        return getattr(self.optimizer, "clip_norm", 0.0) > 0.0
+
     def energies(self, payloads: Mapping[int, Buffer]) -> dict[int, NDArray[np.float64]]:
         """Return the energies behind each worker's payload, (blocks, 2); see :class:`gcdl.compressors.Codec`."""
         return {worker: self.codec.energies(payload, self.agreed) for worker, payload in payloads.items()}
@@ -167,8 +172,11 @@ class ModelSlices(Protocol):
         """Let every slice take its optimizer's step, and publish the next version of the model."""
         ...
 
-    def collect(self) -> None:
-        """Bring :attr:`parameters` up to date."""
+    def collect(self, *, states: bool = False) -> None:
+        """Bring :attr:`parameters` up to date; with ``states`` also fetch what the two methods below return.
+
+        After the transport is closed nothing can be fetched any more.
+        """
         ...
 
     def optimizer_state(self) -> dict[str, np.ndarray]:
@@ -241,7 +249,7 @@ class LocalSlices:
         for piece in self._slices:
             piece.step(norm)
 
-    def collect(self) -> None:
+    def collect(self, *, states: bool = False) -> None:
         """Do nothing: the slices lie in :attr:`parameters`."""
 
     def optimizer_state(self) -> dict[str, np.ndarray]:

@@ -20,7 +20,8 @@ A message is a 64-byte header and a body::
     60      4     CRC-32 of the 60 bytes before
 
 Body of a TASK: :mod:`gcdl.protocol.task_format`. Body of a REPLY: the compressor's payload. HELLO, READY, BYE and ERROR: JSON.
-STATE: a part of a compressor's state. LOAD: all of one. The other kinds have no body. All little-endian.
+STATE: a part of a compressor's state. LOAD: all of one. What masters tell each other: :mod:`gcdl.transport.mpi.master_channel`.
+The other kinds have no body. All little-endian.
 """
 
 from __future__ import annotations
@@ -79,6 +80,26 @@ class Kind(IntEnum):
     """Any other rank, its first message: its host and process."""
     LACKING = 14
     """Worker: it could not take in what the task of ``step`` brings, and says which version of the model it has."""
+    HOLDS = 16
+    """Slice master, to rank 0: it has its slice of a reply to this step. ``worker`` is the rank of the process that sent it."""
+    BEGIN = 17
+    """Rank 0, to a slice master: send the tasks of ``step``, the first of this part of the run."""
+    DECODE = 18
+    """Rank 0, to a slice master: decode the replies to ``step`` with these weights."""
+    DECODED = 19
+    """Slice master: it has decoded ``step``; the squared norms of its BLOCKs, and what it sent and received since the last."""
+    STEP = 20
+    """Rank 0, to a slice master: take the optimizer's step; ``loss`` is the norm of the whole gradient."""
+    COLLECT = 21
+    """Rank 0, to a slice master: send the arrays of your slice. ``step`` 0: the parameters; 1: the states beside them."""
+    ARRAYS = 22
+    """A master, to another: so many bytes of arrays follow, in messages without a header."""
+    TRAFFIC = 23
+    """Slice master: its workers have stopped; what it sent and received since the last DECODED. Its last message."""
+    PING = 24
+    """Rank 0, to a slice master that has long said nothing: answer."""
+    PONG = 25
+    """Slice master: it is there."""
     POST = 15
     """Master: put the content of the next task on your board, under the number ``step`` (gcdl.transport.mpi.shared_memory)."""
 

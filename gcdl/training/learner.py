@@ -7,11 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from gcdl.compressors import Codec
 from gcdl.config import Experiment
 from gcdl.problems import Evaluator
 from gcdl.protocol.model_slices import ModelSlices
 from gcdl.training.run_files import MODEL
-from gcdl.training.slices import local_slices, masters_of
+from gcdl.training.slices import masters_of
 from gcdl.types import Layout, Vector
 
 
@@ -37,13 +38,10 @@ class Learner:
     save: Callable[[Vector, Path], None] | None = None
 
     @classmethod
-    def of(cls, experiment: Experiment, evaluator: Evaluator, slices: ModelSlices | None = None) -> Learner:
-        """Return the learner that an experiment describes; ``slices``: of its model, where one master has not got all."""
-        layout = experiment.problem.layout()
-        codec = experiment.compressor.codec(layout)
-        if slices is None:
-            slices = local_slices(experiment, codec)
-        return cls(slices, codec.state_bytes, evaluator, layout, save=experiment.problem.save)
+    def of(cls, experiment: Experiment, codec: Codec, evaluator: Evaluator, slices: ModelSlices) -> Learner:
+        """Return the learner of an experiment; ``codec``: of whole payloads."""
+        problem = experiment.problem
+        return cls(slices, codec.state_bytes, evaluator, problem.layout(), save=problem.save)
 
     def masters(self, experiment: Experiment) -> int:
         """Return how many masters share the model."""

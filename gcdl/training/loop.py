@@ -15,7 +15,7 @@ from contextlib import suppress
 import numpy as np
 
 from gcdl.config import Experiment
-from gcdl.errors import GcdlError, Interrupted, NonFiniteLoss, UsageError
+from gcdl.errors import GcdlError, Interrupted, MasterLost, NonFiniteLoss, UsageError
 from gcdl.host.stop_request import StopRequest
 from gcdl.problems import CountsSamples, Evaluation, Problem
 from gcdl.protocol.master import Master
@@ -308,7 +308,7 @@ class TrainingLoop:
         self._records.flush()
         if self._diverged:
             return
-        if self._master.steps_done > self._start.step:
+        if self._master.steps_done > self._start.step and not isinstance(error, MasterLost):
             with suppress(GcdlError):
                 self._master.collect_states()
             self._checkpoints.finish(interrupted=isinstance(error, Interrupted))

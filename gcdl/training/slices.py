@@ -43,6 +43,12 @@ def parts_for(codec: Codec, d: int, masters: int) -> list[Part] | None:
     return None if len(found) == 1 else [part_of(codec, where) for where in found]
 
 
+def whole_model_bytes(experiment: Experiment, part: Part) -> int:
+    """Return the bytes of a slice's model, where tasks carry the whole of it; 0: workers hold replicas."""
+    size = part.where.stop - part.where.start
+    return 0 if experiment.downlink.replicas else experiment.downlink.size(size, 0, 0, [])
+
+
 def slice_ends(ends: Ends, part: Part, memory: Vector | None = None) -> Ends:
     """Return what both ends of a slice's downlink know; ``memory``: where the model of the slice is to lie, if anywhere."""
     return replace(

@@ -20,10 +20,12 @@ from types import SimpleNamespace
 import numpy as np
 from gcdl.downlinks import WholeContent, WholeModel
 from gcdl.errors import *
+from gcdl.protocol.task_format import TaskFormat
+from gcdl.protocol.tasks import *
 from gcdl.protocol.wire import *
 from gcdl.transport.mpi.job import MPI, TAG, world
 from gcdl.transport.mpi.master_end import MpiTransport
-from gcdl.transport.mpi.worker_end import serve
+from gcdl.transport.mpi.worker_end import Prepared, serve
 from gcdl.types import Layout, aligned_buffer
 from gcdl.protocol.worker import Encode, Sleep, Work
 
@@ -58,10 +60,11 @@ def values(reply):
 def begun(reply):
     return reply.payload.view(np.float32).tolist()[2]
 
-follower = WholeModel().follower(SimpleNamespace(layout=Echo.layout), fresh=True)
+follower = WholeModel().follower(SimpleNamespace(layout=Echo.layout, memory=None), fresh=True)
 if job.rank > 0:
     {before}
-    serve(job, run=RUN, master_timeout=30.0, prepare=lambda worker, since: (Echo(worker, since), follower))
+    prepare = lambda worker, since: Prepared(Echo(worker, since), [follower])
+    serve(job, run=RUN, n=job.workers, master_timeout=30.0, prepare=prepare)
     job.end(0)
 
 said = []

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gcdl.compressors import Codec
+from gcdl.compressors.parts import Part
 from gcdl.config import Experiment
 from gcdl.errors import TooManyLost, UsageError, WorkerLost
 from gcdl.host.cores import choose_core
@@ -13,12 +16,15 @@ from gcdl.host.launcher_environment import Launch
 from gcdl.host.processes import this_process
 from gcdl.host.stop_request import StopRequest
 from gcdl.problems import Evaluator, MadeByHand, Problem
+from gcdl.protocol.model_slices import ModelSlices
+from gcdl.protocol.task_format import TaskFormat
 from gcdl.protocol.wire import HEADER_BYTES
-from gcdl.training.build import limit_threads, row_of, task_format
+from gcdl.training.build import limit_threads, make_ends, row_of
 from gcdl.training.callbacks import Callback
 from gcdl.training.learner import Learner
 from gcdl.training.loggers import Logger
 from gcdl.training.loop import Run, TrainingLoop, run_to_end
+from gcdl.training.slices import idle_masters_notice, local_slices, one_of_the_slices, parts_for, slice_ends, whole_model_bytes
 from gcdl.training.starting_point import StartingPoint
 from gcdl.training.summary import Summary
 from gcdl.training.watcher import Watcher
@@ -26,6 +32,7 @@ from gcdl.training.watcher import Watcher
 if TYPE_CHECKING:
     from gcdl.transport.mpi.job import Job
     from gcdl.transport.mpi.master_end import MpiTransport
+    from gcdl.transport.mpi.other_masters import OtherMasters
 
 _COLLECTIVE_SECONDS = 120.0
 
@@ -62,16 +69,20 @@ def mpi_run(
     from gcdl.transport.mpi.master_end import MpiTransport
     from gcdl.transport.mpi.respawn import Replacements
 
+    patience = _COLLECTIVE_SECONDS
     try:
         # What can be wrong is found before any rank imports torch.
         start = read()
         experiment = _experiment(job, start)
+        # The others wait for as long as this rank may take to load its data.
+        job.broadcast({"patience": start.config.run.start_timeout}, patience)
+        patience = start.config.run.start_timeout
         evaluator = experiment.problem.evaluator()
         shared = {"run": secrets.randbits(63), **_told_to_all(experiment, start)}
     except Exception:
-        job.broadcast({"run": None}, _COLLECTIVE_SECONDS)
+        job.broadcast({"run": None}, patience)
         raise
-    job.broadcast(shared, _COLLECTIVE_SECONDS)
+    job.broadcast(shared, patience)
     if not job.survives:
         watcher.say(
             "no fault tolerance under this launcher: a killed worker ends the job, and gcdl resume goes on from its last "
@@ -86,11 +97,13 @@ def mpi_run(
         say=watcher.say,
         spares=options.spares,
         replacements=Replacements(job, options.replace, shared),
+        masters=shared["masters"],
         shared_memory=options.shared_memory,
     )
     try:
         with stop.listening():
-            learner = _start_workers(transport, experiment, evaluator)
+            build = _Build(job, shared, transport, experiment, stop, watcher.say)
+            learner = build.learner(evaluator)
             hosts = transport.hosts()
             loop = TrainingLoop(
                 experiment,
@@ -118,10 +131,13 @@ def _experiment(job: Job, start: StartingPoint) -> Experiment:
     ------
     UsageError : there are too few ranks, or the config or the folder is wrong.
     """
-    spares = start.config.run.spares
-    if job.workers <= spares:
-        raise UsageError(f"run.spares: {spares} spares need {spares + 2} ranks at least; there are {job.workers + 1}")
-    experiment = Experiment.of(start.config, job.workers - spares).check()
+    spares, masters = start.config.run.spares, max(1, start.config.run.masters)
+    if job.size <= masters + spares:
+        needed = f"{masters + spares + 1} ranks at least; there are {job.size}"
+        if masters > 1:
+            raise UsageError(f"run.masters: {masters} masters, a worker and {spares} spares need {needed}")
+        raise UsageError(f"run.spares: {spares} spares need {needed}")
+    experiment = Experiment.of(start.config, job.size - masters - spares).check()
     start.check(experiment)
     limit_threads(experiment)
     return experiment
@@ -136,6 +152,9 @@ def _told_to_all(experiment: Experiment, start: StartingPoint) -> dict[str, Any]
         "since": start.since,
         "fresh": start.checkpoint is None,
         "n": experiment.n,
+        "masters": max(1, experiment.config.run.masters),
+        # A master that waits for stragglers is silent to all others meanwhile.
+        "master_timeout": max(experiment.config.run.master_timeout, experiment.wait.timeout + _COLLECTIVE_SECONDS),
         "shifts": experiment.code.shifts.tolist(),
         "decoder": experiment.decoder_name,
         **_by_hand(experiment.problem),
@@ -150,15 +169,62 @@ def _by_hand(problem: Problem) -> dict[str, str]:
     return {"problem": problem.fingerprint(), "model": problem.hand_over()}
 
 
-def _start_workers(transport: MpiTransport, experiment: Experiment, evaluator: Evaluator) -> Learner:
-    """Wait until all workers are ready, then return the master's side of learning."""
-    layout = experiment.problem.layout()
-    codec = experiment.compressor.codec(layout)
-    transport.start(
-        task_format(experiment, codec),
-        HEADER_BYTES + codec.payload_bytes,
-        experiment.config.run.start_timeout,
-        state_bytes=codec.state_bytes,
-        whole_bytes=0 if experiment.downlink.replicas else experiment.downlink.size(layout.size, 0, 0, []),
-    )
-    return Learner.of(experiment, evaluator)
+@dataclass(frozen=True)
+class _Build:
+    """Makes the master's side of learning once all ranks are there, and waits for the others meanwhile."""
+
+    job: Job
+    shared: dict[str, Any]
+    transport: MpiTransport
+    experiment: Experiment
+    stop: StopRequest
+    say: Callable[[str], None]
+
+    def learner(self, evaluator: Evaluator) -> Learner:
+        """Return the learner when all workers, and all masters, are ready."""
+        experiment = self.experiment
+        layout = experiment.problem.layout()
+        codec = experiment.compressor.codec(layout)
+        parts = parts_for(codec, layout.size, self.shared["masters"])
+        if notice := idle_masters_notice(layout.size, self.shared["masters"]):
+            self.say(notice)
+        own = Part.whole(codec, layout.size) if parts is None else parts[0]
+        others = None if parts is None else self._attach_others(parts)
+        self.transport.start(
+            TaskFormat(experiment.n, own.codec.agreed_count, checksums=experiment.config.run.checksums),
+            HEADER_BYTES + own.codec.payload_bytes,
+            experiment.config.run.start_timeout,
+            state_bytes=codec.state_bytes,
+            whole_bytes=whole_model_bytes(experiment, own),
+        )
+        if parts is None or others is None:
+            return Learner.of(experiment, codec, evaluator, local_slices(experiment, codec))
+        others.start(experiment.config.run.start_timeout)
+        return Learner.of(experiment, codec, evaluator, self._slices(codec, parts, others))
+
+    def _attach_others(self, parts: Sequence[Part]) -> OtherMasters:
+        """Return the way to the slice masters; masters for whom the model has no slice only wait for the end."""
+        from gcdl.transport.mpi.other_masters import OtherMasters
+
+        others = OtherMasters(
+            self.job,
+            run=self.shared["run"],
+            n=self.experiment.n,
+            blocks=[part.blocks for part in parts[1:]],
+            idle=range(len(parts), self.shared["masters"]),
+            patience=self.shared["master_timeout"],
+            interrupted=self.stop,
+            say=self.say,
+        )
+        self.transport.attach(others)
+        return others
+
+    def _slices(self, codec: Codec, parts: Sequence[Part], others: OtherMasters) -> ModelSlices:
+        from gcdl.transport.mpi.remote_slices import RemoteSlices
+
+        experiment = self.experiment
+        ends = make_ends(experiment, codec, experiment.code.shifts, experiment.code.decoder)
+        parameters = ends.initial()
+        first = parts[0].where
+        own = one_of_the_slices(experiment, slice_ends(ends, parts[0]), parameters[first])
+        return RemoteSlices(own, parts, parameters, others)

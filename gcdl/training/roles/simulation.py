@@ -90,7 +90,7 @@ def _learning(experiment: Experiment, layout: Layout) -> _Simulated:
     """Return both ends of a simulation that trains a model."""
     codec = experiment.compressor.codec(layout)
     model, slices = slices_of_masters(experiment, codec, experiment.config.run.masters)
-    return _Simulated(Learner.of(experiment, experiment.problem.evaluator(), model), slices, make_workers(experiment))
+    return _Simulated(Learner.of(experiment, codec, experiment.problem.evaluator(), model), slices, make_workers(experiment))
 
 
 def _timing_only(experiment: Experiment, layout: Layout) -> _Simulated:

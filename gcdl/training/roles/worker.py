@@ -11,16 +11,17 @@ import numpy as np
 
 from gcdl.codes import DECODERS
 from gcdl.config import Config, Experiment, parse
-from gcdl.downlinks import Follower
 from gcdl.errors import UsageError
 from gcdl.host.cores import leave_core
 from gcdl.host.processes import end_soon, when_gone
 from gcdl.problems import MadeByHand
-from gcdl.protocol.worker import Worker
 from gcdl.training.build import CodeRow, faults_since, limit_threads, make_ends, make_worker
+from gcdl.training.slices import parts_for, slice_ends
+from gcdl.types import aligned_vector
 
 if TYPE_CHECKING:
     from gcdl.transport.mpi.job import Job
+    from gcdl.transport.mpi.worker_end import Prepared
 
 _COLLECTIVE_SECONDS = 120.0
 _SECONDS_AFTER_SIGTERM = 10
@@ -42,12 +43,15 @@ def run_worker(job: Job, config: Config | None = None, patience: float = _COLLEC
     ------
     MasterGone : the master is gone, or silent for too long.
     """
+    from gcdl.training.roles.slice_master import serve_slice
     from gcdl.transport.mpi.worker_end import serve
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop_soon)
     shared = job.broadcast(None, patience)
+    if "patience" in shared:  # rank 0 loads its data now
+        shared = job.broadcast(None, shared["patience"])
     if shared["run"] is None:
         return False
     master = shared["master"]
@@ -61,13 +65,17 @@ def run_worker(job: Job, config: Config | None = None, patience: float = _COLLEC
     experiment = Experiment.of(own, n)
     if isinstance(experiment.problem, MadeByHand):
         experiment.problem.take_over(shared["model"])
-    if job.rank > n:
+    if job.rank < shared["masters"]:
+        serve_slice(job, experiment, shared)
+        return True
+    if job.rank >= shared["masters"] + n:
         experiment.problem.layout()  # a spare imports torch before it is needed
     serve(
         job,
         run=shared["run"],
         n=n,
-        master_timeout=own.run.master_timeout,
+        masters=shared["masters"],
+        master_timeout=shared["master_timeout"],
         prepare=_Preparation(job.rank, experiment, shared, script=config is not None).worker,
         checksums=own.run.checksums,
     )
@@ -91,13 +99,15 @@ class _Preparation:
     shared: dict[str, Any]
     script: bool
 
-    def worker(self, worker: int, since: int) -> tuple[Worker, Follower]:
-        """Load a worker's shards; return it, and its end of the downlink. ``since``: its first step.
+    def worker(self, worker: int, since: int) -> Prepared:
+        """Load a worker's shards; return it, and its ends of the downlinks. ``since``: its first step.
 
         Raises
         ------
         UsageError : this rank's config or samples are not rank 0's.
         """
+        from gcdl.transport.mpi.worker_end import Prepared
+
         self._check_same()
         experiment, shared = self.experiment, self.shared
         row = CodeRow.of_plain(shared["rows"][worker])
@@ -106,9 +116,15 @@ class _Preparation:
         built = make_worker(experiment, worker, row, experiment.problem.load(row.shards), faults)
         codec = experiment.compressor.codec(built.layout)
         ends = make_ends(experiment, codec, np.array(shared["shifts"]), DECODERS[shared["decoder"]])
-        follower = experiment.downlink.follower(ends, fresh=shared["fresh"] and since == 0)
+        fresh = shared["fresh"] and since == 0
+        parts = parts_for(codec, built.layout.size, shared["masters"])
         limit_threads(experiment)
-        return built, follower
+        if parts is None:
+            return Prepared(built, [experiment.downlink.follower(ends, fresh=fresh)])
+        model = aligned_vector(built.layout.size)
+        follower = experiment.downlink.follower
+        followers = [follower(slice_ends(ends, part, model[part.where]), fresh=fresh) for part in parts]
+        return Prepared(built, followers, parts, model)
 
     def _check_same(self) -> None:
         if self.script and self.experiment.config.toml() != self.shared["config"]:

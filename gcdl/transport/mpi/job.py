@@ -105,6 +105,11 @@ class Job:
         return int(self.comm.rank)
 
     @property
+    def size(self) -> int:
+        """The number of ranks."""
+        return int(self.comm.size)
+
+    @property
     def survives(self) -> bool:
         """Whether the launcher and MPI let the other ranks go on when one is killed (ULFM, by ``mpirun --with-ft ulfm``)."""
         return _survives()
@@ -152,6 +157,10 @@ class Job:
     def say_farewell_to(self, ranks: list[tuple[MPI.Comm, int]], run: int) -> None:
         """Note which ranks, of which communicators, wait for the master's END when the job ends."""
         self._farewell, self._run = ranks, run
+
+    def add_farewell(self, ranks: list[tuple[MPI.Comm, int]]) -> None:
+        """Note further ranks that wait for END."""
+        self._farewell += ranks
 
     def end(self, code: int) -> NoReturn:
         """Leave MPI, and the process, with an exit code."""

@@ -22,7 +22,6 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 from mpi4py import MPI
 
@@ -31,8 +30,11 @@ from gcdl.host.processes import birth
 from gcdl.protocol.ledger import Traffic
 from gcdl.protocol.task_format import TaskFormat
 from gcdl.protocol.tasks import Joined, Replies, Reply, Task, WorkerState
-from gcdl.protocol.wire import HEADER_BYTES, Header, Kind, bare, read_json, with_state
+from gcdl.protocol.wire import HEADER_BYTES, Header, Kind, bare, with_state
 from gcdl.transport.mpi.job import CONTROL_BYTES, LAUNCHER_SECONDS, PART_BYTES, SHUTDOWN_SECONDS, TAG, Backoff, Job
+from gcdl.transport.mpi.messages_in import Body
+from gcdl.transport.mpi.other_masters import OtherMasters
+from gcdl.transport.mpi.peer import Peer
 from gcdl.transport.mpi.respawn import Replacements
 from gcdl.transport.mpi.shared_memory import Address, Board
 from gcdl.transport.mpi.task_sender import Lane, Lanes
@@ -40,38 +42,6 @@ from gcdl.types import Buffer, aligned_buffer
 
 _NEWS_SECONDS = 10.0
 _LOOK_SECONDS = 0.2
-
-
-@dataclass(eq=False)
-class _Peer:
-    """What the master knows of one worker."""
-
-    worker: int
-    rank: int
-    """What messages to the user call it; the lane knows where it is."""
-    inbox: Buffer
-    lane: Lane
-    receiving: MPI.Request = field(default_factory=lambda: MPI.REQUEST_NULL)
-    posted: bool = False
-    held: int = -1
-    """The step of the reply that lies in the inbox, if not posted."""
-    newest: int = -1
-    """The step of the newest task."""
-    replied: int = -1
-    """The step of the newest reply."""
-    asked: int = -1
-    """The newest step when the worker was last asked for its state: nobody reads a reply to that any more."""
-    ready: bool = False
-    gone: bool = False
-    host: str = "?"
-    pid: int = 0
-    born: int = 0
-    """When its process started; see gcdl.host.processes. 0: it is of another machine, or can't be seen from here."""
-
-    @property
-    def name(self) -> str:
-        """How messages to the user call it."""
-        return f"worker {self.worker} (rank {self.rank}, host {self.host})"
 
 
 class MpiTransport:
@@ -85,6 +55,7 @@ class MpiTransport:
     say : takes a line for the user.
     spares : ranks beyond the workers', each to take the place of a lost one.
     replacements : starts new processes in the place of lost ones, when there is no spare.
+    masters : ranks 0 .. masters - 1 are masters, the workers follow them.
     shared_memory : workers of one host may read what they are sent in each other's memory, and whole models in the master's.
     """
 
@@ -97,9 +68,10 @@ class MpiTransport:
         say: Callable[[str], None],
         spares: int = 0,
         replacements: Replacements | None = None,
+        masters: int = 1,
         shared_memory: bool = False,
     ) -> None:
-        self.n = job.workers - spares
+        self.n = job.size - masters - spares
         self.traffic = Traffic(self.n)
         self.abandoned: list[int] = []
         """Workers that had not stopped when :meth:`close` gave up waiting."""
@@ -113,22 +85,33 @@ class MpiTransport:
         self._say = say
         self._status = MPI.Status()
         self._reported_bytes: dict[int, int] = {}
-        self._received_bytes = [0] * job.workers
+        self._received_bytes = [0] * (self.n + spares)
         self._losses: list[WorkerLost] = []
         """To be raised by the next :meth:`receive`."""
         self._next = 0
         self._closed = False
-        everyone = [_Peer(i, i + 1, aligned_buffer(CONTROL_BYTES), Lane(job.comm, i + 1, i)) for i in range(job.workers)]
+        ranks = enumerate(range(masters, job.size))
+        everyone = [Peer(i, rank, aligned_buffer(CONTROL_BYTES), Lane(job.comm, rank, i)) for i, rank in ranks]
         self._look_at = 0.0
         self._peers, self._spares = everyone[: self.n], everyone[self.n :]
-        self._dead: list[_Peer] = []
+        self._dead: list[Peer] = []
         """Those replaced: MPI may still hold their buffers."""
         self._replacements = replacements
+        self._leads = job.rank == 0
+        """Whether this master decides: it replaces lost workers, and ends those that do not stop."""
+        self._others: OtherMasters | None = None
+        self._partial: dict[int, Reply] = {}
+        """Replies of which the other masters have not got all slices yet, by worker."""
         self._shared_memory = shared_memory
         self._kept: list[object] = []
         """What MPI may still send of the first messages to new processes."""
         for peer in everyone:
             self._post(peer)
+
+    def attach(self, others: OtherMasters) -> None:
+        """On rank 0: from now on a reply has come when the other masters have their slices of it too."""
+        self._others = others
+        others.traffic = self.traffic
 
     # -- the Transport protocol
 
@@ -144,8 +127,9 @@ class MpiTransport:
         self._lanes.offer(peer.lane, task)
         peer.lane.idle = peer.replied == peer.newest
         peer.newest = task.step
-        if not peer.posted:
-            self._post(peer)
+        peer.reply_in_use = peer.state_asked = False
+        self._partial.pop(worker, None)
+        self._post(peer)
         self._flush(peer)
 
     def load(self, state: WorkerState) -> None:
@@ -154,7 +138,8 @@ class MpiTransport:
 
     def save(self, worker: int, accepted: int) -> None:
         """Ask a worker for its state; see :class:`gcdl.protocol.transport.Transport`."""
-        self._peers[worker].asked = self._peers[worker].newest
+        self._peers[worker].reply_in_use = False
+        self._peers[worker].state_asked = True
         self._note(self._peers[worker], bare(Kind.SAVE, self._run, worker=worker, step=accepted))
 
     def receive(self, until: float, at_most: int = 1) -> Replies | WorkerState | Joined | None:
@@ -165,20 +150,45 @@ class MpiTransport:
                 raise Interrupted("interrupted")
             if self._losses:
                 raise self._losses.pop(0)
-            self._look_for_newcomers()
-            self._look_for_dead()
-            for spare in list(self._spares):
-                self._poll(spare)
-            for offset in range(self.n):
-                peer = self._peers[(self._next + offset) % self.n]
-                received = self._poll(peer)
-                if received is not None:
-                    self._next = (peer.worker + 1) % self.n
-                    return Replies.of(received, self.now()) if isinstance(received, Reply) else received
+            received = self.poll()
+            if received is not None:
+                return Replies.of(received, self.now()) if isinstance(received, Reply) else received
             left = until - time.monotonic()
             if left <= 0.0:
                 return None
             backoff.sleep(left)
+
+    def poll(self) -> Reply | WorkerState | Joined | None:
+        """Move all messages on, and return what has come from a worker, if anything has. Never blocks."""
+        self._look_for_newcomers()
+        self._look_for_dead()
+        for spare in list(self._spares):
+            joined = self._poll(spare)
+            if joined is not None:
+                return joined
+        whole = self._completed()
+        if whole is not None:
+            return whole
+        for offset in range(self.n):
+            peer = self._peers[(self._next + offset) % self.n]
+            received = self._poll(peer)
+            if isinstance(received, Reply) and peer.reply_in_use and self._others is not None:
+                self._partial[peer.worker] = received
+                received = self._completed()
+            if received is not None:
+                self._next = (peer.worker + 1) % self.n
+                return received
+        return None
+
+    def _completed(self) -> Reply | None:
+        """Return a reply whose slices are all there, if there is one: the other masters say what they hold."""
+        if self._others is None:
+            return None
+        self._others.poll()
+        for worker, reply in self._partial.items():
+            if self._others.hold(worker, self._peers[worker].rank, reply.step):
+                return self._partial.pop(worker)
+        return None
 
     def decoded(self, replies: int) -> None:
         """The clock is real: nothing to do."""
@@ -191,17 +201,35 @@ class MpiTransport:
         if self._closed:
             return 0
         self._closed = True
+        if self._others is not None:
+            self._others.stop()
         self._await_newcomers()
         everyone = [*self._peers, *self._spares]
+        self._stop(everyone)
+        dropped = self._drain(everyone)
+        if self._leads:
+            waiting = [peer for peer in everyone if peer.worker in self._reported_bytes]
+            self._job.say_farewell_to([(peer.lane.comm, peer.lane.rank) for peer in waiting], self._run)
+            self._give_up_on([peer for peer in everyone if not peer.gone])
+        for worker, reported in self._reported_bytes.items():
+            if reported != self._received_bytes[worker]:
+                self._say(f"worker {worker} sent {reported} bytes of replies, of which {self._received_bytes[worker]} arrived")
+        if self._others is not None:
+            dropped += self._others.finish()
+        return dropped
+
+    def _stop(self, everyone: list[Peer]) -> None:
+        """Say STOP."""
         for peer in everyone:
+            peer.reply_in_use = False
             if not peer.gone:
                 try:
                     self._lanes.stop(peer.lane)
                 except MPI.Exception as error:
                     self._lost(peer, error)
-                    continue
-                if not peer.posted:
-                    self._post(peer)
+
+    def _drain(self, everyone: list[Peer]) -> int:
+        """Take what still comes until everybody has said BYE, but not for ever; return the number of replies."""
         until = time.monotonic() + SHUTDOWN_SECONDS
         dropped = 0
         backoff = Backoff()
@@ -211,32 +239,29 @@ class MpiTransport:
                     received = self._poll(peer)
                 except WorkerError:
                     continue  # too late to matter
+                peer.reply_in_use = False
                 if received is not None:
                     dropped += isinstance(received, Reply)
-                    self._post(peer)
                     backoff.reset()
             self._look_for_dead()
             backoff.sleep()
-        self._job.say_farewell_to(
-            [(peer.lane.comm, peer.lane.rank) for peer in everyone if peer.worker in self._reported_bytes], self._run
-        )
-        left = [peer for peer in everyone if not peer.gone]
-        self.abandoned = [peer.worker for peer in left]
-        if self.abandoned:
-            self._job.damaged = True
-            names = "; ".join(peer.name for peer in left)
-            self._say(f"not waiting any longer for workers that have not stopped: {names}")
-            self._job.unreachable = self._job.survives and not all(peer.born for peer in left)
-            if self._job.unreachable:
-                self._say(f"some are on other hosts: mpirun is killed if it has not ended in {LAUNCHER_SECONDS:.0f} s")
-            for peer in left:
-                self._end(peer)
-        for worker, reported in self._reported_bytes.items():
-            if reported != self._received_bytes[worker]:
-                self._say(f"worker {worker} sent {reported} bytes of replies, of which {self._received_bytes[worker]} arrived")
         return dropped
 
-    def _end(self, peer: _Peer) -> None:
+    def _give_up_on(self, left: list[Peer]) -> None:
+        """Go on without workers that have not stopped in time."""
+        self.abandoned = [peer.worker for peer in left]
+        if not left:
+            return
+        self._job.damaged = True
+        names = "; ".join(peer.name for peer in left)
+        self._say(f"not waiting any longer for workers that have not stopped: {names}")
+        self._job.unreachable = self._job.survives and not all(peer.born for peer in left)
+        if self._job.unreachable:
+            self._say(f"some are on other hosts: mpirun is killed if it has not ended in {LAUNCHER_SECONDS:.0f} s")
+        for peer in left:
+            self._end(peer)
+
+    def _end(self, peer: Peer) -> None:
         """Kill a worker of this machine that does not stop; elsewhere, or where that would look like a failure, let it be."""
         if self._job.survives and peer.born and birth(peer.pid) == peer.born:
             with suppress(OSError):
@@ -287,30 +312,34 @@ class MpiTransport:
                 self._say(f"start-up: waiting for workers {missing} ({now - began:.0f} s)")
                 next_news = now + _NEWS_SECONDS
 
+    def rank_of(self, worker: int) -> int:
+        """Return the rank of the process that is this worker."""
+        return self._peers[worker].rank
+
     def hosts(self) -> list[str]:
         """Return the host of each worker, known after :meth:`start`."""
         return [peer.host for peer in self._peers]
 
     # -- one peer
 
-    def _post(self, peer: _Peer) -> None:
+    def _post(self, peer: Peer) -> None:
+        """Receive into the inbox, unless that is under way, or the reply in it is still read."""
+        if peer.posted or peer.reply_in_use or peer.gone:
+            return
         try:
             peer.receiving = peer.lane.comm.Irecv([peer.inbox, MPI.BYTE], source=peer.lane.rank, tag=TAG)
             peer.posted = True
         except MPI.Exception as error:
             self._lost(peer, error)
 
-    def _poll(self, peer: _Peer) -> Reply | WorkerState | Joined | None:
+    def _poll(self, peer: Peer) -> Reply | WorkerState | Joined | None:
         """Move what is on its way to and from a worker; return its reply, or its state, if there is one."""
         if peer.gone:
             return None
         self._flush(peer)
-        if peer.gone:
+        self._post(peer)
+        if peer.gone or not peer.posted:
             return None
-        if not peer.posted:
-            if peer.held == peer.newest != peer.asked:
-                return None  # the master still reads it
-            self._post(peer)
         try:
             if not peer.receiving.Test(self._status):
                 return None
@@ -320,87 +349,113 @@ class MpiTransport:
         received = self._status.Get_count(MPI.BYTE)
         peer.posted = False
         try:
-            header = Header.read(peer.inbox, received, self._run)
-            return self._understand(peer, header, received)
-        except (MessageError, LookupError, TypeError, ValueError) as error:  # a body may lack what it should have
+            return self._understand(peer, Header.read(peer.inbox, received, self._run), received)
+        except MessageError as error:
             self.traffic.foreign += 1
             self._say(f"dropped a message from {peer.name}: {error}")
-            self._post(peer)
             return None
 
-    def _understand(self, peer: _Peer, header: Header, received: int) -> Reply | WorkerState | Joined | None:
-        if header.worker != peer.worker and header.kind is not Kind.HELLO:  # who says that may have no place yet
+    def _understand(self, peer: Peer, header: Header, received: int) -> Reply | WorkerState | Joined | None:
+        """Do what a message asks for; return what the master loop has to know of.
+
+        Raises
+        ------
+        MessageError : it is not what it should be. Nothing was done then.
+        WorkerError : it says that the worker raised.
+        """
+        if header.worker != peer.worker and header.kind not in (Kind.HELLO, Kind.READY):  # these may have no place yet
             raise MessageError(f"a message that says it is from worker {header.worker}")
         if header.kind is Kind.REPLY:
-            if received != self._reply_bytes:
-                raise MessageError(f"a reply of {received} bytes where {self._reply_bytes} were expected")
-            if not peer.replied < header.step <= peer.newest:
-                raise MessageError(f"a reply to step {header.step}, which was answered before, or not asked for")
-            peer.replied = header.step
-            self.traffic.received(peer.worker, received - HEADER_BYTES, HEADER_BYTES)
-            self._received_bytes[peer.worker] += received
-            peer.held = header.step
-            message = peer.inbox[:received]
-            return Reply(
-                peer.worker, header.step, header.loss, message, header.slept, header.computed, header.held, header.encoded,
-                header.clipped,
-            )  # fmt: skip
-        self.traffic.control += received
+            return self._reply(peer, header, received)
         if header.kind is Kind.STATE:
-            first, last = header.offset, header.offset + header.body_bytes
-            if not 0 <= first < last <= self._state_bytes:
-                raise MessageError(f"bytes {first} to {last} of a state of {self._state_bytes}")
-            peer.held = -1
-            return WorkerState(peer.worker, header.step, peer.inbox[HEADER_BYTES:received], header.offset)
-        body = read_json(header, peer.inbox)
-        if header.kind is Kind.HELLO:
-            peer.host, peer.pid, born = str(body["host"]), int(body["pid"]), int(body["born"])
-            peer.born = born if peer.host == platform.node() and birth(peer.pid) == born else 0
-            self._post(peer)
-            return None
-        if header.kind is Kind.READY:
-            peer.ready = True
-            peer.lane.held = int(body["version"])
-            if self._shared_memory:
-                self._lanes.reads(peer.lane, peer.host)
-                peer.lane.board = Address(*body["board"]) if body["board"] else None
-            peer.inbox = aligned_buffer(
-                max(self._reply_bytes, HEADER_BYTES + min(self._state_bytes, PART_BYTES), CONTROL_BYTES)
-            )
-            self._post(peer)
-            return Joined(peer.worker, peer.name)
-        if header.kind is Kind.LACKING:
-            if body["wrong"]:
-                self.traffic.resent[peer.worker] += 1
-                self._say(f"{peer.name}, step {header.step}: its copy of the model is not the master's; it is sent a new one")
-            if not body["reads"]:
-                self._say(f"{peer.name} can't read the memory of others on its host; it is sent all itself")
-                self._lanes.reads(peer.lane, "")
-            self._lanes.again(peer.lane, int(body["version"]))
-            self._post(peer)
-            return None
-        if header.kind is Kind.BYE:
-            self._reported_bytes[peer.worker] = int(body["uplink_bytes"])
-            if body["foreign"]:
-                self.traffic.foreign += int(body["foreign"])
-                self._say(f"{peer.name} dropped {body['foreign']} messages that were not of this run, or damaged")
-            peer.gone = True
-            return None
-        if header.kind is Kind.ERROR:
-            peer.host = str(body.get("host", peer.host))
-            self._post(peer)
-            where = peer.name if header.step < 0 else f"{peer.name}, step {header.step}"
-            raise WorkerError(
-                f"{where}: {body['message']}" if body["traceback"] else f"{body['message']} [{peer.name}]",
-                worker=peer.worker,
-                traceback=body["traceback"],
-                exit_code=int(body["exit_code"]),
-            )
-        raise MessageError(f"a {header.kind.name} message from a worker")
-        self._post(peer)
-        return None
+            state: WorkerState | Joined | None = self._state(peer, header, received)
+        else:
+            act = {
+                Kind.HELLO: self._hello,
+                Kind.READY: self._ready,
+                Kind.LACKING: self._lacking,
+                Kind.BYE: self._bye,
+                Kind.ERROR: self._error,
+            }.get(header.kind)
+            if act is None:
+                raise MessageError(f"a {header.kind.name} message from a worker")
+            state = act(peer, header, Body(header, peer.inbox))
+        self.traffic.control += received
+        return state
 
-    def _note(self, peer: _Peer, message: Buffer) -> None:
+    def _reply(self, peer: Peer, header: Header, received: int) -> Reply:
+        if received != self._reply_bytes:
+            raise MessageError(f"a reply of {received} bytes where {self._reply_bytes} were expected")
+        if not peer.replied < header.step <= peer.newest:
+            raise MessageError(f"a reply to step {header.step}, which was answered before, or not asked for")
+        peer.replied = header.step
+        self.traffic.received(peer.worker, received - HEADER_BYTES, HEADER_BYTES)
+        self._received_bytes[peer.worker] += received
+        peer.reply_in_use = header.step == peer.newest and not peer.state_asked
+        return Reply(
+            peer.worker,
+            header.step,
+            header.loss,
+            peer.inbox[:received],
+            slept=header.slept,
+            computed=header.computed,
+            held=header.held,
+            encoded=header.encoded,
+            clipped=header.clipped,
+        )
+
+    def _state(self, peer: Peer, header: Header, received: int) -> WorkerState:
+        first, last = header.offset, header.offset + header.body_bytes
+        if not 0 <= first < last <= self._state_bytes:
+            raise MessageError(f"bytes {first} to {last} of a state of {self._state_bytes}")
+        return WorkerState(peer.worker, header.step, peer.inbox[HEADER_BYTES:received], header.offset)
+
+    def _hello(self, peer: Peer, header: Header, body: Body) -> None:
+        peer.host, peer.pid, born = body.get("host", str), body.get("pid", int), body.get("born", int)
+        peer.born = born if peer.host == platform.node() and birth(peer.pid) == born else 0
+
+    def _ready(self, peer: Peer, header: Header, body: Body) -> Joined:
+        version, board = body.get("version", int), body.numbers("board", 4)
+        if header.worker != peer.worker:
+            self._take_place(peer, header.worker)
+        peer.ready = True
+        peer.lane.held = version
+        if self._shared_memory:
+            self._lanes.reads(peer.lane, peer.host)
+            peer.lane.board = None if board is None else Address(*board)
+        peer.inbox = aligned_buffer(max(self._reply_bytes, HEADER_BYTES + min(self._state_bytes, PART_BYTES), CONTROL_BYTES))
+        return Joined(peer.worker, peer.name)
+
+    def _lacking(self, peer: Peer, header: Header, body: Body) -> None:
+        version, wrong, reads = body.get("version", int), body.get("wrong", bool), body.get("reads", bool)
+        if wrong:
+            self.traffic.resent[peer.worker] += 1
+            self._say(f"{peer.name}, step {header.step}: its copy of the model is not the master's; it is sent a new one")
+        if not reads:
+            self._say(f"{peer.name} can't read the memory of others on its host; it is sent all itself")
+            self._lanes.reads(peer.lane, "")
+        self._lanes.again(peer.lane, version)
+
+    def _bye(self, peer: Peer, header: Header, body: Body) -> None:
+        sent, foreign = body.get("uplink_bytes", int), body.get("foreign", int)
+        self._reported_bytes[peer.worker] = sent
+        if foreign:
+            self.traffic.foreign += foreign
+            self._say(f"{peer.name} dropped {foreign} messages that were not of this run, or damaged")
+        peer.gone = True
+
+    def _error(self, peer: Peer, header: Header, body: Body) -> None:
+        message, traceback, code = body.get("message", str), body.get("traceback", str), body.get("exit_code", int)
+        peer.host = body.get("host", str)
+        where = peer.name if header.step < 0 else f"{peer.name}, step {header.step}"
+        raise WorkerError(
+            f"{where}: {message}" if traceback else f"{message} [{peer.name}]",
+            worker=peer.worker,
+            traceback=traceback,
+            exit_code=code,
+        )
+
+    def _note(self, peer: Peer, message: Buffer) -> None:
         if peer.gone:
             return
         try:
@@ -408,19 +463,19 @@ class MpiTransport:
         except MPI.Exception as error:
             self._lost(peer, error)
             return
-        if not peer.posted:
-            self._post(peer)
+        self._post(peer)
 
-    def _flush(self, peer: _Peer) -> None:
+    def _flush(self, peer: Peer) -> None:
         try:
             self._lanes.flush(peer.lane)
         except MPI.Exception as error:
             self._lost(peer, error)
 
     def _look_for_dead(self) -> None:
-        """Write off whose death no message tells: nothing is expected from one who has answered, and MPI overlooks an exit.
+        """Mark workers as lost whose death MPI does not report.
 
-        Of processes on this machine the system is asked, of others MPI.
+        MPI reports a death only where a message is under way, and overlooks a process that exits by itself. So the system is
+        asked about processes on this machine, and MPI about all others.
         """
         now = time.monotonic()
         if not self._job.survives or now < self._look_at:
@@ -433,9 +488,10 @@ class MpiTransport:
             ):
                 self._lost(peer)
 
-    def _lost(self, peer: _Peer, error: MPI.Exception | None = None) -> None:
-        """Write a worker off."""
+    def _lost(self, peer: Peer, error: MPI.Exception | None = None) -> None:
+        """Mark a worker as lost, and find out who takes its place."""
         peer.gone = True
+        self._partial.pop(peer.worker, None)
         self._lanes.abandon(peer.lane)
         self._job.damaged = True
         if peer in self._spares:
@@ -446,6 +502,8 @@ class MpiTransport:
         last = f"it last answered step {peer.replied}" if peer.replied >= 0 else "it has not answered any"
         why = f"its process (pid {peer.pid} on {peer.host}) ended {step}; {last}" + (f" ({error})" if error else "")
         replaced = ""
+        if not self._leads:
+            return  # rank 0 sees it too, and decides
         if not self._closed and self._spares:
             replaced = "a spare"
         elif not self._closed and self._replacements is not None:
@@ -467,7 +525,7 @@ class MpiTransport:
             return
         assert self._replacements is not None
         newcomer.comm.Set_errhandler(MPI.ERRORS_RETURN)
-        peer = _Peer(newcomer.worker, newcomer.rank, aligned_buffer(CONTROL_BYTES), Lane(newcomer.comm, 0, newcomer.worker))
+        peer = Peer(newcomer.worker, newcomer.rank, aligned_buffer(CONTROL_BYTES), Lane(newcomer.comm, 0, newcomer.worker))
         self._post(peer)
         if peer.gone:
             return
@@ -485,12 +543,27 @@ class MpiTransport:
             self._look_for_newcomers()
             time.sleep(1e-3)
 
-    def _adopt(self, successor: _Peer, worker: int) -> None:
+    def _adopt(self, successor: Peer, worker: int) -> None:
         """Tell a process to take a lost worker's place; it says READY when it has loaded the data."""
+        step = self._peers[worker].newest + 1
+        self._take_place(successor, worker)
+        self._note(successor, bare(Kind.ADOPT, self._run, worker=worker, step=step))
+
+    def _take_place(self, successor: Peer, worker: int) -> None:
+        """Let a process be a lost worker from now on.
+
+        Raises
+        ------
+        MessageError : there is no such worker, or the process has a place already.
+        """
+        if not 0 <= worker < self.n or successor in self._peers:
+            raise MessageError(f"a message that says it is from worker {worker}")
+        if successor in self._spares:
+            self._spares.remove(successor)
         lost = self._peers[worker]
+        lost.gone = True
         successor.worker = successor.lane.worker = worker
         successor.newest = lost.newest
         self._dead.append(lost)
         self._peers[worker] = successor
         self._received_bytes[worker] = 0
-        self._note(successor, bare(Kind.ADOPT, self._run, worker=worker, step=lost.newest + 1))

@@ -81,15 +81,17 @@ class Model:
         elif self.post_under and self._board is not None:
             self._board.put(self.post_under, brought.content)
         self.post_under = 0
-        had = self._follower.version
         model = None if content is None else self._follower.follow(content)
+        wrong = model is None and content is not None and self._follower.wrong
         if self._posted is not None and not self._follower.in_place and not self._posted.intact():
-            self._follower.version, model = UNKNOWN, None  # the board was written again under its hands
+            # The board was written again while it was read.
+            self._follower.version, model, wrong = UNKNOWN, None, True
         if model is None:
-            # Told once: tasks that were on their way by then lead on from what is lacking, too.
+            # Tasks that were on their way already lead on from what is lacking too: of these the master is not told again.
+            # But a model that was sent because it was lacking, and is wrong again, is another failure.
+            told = self._lacking and not wrong
             version = self._follower.version
-            wrong = version == UNKNOWN != had
-            self.complaint = None if self._lacking else {"version": version, "wrong": wrong, "reads": reads}
+            self.complaint = None if told else {"version": version, "wrong": wrong, "reads": reads}
             self._lacking = True
             return None
         self._lacking = False

@@ -1,17 +1,24 @@
-"""A worker's end of the MPI transport: :func:`serve`. How messages flow is told in :mod:`gcdl.transport.mpi.master_end`."""
+"""A worker's end of the MPI transport: :func:`serve`. How messages flow is told in :mod:`gcdl.transport.mpi.master_end`.
+
+With several masters a worker has a lane to each. It begins a step when all slices of one version of the model are there. Each
+master is sent its part of the reply. Any message from any master ends the work on a task: then the step is over, or the run.
+"""
 
 from __future__ import annotations
 
-import math
 import platform
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
+import numpy as np
 from mpi4py import MPI
 
+from gcdl.compressors.parts import Part
 from gcdl.downlinks import Follower
-from gcdl.errors import GcdlError, MasterGone, MessageError, NonFiniteGradient, WorkerError
+from gcdl.errors import GcdlError, MasterGone, NonFiniteGradient, WorkerError
 from gcdl.host.processes import this_process
 from gcdl.protocol.task_format import TaskFormat
 from gcdl.protocol.tasks import Reply, Task
@@ -19,221 +26,333 @@ from gcdl.protocol.wire import HEADER_BYTES, Header, Kind, with_json
 from gcdl.protocol.worker import Encode, Pause, Sleep, Slowdown, Struck, Worker
 from gcdl.stragglers import flip_bits
 from gcdl.transport.mpi.fault_injection import strike
-from gcdl.transport.mpi.job import CONTROL_BYTES, PART_BYTES, TAG, Backoff, Job
-from gcdl.transport.mpi.model_receiver import Model
-from gcdl.types import Buffer, aligned_buffer
+from gcdl.transport.mpi.job import CONTROL_BYTES, PART_BYTES, Backoff, Job
+from gcdl.transport.mpi.worker_lane import WorkerLane
+from gcdl.types import Buffer, Vector, aligned_buffer
 
 _TRACEBACK_CHARACTERS = CONTROL_BYTES // 8  # a character takes up to six bytes of JSON
 
 
-class _Inbox:
-    """What the master sends: one receive always posted, in the buffer that the current task does not lie in."""
+class Prepared(NamedTuple):
+    """A worker that has loaded its data, and its ends of the downlinks.
 
-    def __init__(self, comm: MPI.Comm, run: int) -> None:
-        self._comm = comm
-        self._run = run
-        self._buffers: list[Buffer] = []
-        self._status = MPI.Status()
-        self._header: Header | None = None
-        self.foreign = 0
-        """Messages dropped because they were not of this run, or damaged."""
-        self._which = 0
+    ``followers`` and ``parts``: of each slice of the model. ``parts`` is None where one master has all of it. ``model``: (d,),
+    in which the followers of several slices keep theirs; None: a single follower says where its model is.
+    """
 
-    def open(self, nbytes: int) -> None:
-        """Begin to receive messages of up to ``nbytes`` bytes. Once open, it stays as it is."""
-        if not self._buffers:
-            self._buffers = [aligned_buffer(nbytes), aligned_buffer(nbytes)]
-            self._post()
-
-    def _post(self) -> None:
-        self._request = self._comm.Irecv([self._buffers[self._which], MPI.BYTE], source=0, tag=TAG)
-
-    def poll(self) -> bool:
-        """Say whether a message has come."""
-        if self._header is None and self._request.Test(self._status):
-            received = self._status.Get_count(MPI.BYTE)
-            try:
-                self._header = Header.read(self._buffers[self._which], received, self._run)
-            except MessageError:
-                self.foreign += 1
-                self._post()
-        return self._header is not None
-
-    def take(self) -> tuple[Header, Buffer]:
-        """Return the message that has come; it stays valid until the next call."""
-        assert self._header is not None
-        header, buffer = self._header, self._buffers[self._which]
-        self._header = None
-        self._which = 1 - self._which
-        if header.kind not in (Kind.END, Kind.ADOPT):  # what comes then is for nobody, or for a larger inbox
-            self._post()
-        return header, buffer
-
-
-class _Outbox:
-    """What goes to the master, kept alive until MPI has it."""
-
-    def __init__(self, comm: MPI.Comm) -> None:
-        self._comm = comm
-        self._pending: list[tuple[MPI.Request, Buffer]] = []
-        self.reply_bytes = 0
-
-    def send(self, message: Buffer) -> None:
-        """Start sending."""
-        self._pending.append((self._comm.Isend([message, MPI.BYTE], dest=0, tag=TAG), message))
-
-    def empty(self) -> bool:
-        """Say whether all sends are complete."""
-        self._pending = [(request, kept) for request, kept in self._pending if not request.Test()]
-        return not self._pending
+    worker: Worker
+    followers: Sequence[Follower]
+    parts: Sequence[Part] | None = None
+    model: Vector | None = None
 
 
 def serve(
     job: Job,
     *,
     run: int,
+    n: int,
     master_timeout: float,
-    prepare: Callable[[int, int], tuple[Worker, Follower]],
-    n: int | None = None,
+    prepare: Callable[[int, int], Prepared],
+    masters: int = 1,
     checksums: bool = False,
 ) -> None:
     """Be a worker until the master says STOP, and then END; the caller then ends the job.
 
-    ``prepare`` loads the data of a worker, who begins at a step, and makes its end of the downlink: of this rank itself at
-    step 0, or, on a rank beyond the ``n`` workers, a spare, of the lost worker whose place it is told to take. An exception of
-    it or of the work itself is sent home, and ends the whole run from there. With ``checksums`` replies carry one.
+    Parameters
+    ----------
+    job : all ranks: the masters, then the workers, then the spares.
+    run : the run's id.
+    n : the number of workers.
+    master_timeout : seconds of silence after which the master is taken for dead.
+    prepare : loads the data of a worker, who begins at a step, and makes its ends of the downlinks. On a worker's rank that is
+        the rank's own worker, at step 0; on a spare, the lost worker whose place it is told to take.
+    masters : ranks 0 .. masters - 1 are masters.
+    checksums : replies carry one.
+
+    An exception of ``prepare`` or of the work itself is sent to rank 0, and ends the whole run from there.
 
     Raises
     ------
     MasterGone : the master's process is gone, or it has been silent for ``master_timeout`` seconds.
     """
-    n = job.workers if n is None else n
-    me = job.rank - 1
-    outbox = _Outbox(job.comm)
-    inbox = _Inbox(job.comm, run)
-    step = -1
+    me = job.rank - masters
     try:
-        try:
-            since = 0
-            stopped = False
-            outbox.send(with_json(Kind.HELLO, run, max(0, me), this_process()))
-            if me >= n:
-                inbox.open(HEADER_BYTES)
-                header, _ = _next(inbox, outbox, math.inf)  # nobody speaks to a spare until it is needed
-                stopped = header.kind is not Kind.ADOPT
-                if not stopped:
-                    me, since, inbox = header.worker, header.step, _Inbox(job.comm, run)
-            if not stopped:
-                worker, follower = prepare(me, since)
-                model = Model(follower, TaskFormat(n, worker.agreed_count))
-                inbox.open(max(model.most_bytes, HEADER_BYTES + worker.state_bytes, CONTROL_BYTES))
-                outbox.send(with_json(Kind.READY, run, me, {"version": follower.version, "board": model.address}))
-            while not stopped:
-                header, buffer = _next(inbox, outbox, master_timeout)
-                if header.kind is Kind.STOP:
-                    stopped = True
-                elif header.kind is Kind.LOAD:
-                    worker.load(buffer[HEADER_BYTES : HEADER_BYTES + header.body_bytes])
-                elif header.kind is Kind.SAVE:
-                    _flush(inbox, outbox, master_timeout)  # one state's parts at a time
-                    for part in _state(worker, header.step, run, me):
-                        outbox.send(part)
-                elif header.kind is Kind.POST:
-                    model.post_under = header.step
-                elif header.kind is Kind.TASK:
-                    step = header.step
-                    task = model.take_in(header, buffer, inbox)
-                    if task is None and model.complaint is not None:
-                        outbox.send(with_json(Kind.LACKING, run, me, model.complaint, step=step))
-                    elif task is not None and not inbox.poll():  # else something newer lies right behind it
-                        _work(worker, task, model, inbox, outbox, run, checksums)
-        except (MPI.Exception, MasterGone):
-            raise
-        except (Exception, SystemExit) as error:
-            outbox.send(_confession(error, run, me, step))
-            inbox.open(HEADER_BYTES)
-            while _next(inbox, outbox, master_timeout)[0].kind is not Kind.STOP:
-                pass
-        _flush(inbox, outbox, master_timeout)
-        outbox.send(with_json(Kind.BYE, run, me, {"uplink_bytes": outbox.reply_bytes, "foreign": inbox.foreign}))
-        header, _ = _next(inbox, outbox, master_timeout)
-        while header.kind is not Kind.END:
-            header, _ = _next(inbox, outbox, master_timeout)
-        job.damaged = header.step != 0
+        _Service(job, run, me, spare=me >= n, patience=master_timeout, checksums=checksums).serve(n, prepare)
     except MPI.Exception as error:
         raise MasterGone(f"worker {me}: lost the master ({error})") from error
 
 
-def _next(inbox: _Inbox, outbox: _Outbox, seconds: float) -> tuple[Header, Buffer]:
-    backoff = Backoff()
-    until = time.monotonic() + seconds
-    while not inbox.poll():
-        outbox.empty()  # sends move on only while somebody looks
-        if time.monotonic() > until:
-            raise MasterGone(f"the master (rank 0) has been silent for {seconds:g} s")
-        backoff.sleep()
-    return inbox.take()
+class _Service:
+    """A worker at work. ``lanes[0]`` leads to rank 0, which decides; the others lead to the slice masters."""
 
+    def __init__(self, job: Job, run: int, me: int, *, spare: bool, patience: float, checksums: bool) -> None:
+        self._job = job
+        self._run = run
+        self._me = me
+        self._spare = spare
+        self._patience = patience
+        self._checksums = checksums
+        self._first = WorkerLane(job.comm, 0, run)
+        self._lanes = [self._first]
+        self._step = -1
+        self._heard = time.monotonic()
 
-def _flush(inbox: _Inbox, outbox: _Outbox, seconds: float) -> None:
-    backoff = Backoff()
-    until = time.monotonic() + seconds
-    while not outbox.empty():
-        inbox.poll()
-        if time.monotonic() > until:
-            raise MasterGone(f"the master (rank 0) has not taken the last message within {seconds:g} s")
-        backoff.sleep()
-
-
-def _work(worker: Worker, task: Task, model: Model, inbox: _Inbox, outbox: _Outbox, run: int, checksums: bool) -> None:
-    """Do one task and send the reply, unless something newer comes."""
-    job = worker.handle(task)
-    slept = computed = held = encoded = 0.0
-    try:
-        while True:
-            began = time.perf_counter()
-            try:
-                pause = next(job)
-            except StopIteration as done:
-                reply: Reply = done.value
-                encoded = time.perf_counter() - began  # what follows the last pause
-                break
-            computed += time.perf_counter() - began
-            if isinstance(pause, Struck):
-                model.damage() if pause.fault.fault == "damage" else strike(pause.fault)
-            sleep = _sleep(pause, computed)
-            if isinstance(pause, Sleep) and not pause.computed:
-                slept = sleep
-            else:
-                held += sleep
-            if _superseded(pause, sleep, inbox, outbox):
-                return
-    except NonFiniteGradient:
-        if model.intact():
+    def serve(self, n: int, prepare: Callable[[int, int], Prepared]) -> None:
+        """See the function of this name."""
+        try:
+            self._first.outbox.send(with_json(Kind.HELLO, self._run, max(0, self._me), this_process()))
+            since = self._wait_for_a_place() if self._spare else 0
+            if since is not None:
+                prepared = prepare(self._me, since)
+                self._connect(prepared, n)
+                self._work_until_stopped(prepared)
+        except (MPI.Exception, MasterGone):
             raise
-        return  # it was computed at what is no model any more
-    finally:
-        job.close()
-    if not model.intact():
-        return
-    header = Header(
-        Kind.REPLY,
-        run,
-        reply.worker,
-        reply.step,
-        body_bytes=reply.message.size - HEADER_BYTES,
-        loss=reply.loss,
-        slept=slept,
-        computed=computed,
-        held=held,
-        encoded=encoded,
-        clipped=reply.clipped,
-    )
-    header.write(reply.message, checksum=checksums)
-    if reply.corrupt:
-        flip_bits(reply.payload)
-    outbox.send(reply.message)
-    outbox.reply_bytes += reply.message.size
+        except (Exception, SystemExit) as error:
+            self._first.outbox.send(_confession(error, self._run, self._me, self._step))
+            for lane in self._lanes:
+                lane.inbox.open(HEADER_BYTES)
+            while not all(lane.stopped for lane in self._lanes):
+                self._next()
+        self._say_goodbye()
+
+    # -- beginning and end
+
+    def _wait_for_a_place(self) -> int | None:
+        """Wait, as a spare, until a lost worker's place is to be taken; return its first step. None: the run is over."""
+        self._first.inbox.open(HEADER_BYTES)
+        while not self._first.inbox.poll():  # nobody speaks to a spare until it is needed
+            self._first.outbox.empty()
+            time.sleep(1e-3)
+        header, _ = self._first.inbox.take()
+        if header.kind is not Kind.ADOPT:
+            self._first.stopped = True
+            return None
+        self._me = header.worker
+        self._first.reopen()
+        self._heard = time.monotonic()
+        return header.step
+
+    def _connect(self, prepared: Prepared, n: int) -> None:
+        """Say READY to every master, each of which has a slice of the model."""
+        worker, parts = prepared.worker, prepared.parts
+        others = [WorkerLane(self._job.comm, master, self._run) for master in range(1, len(prepared.followers))]
+        for lane in others:
+            lane.outbox.send(with_json(Kind.HELLO, self._run, self._me, this_process()))
+        self._lanes += others
+        for lane, follower in zip(self._lanes, prepared.followers, strict=True):
+            part = None if parts is None else parts[lane.master]
+            scales = worker.agreed_count if part is None else part.codec.agreed_count
+            leads = lane.master == 0
+            least = max(CONTROL_BYTES, HEADER_BYTES + worker.state_bytes) if leads else HEADER_BYTES
+            lane.connect(follower, TaskFormat(n if leads else 0, scales), least, part)
+            assert lane.model is not None
+            ready = {"version": follower.version, "board": lane.model.address}
+            lane.outbox.send(with_json(Kind.READY, self._run, self._me, ready))
+
+    def _say_goodbye(self) -> None:
+        """Say BYE to every master, and wait for rank 0's END."""
+        self._flush()
+        for lane in self._lanes:
+            said = {"uplink_bytes": lane.outbox.reply_bytes, "foreign": lane.inbox.foreign}
+            lane.outbox.send(with_json(Kind.BYE, self._run, self._me, said))
+        header = self._next_of_first()
+        while header.kind is not Kind.END:
+            header = self._next_of_first()
+        self._job.damaged = header.step != 0
+
+    # -- messages
+
+    def _polled(self) -> WorkerLane | None:
+        """Return a lane on which a message has come. Sends move on only while somebody looks."""
+        for lane in self._lanes:
+            try:
+                lane.outbox.empty()
+                if lane.inbox.poll():
+                    return lane
+            except MPI.Exception:
+                if lane is self._first:
+                    raise
+                self._abandon(lane)
+        return None
+
+    def _abandon(self, lane: WorkerLane) -> None:
+        """Go on without a slice master that is gone, until rank 0 says STOP: no further step can begin."""
+        self._lanes.remove(lane)
+        for other in self._lanes:
+            other.task = None
+
+    def _news(self) -> bool:
+        """Say whether a message has come."""
+        return self._polled() is not None
+
+    def _sent(self) -> bool:
+        """Say whether all that was sent has been taken."""
+        self._polled()
+        return all(lane.outbox.empty() for lane in list(self._lanes))
+
+    def _next(self) -> tuple[WorkerLane, Header, Buffer]:
+        """Wait for the next message.
+
+        Raises
+        ------
+        MasterGone : there was none for too long.
+        """
+        backoff = Backoff()
+        until = time.monotonic() + self._patience
+        while (lane := self._polled()) is None:
+            if time.monotonic() > until:
+                raise MasterGone(f"the master (rank 0) has been silent for {self._patience:g} s")
+            backoff.sleep()
+        header, buffer = lane.inbox.take()
+        lane.stopped |= header.kind is Kind.STOP
+        return lane, header, buffer
+
+    def _next_of_first(self) -> Header:
+        while True:
+            lane, header, _ = self._next()
+            if lane is self._first:
+                return header
+
+    def _flush(self) -> None:
+        """Wait until all that was sent has been taken.
+
+        Raises
+        ------
+        MasterGone : it takes too long.
+        """
+        backoff = Backoff()
+        until = time.monotonic() + self._patience
+        while not self._sent():
+            if time.monotonic() > until:
+                raise MasterGone(f"the master (rank 0) has not taken the last message within {self._patience:g} s")
+            backoff.sleep()
+
+    # -- tasks
+
+    def _work_until_stopped(self, prepared: Prepared) -> None:
+        """Do what the masters ask for, until all of them have said STOP."""
+        worker = prepared.worker
+        while not all(lane.stopped for lane in self._lanes):
+            lane, header, buffer = self._next()
+            if header.kind is Kind.LOAD:
+                worker.load(buffer[HEADER_BYTES : HEADER_BYTES + header.body_bytes])
+            elif header.kind is Kind.SAVE:
+                self._flush()  # one state's parts at a time
+                for part in _state(worker, header.step, self._run, self._me):
+                    self._first.outbox.send(part)
+            elif header.kind is Kind.POST:
+                assert lane.model is not None
+                lane.model.post_under = header.step
+            elif header.kind is Kind.TASK:
+                self._take_in(lane, header, buffer)
+                task = self._whole_task(prepared)
+                if task is not None and not self._news():  # else something newer lies right behind it
+                    for other in self._lanes:
+                        other.task = None
+                    self._work(worker, task)
+
+    def _take_in(self, lane: WorkerLane, header: Header, buffer: Buffer) -> None:
+        """Take in the slice of the model that a task brings."""
+        assert lane.model is not None
+        self._step = max(self._step, header.step)
+        lane.task = lane.model.take_in(header, buffer, lane.inbox)
+        if lane.task is None and lane.model.complaint is not None:
+            lane.outbox.send(with_json(Kind.LACKING, self._run, self._me, lane.model.complaint, step=header.step))
+
+    def _whole_task(self, prepared: Prepared) -> Task | None:
+        """Return the newest task, if all slices of its model are there."""
+        tasks = [lane.task for lane in self._lanes]
+        first = tasks[0]
+        if first is None or len(tasks) < len(prepared.followers):
+            return None
+        if any(task is None or task.step != first.step for task in tasks):
+            return None
+        if prepared.parts is None:
+            return first
+        assert prepared.model is not None
+        agreed = np.zeros(prepared.worker.agreed_count, dtype=np.float32)
+        for lane, task in zip(self._lanes, tasks, strict=True):
+            if task is not None and task.agreed is not None:
+                agreed[lane.groups or slice(None)] = task.agreed
+        return Task(first.step, first.accepted, prepared.model, None if first.agreed is None else agreed)
+
+    def _work(self, worker: Worker, task: Task) -> None:
+        """Do one task and send the reply, unless something newer comes."""
+        job = worker.handle(task)
+        slept = computed = held = encoded = 0.0
+        try:
+            while True:
+                began = time.perf_counter()
+                try:
+                    pause = next(job)
+                except StopIteration as done:
+                    reply: Reply = done.value
+                    encoded = time.perf_counter() - began  # what follows the last pause
+                    break
+                computed += time.perf_counter() - began
+                if isinstance(pause, Struck):
+                    self._strike(pause)
+                sleep = _sleep(pause, computed)
+                if isinstance(pause, Sleep) and not pause.computed:
+                    slept = sleep
+                else:
+                    held += sleep
+                if self._superseded(pause, sleep):
+                    return
+        except NonFiniteGradient:
+            if self._intact():
+                raise
+            return  # it was computed at what is no model any more
+        finally:
+            job.close()
+        if self._intact():
+            self._send_reply(replace(reply, slept=slept, computed=computed, held=held, encoded=encoded))
+
+    def _strike(self, pause: Struck) -> None:
+        if pause.fault.fault == "damage":
+            assert self._first.model is not None
+            self._first.model.damage()
+        else:
+            strike(pause.fault)
+
+    def _intact(self) -> bool:
+        """Say whether the model still is what it was when the task was begun."""
+        return all(lane.model is not None and lane.model.intact() for lane in self._lanes)
+
+    def _send_reply(self, reply: Reply) -> None:
+        """Send every master its part of a reply."""
+        for lane in self._lanes:
+            message = lane.message_of(reply.message)
+            header = Header(
+                Kind.REPLY,
+                self._run,
+                reply.worker,
+                reply.step,
+                body_bytes=message.size - HEADER_BYTES,
+                loss=reply.loss,
+                slept=reply.slept,
+                computed=reply.computed,
+                held=reply.held,
+                encoded=reply.encoded,
+                clipped=reply.clipped,
+            )
+            header.write(message, checksum=self._checksums)
+            if reply.corrupt and lane is self._first:
+                flip_bits(message[HEADER_BYTES:])
+            lane.reply(message)
+
+    def _superseded(self, pause: Pause, seconds: float) -> bool:
+        """Live through a pause, sleeping ``seconds``; say whether something newer has come in it."""
+        until = time.monotonic() + seconds
+        backoff = Backoff()
+        while not self._news():
+            left = until - time.monotonic()
+            # The last reply must be out before it may be overwritten.
+            if left <= 0.0 and (not isinstance(pause, Encode) or self._sent()):
+                return False
+            backoff.sleep(left if left > 0.0 else 1.0)
+        return True
 
 
 def _sleep(pause: Pause, computed: float) -> float:
@@ -241,20 +360,6 @@ def _sleep(pause: Pause, computed: float) -> float:
     if isinstance(pause, Sleep):
         return pause.seconds
     return (pause.factor - 1.0) * computed if isinstance(pause, Slowdown) else 0.0
-
-
-def _superseded(pause: Pause, seconds: float, inbox: _Inbox, outbox: _Outbox) -> bool:
-    """Live through a pause, sleeping ``seconds``; say whether something newer has come in it."""
-    until = time.monotonic() + seconds
-    backoff = Backoff()
-    while not inbox.poll():
-        left = until - time.monotonic()
-        # The last reply must be out before it may be overwritten.
-        if left <= 0.0 and (not isinstance(pause, Encode) or outbox.empty()):
-            return False
-        outbox.empty()
-        backoff.sleep(left if left > 0.0 else 1.0)
-    return True
 
 
 def _state(worker: Worker, accepted: int, run: int, me: int) -> Iterator[Buffer]:

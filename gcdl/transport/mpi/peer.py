@@ -1,0 +1,43 @@
+"""What a master knows of one worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mpi4py import MPI
+
+from gcdl.transport.mpi.task_sender import Lane
+from gcdl.types import Buffer
+
+
+@dataclass(eq=False)
+class Peer:
+    """One worker, or a spare: its rank, the buffer that its messages come into, and how far it is."""
+
+    worker: int
+    rank: int
+    """What messages to the user call it. The lane knows its rank in the lane's communicator."""
+    inbox: Buffer
+    lane: Lane
+    receiving: MPI.Request = field(default_factory=lambda: MPI.REQUEST_NULL)
+    posted: bool = False
+    """A receive into the inbox is under way."""
+    reply_in_use: bool = False
+    """The inbox has the reply to the newest task, which the master may still read: nothing may be received into it."""
+    state_asked: bool = False
+    """Since its newest task the worker was asked for its state: nobody reads a reply to that task any more."""
+    newest: int = -1
+    """The step of the newest task."""
+    replied: int = -1
+    """The step of the newest reply."""
+    ready: bool = False
+    gone: bool = False
+    host: str = "?"
+    pid: int = 0
+    born: int = 0
+    """When its process started; see gcdl.host.processes. 0: it is of another machine, or can't be seen from here."""
+
+    @property
+    def name(self) -> str:
+        """How messages to the user call it."""
+        return f"worker {self.worker} (rank {self.rank}, host {self.host})"
