@@ -11,6 +11,7 @@ shape, or where the output is not a tensor with a row a sample (a model that ret
 
 from __future__ import annotations
 
+import faulthandler
 from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,8 @@ class TorchGradient:
         self.device = context.device
         self.apart = apart
         self._began = False
+        if not faulthandler.is_enabled():
+            faulthandler.enable()  # the model may lie where it can't be written: then this says which line tried to
 
     def compute(self, parameters: Vector, step: int, out: Vector) -> Generator[float, None, float]:
         """Compute it at ``parameters``, (d,), into ``out``, (d,)."""

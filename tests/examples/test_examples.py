@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gcdl.examples import char_gpt, fashion_cnn, mapped_file
+from gcdl.examples import char_gpt, fashion_cnn, mapped_file, topics
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,7 +25,7 @@ def test_the_first_model_is_that_of_the_readme_and_learns(tmp_path, monkeypatch,
     assert without == [line for line in readme.splitlines() if line]
 
 
-@pytest.mark.parametrize("name", ["char_gpt", "digits", "fashion_cnn", "mapped_file", "notebook"])
+@pytest.mark.parametrize("name", ["char_gpt", "digits", "fashion_cnn", "mapped_file", "notebook", "topics"])
 def test_help_is_printed_and_nothing_is_trained(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [name, "--help"])
@@ -49,6 +49,18 @@ def test_a_mapped_file_is_learnt_from(tmp_path):
     file, out = tmp_path / "file.npy", tmp_path / "run"
     summary = mapped_file.main(["--rows", "4000", "--steps", "40", "--file", str(file), "--out", str(out)])
     assert summary.final_test_accuracy > 0.8
+
+
+def test_topics_are_told_apart_and_a_run_that_stopped_early_goes_on(tmp_path, capsys):
+    out = ["--out", str(tmp_path / "run")]
+    topics.main(["--steps", "40", "--target", "0.4", *out])
+    reached = capsys.readouterr().out.splitlines()[-1]
+    done = int(reached.split()[1].rstrip(":"))
+    assert done < 40
+    assert float(reached.split()[-1].rstrip("%")) >= 40.0
+    summary = topics.main(["--steps", "40", "--target", "1.0", "--resume", *out])
+    assert summary.steps == 40
+    assert f"step {done}:" not in capsys.readouterr().out
 
 
 def test_the_notebook_compares_codes(monkeypatch, capsys):
