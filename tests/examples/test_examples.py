@@ -73,5 +73,7 @@ def test_the_notebook_compares_codes(monkeypatch, capsys):
 @pytest.mark.skipif(not fashion_cnn.DATA.is_dir(), reason="no Fashion-MNIST (apt-get install dataset-fashion-mnist)")
 def test_fashion_mnist_from_a_script_stops_early(tmp_path, capsys):
     words = "--steps 40 --samples 1500 --target 0.6"
-    assert fashion_cnn.main([*words.split(), "--out", str(tmp_path / "run")]) is None  # it stopped before its end
+    summary = fashion_cnn.main([*words.split(), "--out", str(tmp_path / "run")])
+    assert summary.stopped == "by the loop"
+    assert summary.steps < 40
     assert "105962 parameters" in capsys.readouterr().out
