@@ -66,6 +66,7 @@ class Stream(IntEnum):
     COMPRESSOR = 7
     DITHER = 8
     COMPUTE = 9
+    ROTATION = 10
     LAYERS = 16
     EPOCH = 17
 

@@ -7,6 +7,7 @@ which wrap any of them.
 from collections.abc import Callable
 
 from gcdl.compressors.base import Codec, Compressor, Draw, Message, State
+from gcdl.compressors.eden import Eden
 from gcdl.compressors.error_feedback import ErrorFeedback
 from gcdl.compressors.identity import Identity
 from gcdl.compressors.momentum import Momentum, MomentumName
@@ -24,6 +25,7 @@ COMPRESSORS: dict[str, Callable[..., Compressor]] = {
     "stochastic_sign": StochasticSign,
     "noisy_sign": NoisySign,
     "two_mean": TwoMean,
+    "eden": Eden,
 }
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "Codec",
     "Compressor",
     "Draw",
+    "Eden",
     "ErrorFeedback",
     "Identity",
     "Message",

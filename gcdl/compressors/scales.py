@@ -53,6 +53,21 @@ def rms(factor: float) -> Scale:
     return Scale(_sums_square, lambda sums, sizes: _safe(factor * np.sqrt(sums / np.maximum(sizes, 1))))
 
 
+def unbiased() -> Scale:
+    """M = ||x||_2^2 / ||x||_1: with it the sign of a randomly rotated vector, rotated back, is unbiased (EDEN)."""
+
+    def collect(kernels: Kernels, x: Vector, edges: IntVector) -> Wide:
+        return np.stack([kernels.sums_square(x, edges), kernels.sums_abs(x, edges)])
+
+    def finish(found: Wide, sizes: IntVector) -> Wide:
+        squares, total = found
+        with np.errstate(invalid="ignore"):
+            ratio = squares / np.where(total > 0.0, total, 1.0)
+        return _safe(np.where(np.isnan(ratio), LARGEST, ratio))  # both sums overflow where a rotated coordinate does
+
+    return Scale(collect, finish, columns=2)
+
+
 def two_means() -> Scale:
     """The mean of what is >= 0, and the mean of what is below; where there is only one kind, both are its mean."""
 

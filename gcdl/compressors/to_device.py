@@ -9,6 +9,7 @@ from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
 from gcdl.compressors.base import Codec
+from gcdl.compressors.eden import EdenCodec
 from gcdl.compressors.error_feedback import ErrorFeedbackCodec
 from gcdl.compressors.identity import IdentityCodec
 from gcdl.compressors.momentum import MomentumCodec
@@ -32,6 +33,11 @@ def _sign(codec: SignCodec, device: torch.device) -> Codec:
     from gcdl.compressors.kernels.torch_ops import TorchKernels
 
     return codec.with_kernels(TorchKernels(codec.layout.size, device))
+
+
+@to_device.register(EdenCodec)
+def _eden(codec: EdenCodec, device: torch.device) -> None:
+    """EDEN compresses on the host: its rotation is not among the kernels by PyTorch."""
 
 
 @to_device.register(IdentityCodec)

@@ -206,7 +206,9 @@ class Config:
             problem = replace(problem, values={**problem.values, "shards": n})
         compressor = self.choices["compressor"]
         if compressor.values.get("agreed", False) is None:
-            counts = DOWNLINKS[self.choices["downlink"].kind].votes  # type: ignore[attr-defined]
+            # Workers with rotations of their own have no votes to count.
+            shared = compressor.values.get("rotation") != "own"
+            counts = shared and DOWNLINKS[self.choices["downlink"].kind].votes  # type: ignore[attr-defined]
             compressor = replace(compressor, values={**compressor.values, "agreed": counts})
         optimizer = self.choices["optimizer"]
         schedule = optimizer.values.get("schedule")

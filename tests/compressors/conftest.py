@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gcdl.compressors import Draw, ErrorFeedback, Identity, NoisySign, ScaledSign, Sign, StochasticSign, TwoMean
+from gcdl.compressors import Draw, Eden, ErrorFeedback, Identity, NoisySign, ScaledSign, Sign, StochasticSign, TwoMean
 from gcdl.types import Layout
 
 DITHERS = ["independent", "correlated", "subtractive", "correlated+subtractive"]
@@ -31,10 +31,13 @@ for dither in DITHERS[1:]:
     PLAIN[f"stochastic_sign-{dither}"] = StochasticSign("rms", dither, clip=2.0)
     PLAIN[f"noisy_sign-{dither}"] = NoisySign(dither=dither)
 PLAIN["stochastic_sign-block-correlated+subtractive"] = StochasticSign("max", "correlated+subtractive", block=40)
-WRAPPED = ["identity", "identity-bfloat16", "sign", "scaled_sign", "two_mean-block", "stochastic_sign-max", "noisy_sign",
-           "stochastic_sign-correlated+subtractive", "stochastic_sign-block-correlated+subtractive"]  # fmt: skip
+PLAIN["eden"] = Eden()
+PLAIN["eden-shared"] = Eden("shared")
+PLAIN["eden-shared-subtractive"] = Eden("shared", "correlated+subtractive")
+WRAPPED = ["eden", "identity", "identity-bfloat16", "sign", "scaled_sign", "two_mean-block", "stochastic_sign-max",
+           "noisy_sign", "stochastic_sign-correlated+subtractive", "stochastic_sign-block-correlated+subtractive"]  # fmt: skip
 TABLE = {**PLAIN, **{f"{name}+error_feedback": ErrorFeedback(PLAIN[name]) for name in WRAPPED}}
-SCALED = [name for name in TABLE if name.startswith(("scaled_sign", "stochastic_sign", "two_mean", "noisy_sign"))]
+SCALED = [name for name in TABLE if name.startswith(("scaled_sign", "stochastic_sign", "two_mean", "noisy_sign", "eden"))]
 
 # The kernels work on 131072 coordinates at a time.
 SHAPES = {
@@ -84,11 +87,37 @@ def recipe(name):
 
 def group_sizes(name, layout):
     """How many coordinates share each scale, by hand."""
+    if name.startswith("eden"):
+        return pieces(layout.size)
     sizes = [int(np.prod(shape)) for shape in layout.shapes]
     block = getattr(recipe(name), "block", 0)
     if not block:
         return sizes
     return [part for size in sizes for part in [block] * ((size - 1) // block) + [(size - 1) % block + 1 if size else 0]]
+
+
+def pieces(d):
+    """What EDEN rotates together: 4096 coordinates, and of the rest the powers of two that make it up."""
+    return [4096] * (d // 4096) + [2**bit for bit in range(11, -1, -1) if d % 4096 >> bit & 1]
+
+
+def rotated_back(name, draw, y):
+    """R^T y, by matrices."""
+    spawn = (10, draw.step) if "shared" in name else (10, draw.step, draw.worker)
+    r, _ = random_words(draw.seed, spawn, y.size)
+    flips, out, start = np.where(r < 0, -1.0, 1.0), np.empty(y.size), 0
+    for size in pieces(y.size):
+        out[start : start + size] = sylvester(size) @ y[start : start + size] / np.sqrt(size)
+        start += size
+    return flips * out
+
+
+@cache
+def sylvester(size):
+    matrix = np.ones((1, 1))
+    while len(matrix) < size:
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+    return matrix
 
 
 def expected_bytes(name, layout):
@@ -103,6 +132,11 @@ def expected_bytes(name, layout):
 
 def random_bits(draw, d, shared):
     """r, (d,) in -2^15 .. 2^15 - 1, and delta, (d,): what the documentation of the dither says, without blocks or buffers."""
+    spawn = (8, draw.step) if shared else (7, draw.step, draw.worker)
+    return random_words(draw.seed, spawn, d, draw.shift if shared else 0)
+
+
+def random_words(seed, spawn, d, shift=0):
     u64 = np.uint64
 
     def mix(counter, key):
@@ -112,12 +146,10 @@ def random_bits(draw, d, shared):
             z = (z ^ (z >> u64(27))) * u64(0x94D049BB133111EB)
             return z ^ (z >> u64(31))
 
-    spawn = (8, draw.step) if shared else (7, draw.step, draw.worker)
-    key = np.random.SeedSequence(draw.seed, spawn_key=spawn).generate_state(2, np.uint64)
+    key = np.random.SeedSequence(seed, spawn_key=spawn).generate_state(2, np.uint64)
     j = np.arange(d, dtype=np.uint64)
     r = (mix(j // u64(4), key) >> (u64(16) * (j % u64(4)))) & u64(0xFFFF)
-    if shared:
-        r = (r + u64(draw.shift)) & u64(0xFFFF)
+    r = (r + u64(shift)) & u64(0xFFFF)
     delta = (mix(j // u64(131072) + u64(1 << 63), key) >> u64(40)).astype(np.float64) / 2**24
     r = r.astype(np.int64)
     return np.where(r >= 32768, r - 65536, r), delta
@@ -132,7 +164,7 @@ def quantiles():
 def noise(name, draw, d):
     """N / M for each coordinate."""
     r, delta = random_bits(draw, d, recipe(name).dither.startswith("correlated"))
-    if name.startswith("stochastic_sign"):
+    if name.startswith(("stochastic_sign", "eden")):
         return (r + delta) / 2**15
     return quantiles()[r + 32768]
 
@@ -155,9 +187,10 @@ def values(name, layout, payload, draw=None):
     if name.startswith("two_mean"):
         upper, lower = scales.reshape(2, -1)
         return np.where(bits, np.repeat(upper, sizes), np.repeat(lower, sizes))
-    if getattr(compressor, "dither", "").endswith("subtractive"):
+    if (getattr(compressor, "dither", "") or "").endswith("subtractive"):
         signs = signs + noise(name, draw or Draw(0, 0, 0, 0), d)
-    return signs * np.repeat(scales, sizes)
+    decoded = signs * np.repeat(scales, sizes)
+    return rotated_back(name, draw or Draw(0, 0, 0, 0), decoded) if name.startswith("eden") else decoded
 
 
 def extent(name, layout, payload):

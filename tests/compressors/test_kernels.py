@@ -29,6 +29,7 @@ from gcdl.compressors.kernels import (
     mix,
     native,
     packed_bytes,
+    pieces,
     select,
 )
 from gcdl.compressors.kernels.native import LEVELS, NativeKernels, best_level
@@ -267,6 +268,30 @@ def test_native_kernels_give_the_bits_of_the_reference(d, level):
         check("add_ramps", streams, *dither, out=(d, np.float32, x))
         check("add_noises", table, streams, *dither[:2], edges, out=(d, np.float32, x))
         check("decode", Rows([]), slice(0, size), ones([]), slice(0, q), edges, out=(d, np.float32))
+
+
+@BUILT
+@pytest.mark.parametrize("level", HERE)
+@pytest.mark.parametrize("d", [1, 2, 3, 67, 1000, 4096, 4097, 3 * 4096 + 2047, BLOCK])
+def test_native_rotations_give_the_bits_of_the_reference(d, level):
+    rng, edges = np.random.default_rng(d), edges_of(pieces(d))
+    key = (int(rng.integers(2**63)), int(rng.integers(2**63)))
+    stream, streams = Stream16(key, 77, 0), Streams([key, (1, 2)], [0, 9])
+    x, q = drawn(rng, d), edges.size - 1
+    rows = Rows(list(rng.integers(0, 256, (2, packed_bytes(d) + 3), dtype=np.uint8)))
+    values = ones(drawn(rng, 2, q + 1))
+    found = []
+    for kernels in (Kernels(d), NativeKernels(level)):
+        there, back, total = np.full((3, d), np.nan, np.float32)
+        kernels.rotate(x, stream, edges, there)
+        back[:] = there
+        kernels.rotate_back(stream, edges, back)
+        total[:] = x
+        kernels.add_rotated_back(rows, slice(2, 2 + packed_bytes(d)), values, slice(1, q + 1), streams, 5, edges, total)
+        found.append((there.tobytes(), back.tobytes(), total.tobytes()))
+        np.testing.assert_allclose(back, x, atol=1e-4 * np.abs(x).max())
+        np.testing.assert_allclose(np.linalg.norm(there.astype(float)), np.linalg.norm(x.astype(float)), rtol=1e-5)
+    assert found[0] == found[1]
 
 
 @BUILT

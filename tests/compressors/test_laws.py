@@ -211,6 +211,8 @@ def test_zeros_decode_to_zeros(scaled, layout, plain):
 
 
 def test_a_tensor_of_zeros_decodes_to_zeros_beside_one_that_is_not(scaled, plain):
+    if scaled.startswith("eden"):
+        pytest.skip("a piece that is rotated lies across tensors")
     layout = plain.layout_of([(9,), (11,), (3,)])
     x = np.ones(23, dtype=np.float32)
     x[9:20] = 0.0

@@ -3,6 +3,7 @@
 from gcdl.compressors.kernels.blocks import BLOCK, blocks, packed_bytes
 from gcdl.compressors.kernels.random import Stream16, Streams, mix
 from gcdl.compressors.kernels.reference import Kernels
+from gcdl.compressors.kernels.rotation import pieces
 from gcdl.compressors.kernels.rows import Rows, Values
 from gcdl.compressors.kernels.select import kernels_for
 from gcdl.compressors.kernels.sums import Wide
@@ -21,5 +22,6 @@ __all__ = [
     "kernels_for",
     "mix",
     "packed_bytes",
+    "pieces",
     "wraps_of",
 ]

@@ -22,6 +22,7 @@
 #endif
 
 #define CHUNK 64
+#define PIECE 4096                  /* coordinates that are rotated together */
 #define LANES 1024                  /* partial sums of a long run */
 #define PAIRWISE 128                /* numpy's pairwise summation adds up this many in eight partial sums */
 #define GAMMA 0x9E3779B97F4A7C15u
@@ -85,6 +86,8 @@ enum { ONE, FEW, MANY, ANY };
 #define pairwise_wide NAME(pairwise_wide)
 #define decode_chunk NAME(decode_chunk)
 #define reached NAME(reached)
+#define hadamard NAME(hadamard)
+#define flip NAME(flip)
 #define unit_of NAME(unit_of)
 #define levels_of NAME(levels_of)
 #define levels_at NAME(levels_at)
@@ -851,6 +854,111 @@ EXPORT NAME(add_steps)(const uint64_t *key, uint64_t first, int16_t shift, int64
         for (int p = 0; p < PIECES; p++)
             store(to + p * W, load(from + p * W) + (as_floats(r + p * W) * load(unit + p * W) + load(level + p * W)));
         finish(into + c, n - c, after);
+    }
+}
+
+/* ---- rotation: see rotation.py ---- */
+
+/* H (v / sqrt(n)), n a power of two, at most PIECE. */
+INLINE void hadamard(float *v, int64_t n)
+{
+    float scale = 1.0f;
+    int64_t left = n;
+    for (; left >= 4; left /= 4) scale *= 0.5f;
+    if (left == 2) scale *= 0.707106781186547524f;
+    for (int64_t j = 0; j < n; j++) v[j] *= scale;
+    int64_t apart = 1;
+    if (n >= W) {
+        /* Partners that lie in one vector: each lane takes the other's number, and adds or subtracts. */
+        for (int64_t i = 0; i < n; i += W) {
+            floats x = load(v + i);
+            for (int h = 1; h < W; h *= 2) {
+                floats partner = spread_few(x, count_up() ^ h);
+                ints minus = (count_up() & h) * (INT32_MIN / h);
+                x = partner + (floats)((ints)x ^ minus);
+            }
+            store(v + i, x);
+        }
+        apart = W;
+        /* Two stages at once. */
+        for (; 4 * apart <= n; apart *= 4)
+            for (int64_t i = 0; i < n; i += 4 * apart)
+                for (float *at = v + i; at < v + i + apart; at += W) {
+                    floats a = load(at), b = load(at + apart), c = load(at + 2 * apart), d = load(at + 3 * apart);
+                    floats ab = a + b, ba = a - b, cd = c + d, dc = c - d;
+                    store(at, ab + cd);
+                    store(at + apart, ba + dc);
+                    store(at + 2 * apart, ab - cd);
+                    store(at + 3 * apart, ba - dc);
+                }
+    }
+    for (; apart < n; apart *= 2)
+        for (int64_t i = 0; i < n; i += 2 * apart)
+            for (int64_t j = i; j < i + apart; j++) {
+                float a = v[j], b = v[j + apart];
+                v[j] = a + b;
+                v[j + apart] = a - b;
+            }
+}
+
+/* Flip the signs of the piece start .. stop of a block, where its random numbers are negative. */
+INLINE void flip(float *piece, int64_t start, int64_t stop, const uint64_t *key, uint64_t first, int16_t shift)
+{
+    for (int64_t c = start / CHUNK * CHUNK; c < stop; c += CHUNK) {
+        int16_t r[CHUNK];
+        stream s = open_stream(first + c / 4, key, shift);
+        draw(&s, r);
+        int64_t from = start > c ? start : c, to = stop < c + CHUNK ? stop : c + CHUNK;
+        for (int64_t i = from; i < to; i++) {
+            uint32_t bits;
+            memcpy(&bits, piece + i - start, sizeof bits);
+            bits ^= r[i - c] < 0 ? 0x80000000u : 0;
+            memcpy(piece + i - start, &bits, sizeof bits);
+        }
+    }
+}
+
+EXPORT NAME(rotate)(const float *x, const uint64_t *key, uint64_t first, int16_t shift, const int64_t *edges, int64_t q,
+                    float *out)
+{
+    for (int64_t run = 0; run < q; run++) {
+        int64_t start = edges[run], n = edges[run + 1] - start;
+        memcpy(out + start, x + start, n * sizeof *x);
+        flip(out + start, start, start + n, key, first, shift);
+        hadamard(out + start, n);
+    }
+}
+
+EXPORT NAME(rotate_back)(const uint64_t *key, uint64_t first, int16_t shift, const int64_t *edges, int64_t q, float *into)
+{
+    for (int64_t run = 0; run < q; run++) {
+        int64_t start = edges[run], n = edges[run + 1] - start;
+        hadamard(into + start, n);
+        flip(into + start, start, start + n, key, first, shift);
+    }
+}
+
+/* values, weights, group: as for decode; keys, shifts: as for add_ramps. */
+EXPORT NAME(add_rotated_back)(int64_t m, const uint8_t *const *rows, int64_t byte, const float *const *values,
+                              const float *weights, int64_t group, const uint64_t *keys, const int16_t *shifts,
+                              uint64_t first, const int64_t *edges, int64_t q, float *into, int64_t n)
+{
+    for (int64_t run = 0; run < q; run++) {
+        int64_t start = edges[run], stop = edges[run + 1];
+        for (int64_t i = 0; i < m; i++) {
+            float piece[PIECE + CHUNK];
+            float *turned = piece + start % CHUNK;
+            floats value = splat(weights[i] * at_any(values[i], group + run));
+            for (int64_t c = start / CHUNK * CHUNK; c < stop; c += CHUNK) {
+                uint64_t few;
+                const uint8_t *word = read_bits(rows[i] + byte + c / 8, n - c, &few);
+                float *to = piece + c - start / CHUNK * CHUNK;
+                for (int p = 0; p < PIECES; p++) store(to + p * W, plus_minus(value, word, p));
+            }
+            hadamard(turned, stop - start);
+            flip(turned, start, stop, keys + 2 * i, first, shifts[i]);
+            for (int64_t j = start; j < stop; j++) into[j] += turned[j - start];
+        }
     }
 }
 

@@ -47,6 +47,9 @@ _TYPES: dict[str, tuple[Any, ...]] = {
     "add_ramps": (_I, _P, _P, _U, _P, _I, _P, _I, _P, _I, _P, _I),
     "add_steps": (_P, _U, _S, _I, _P, _P, _P, _P, _P, _P, _I, _D, _P, _P, _P, _I, _P, _I),
     "add_noises": (_I, _P, _P, _U, _P, _P, _I, _P, _I, _P, _I),
+    "rotate": (_P, _P, _U, _S, _P, _I, _P),
+    "rotate_back": (_P, _U, _S, _P, _I, _P),
+    "add_rotated_back": (_I, _P, _I, _P, _P, _I, _P, _P, _U, _P, _I, _P, _I),
     "count_votes": (_P, _I, _I, _P, _P, _I, _I, _I),
 }
 
@@ -218,6 +221,33 @@ class NativeKernels(Kernels):
         """Add table[r] times unit to ``into``, for m messages one after another."""
         of_streams = len(streams.keys), _at(streams.keys), _at(streams.shifts), first
         self._f["add_noises"](*of_streams, _at(table), *_table(units), *_runs(edges), _at(into), into.size)
+
+    # --- rotation
+
+    def rotate(self, x: Vector, stream: Stream16, edges: IntVector, out: Vector) -> None:
+        """Write R x to ``out``."""
+        self._f["rotate"](_at(x), *self._opened(stream), *_runs(edges), _at(out))
+
+    def rotate_back(self, stream: Stream16, edges: IntVector, into: Vector) -> None:
+        """Overwrite ``into`` with R^T times it."""
+        self._f["rotate_back"](*self._opened(stream), *_runs(edges), _at(into))
+
+    def add_rotated_back(
+        self,
+        rows: Rows,
+        packed: slice,
+        values: Values,
+        groups: slice,
+        streams: Streams,
+        first: int,
+        edges: IntVector,
+        into: Vector,
+    ) -> None:
+        """Add R_i^T (values[i] (+-1)_i) to ``into``, for m messages one after another."""
+        of_values = _at(values.addresses), _at(values.weights), groups.start
+        of_streams = _at(streams.keys), _at(streams.shifts), first
+        of_rows = len(rows), _at(rows.addresses), packed.start
+        self._f["add_rotated_back"](*of_rows, *of_values, *of_streams, *_runs(edges), _at(into), into.size)
 
     # --- votes
 

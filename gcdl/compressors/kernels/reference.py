@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from gcdl.compressors.kernels.blocks import BLOCK, packed_bytes
 from gcdl.compressors.kernels.random import Shorts, Stream16, Streams, random_words
+from gcdl.compressors.kernels.rotation import hadamard
 from gcdl.compressors.kernels.rows import Rows, Values
 from gcdl.compressors.kernels.sums import FEW, Wide, doubtful_squares, sum_runs
 from gcdl.compressors.kernels.wraps import Wraps
@@ -286,6 +287,41 @@ class Kernels:
         for stream, unit in zip(streams.at(first), units, strict=True):
             noise = self.lookup(table, stream, into.size)
             into += self.times(noise, unit, edges, self._values[: into.size])
+
+    # --- rotation: see rotation.py; ``edges`` are the pieces
+
+    def rotate(self, x: Vector, stream: Stream16, edges: IntVector, out: Vector) -> None:
+        """Write R x to ``out``, the signs of D being those of r."""
+        np.copyto(out, x)
+        self._flip(stream, out)
+        hadamard(out, edges, self._values)
+
+    def rotate_back(self, stream: Stream16, edges: IntVector, into: Vector) -> None:
+        """Overwrite ``into`` with R^T times it."""
+        hadamard(into, edges, self._values)
+        self._flip(stream, into)
+
+    def add_rotated_back(
+        self,
+        rows: Rows,
+        packed: slice,
+        values: Values,
+        groups: slice,
+        streams: Streams,
+        first: int,
+        edges: IntVector,
+        into: Vector,
+    ) -> None:
+        """Add R_i^T (values[i] (+-1)_i) to ``into``, for m messages one after another, each with a rotation of its own."""
+        turned = self._more[: into.size]
+        for bits, value, stream in zip(rows.block(packed), values.block(groups), streams.at(first), strict=True):
+            signs = np.take(signs_of_bytes(), bits, axis=0, out=self._values[: 8 * bits.size].reshape(-1, 8), mode="clip")
+            self.times(signs.reshape(-1)[: into.size], value, edges, turned)
+            self.rotate_back(stream, edges, turned)
+            into += turned
+
+    def _flip(self, stream: Stream16, x: Vector) -> None:
+        np.negative(x, out=x, where=np.less(self.shorts(x.size, stream), 0, out=self._signs[: x.size]))
 
     # --- votes
 
