@@ -72,6 +72,19 @@ def no_decay(name: str) -> dict[str, float]:
     return {"weight_decay": 0.0} if name.endswith("bias") or name.startswith("layers.0.") else {}
 
 
+class StopAt(gcdl.Callback):
+    """Prints evaluations, and stops the run at a test accuracy."""
+
+    def __init__(self, target: float) -> None:
+        self.target = target
+
+    def evaluate(self, record: gcdl.StepRecord) -> bool:
+        """Return whether the target is reached."""
+        reached = record.test_accuracy or 0.0
+        print(f"step {record.step + 1}: loss {record.train_loss:.3f}, test accuracy {reached:.2%}", flush=True)
+        return reached >= self.target
+
+
 def main(arguments: list[str] | None = None) -> gcdl.Summary | None:
     """Train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -98,14 +111,10 @@ def main(arguments: list[str] | None = None) -> gcdl.Summary | None:
             groups=no_decay,
         ),
         run={"eval_every": max(1, given.steps // 10)},
+        callbacks=[StopAt(given.target)],
         out=given.out,
     )
-    for record in trainer.fit(given.steps, resume=given.resume):
-        if record.test_accuracy is not None:
-            print(f"step {record.step + 1}: loss {record.train_loss:.3f}, test accuracy {record.test_accuracy:.2%}", flush=True)
-            if record.test_accuracy >= given.target:
-                break
-    return trainer.summary
+    return trainer.run(given.steps, resume=given.resume)
 
 
 if __name__ == "__main__":

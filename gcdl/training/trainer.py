@@ -110,6 +110,8 @@ class Trainer:
         loggers: Sequence[Logger] = (),
     ) -> None:
         excepthook.install()
+        if isinstance(problem, TorchProblem):
+            problem = with_local_optimizer(problem)
         self._given = problem if isinstance(problem, TorchProblem) else None
         self._bound: BoundProblem | None = None
         if isinstance(code, GradientCode) and shards is None:
@@ -320,10 +322,9 @@ class Trainer:
         if isinstance(given, str | Mapping):
             return SECTIONS["problem"].check({**table_of(given), **{name: k for name, k in extra.items() if k is not None}})
         if isinstance(given, TorchProblem):
-            torch_problem = with_local_optimizer(given)
 
             def bind(k: int, seed: int) -> BoundProblem:
-                self._bound = torch_problem.bind(k, seed)
+                self._bound = given.bind(k, seed)
                 return self._bound
 
             return Given("problem", bind, extra)

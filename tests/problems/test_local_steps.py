@@ -183,6 +183,7 @@ def test_a_script_states_them_as_a_config_does(tmp_path):
         return gcdl.Trainer(problem, workers=3, optimizer={"lr": 1.0}, out=tmp_path / name)
 
     table = trainer("table", local_steps=5, local_optimizer={"kind": "adam", "lr": 0.02})
+    assert table.predict(X).shape == (61, 3)
     made = trainer("made", local_steps=5, local_optimizer=lambda p: torch.optim.Adam(p, lr=0.02, fused=True))
     assert table.run(4).model_sha256 == made.run(4).model_sha256
     one, plain = trainer("one", local_steps=1, local_optimizer="adam"), trainer("plain")
