@@ -94,7 +94,7 @@ class Decodable:
 
     def feasible(self, alive: Mask) -> bool:
         """Ask whether all that are left would decode, if all of n would: a code that never does is not to blame."""
-        everyone = alive | True
+        everyone = np.ones_like(alive)
         return self.enough(alive) or (bool(alive.any()) and not self.enough(everyone))
 
     def losses_left(self, alive: Mask) -> int:

@@ -75,8 +75,11 @@ def mpi_run(
         start = read()
         experiment = _experiment(job, start)
         # The others wait for as long as this rank may take to load its data.
-        job.broadcast({"patience": start.config.run.start_timeout}, patience)
+        masters = max(1, start.config.run.masters)
+        job.broadcast({"patience": start.config.run.start_timeout, "masters": masters}, patience)
         patience = start.config.run.start_timeout
+        if masters > 1:
+            job.place_masters(masters, patience)
         evaluator = experiment.problem.evaluator()
         shared = {"run": secrets.randbits(63), **_told_to_all(experiment, start)}
     except Exception:

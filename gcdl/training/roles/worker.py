@@ -51,6 +51,8 @@ def run_worker(job: Job, config: Config | None = None, patience: float = _COLLEC
     signal.signal(signal.SIGTERM, _stop_soon)
     shared = job.broadcast(None, patience)
     if "patience" in shared:  # rank 0 loads its data now
+        if shared["masters"] > 1:
+            job.place_masters(shared["masters"], shared["patience"])
         shared = job.broadcast(None, shared["patience"])
     if shared["run"] is None:
         return False

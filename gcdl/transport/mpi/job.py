@@ -9,11 +9,14 @@ import atexit
 import gc
 import json
 import os
+import platform
 import signal
 import sys
 import threading
 import time
 import warnings
+import zlib
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from typing import Any, NoReturn
@@ -40,6 +43,8 @@ TAG = 7
 """Of all gcdl's messages: the order of messages between two ranks is the order they were sent in."""
 CONTROL_BYTES = 1 << 16
 """The largest message that is no task and no reply: room for a traceback."""
+MOST_BYTES = (1 << 31) - 1
+"""Of any message."""
 PART_BYTES = 1 << 20
 """Of a compressor's state that goes to the master: the whole would need a buffer of its size there for each worker."""
 SHUTDOWN_SECONDS = 5.0
@@ -77,6 +82,37 @@ class Backoff:
         time.sleep(max(0.0, min(self._seconds, at_most)))
         self._waited += self._seconds
         self._seconds = min(2.0 * self._seconds, max(1e-3, min(self._waited / 20.0, 5e-3)))
+
+
+def check_size(nbytes: int, what: str) -> None:
+    """Refuse a message that MPI can't count: its counts are 32-bit integers.
+
+    Raises
+    ------
+    UsageError : it has 2 GiB or more.
+    """
+    if nbytes > MOST_BYTES:
+        raise UsageError(
+            f"{what} would be a message of {nbytes:,} bytes; MPI takes {MOST_BYTES:,} at most: take several masters "
+            "(run.masters), or a compressor or a downlink of fewer bits"
+        )
+
+
+def masters_first(hosts: Sequence[int], masters: int) -> list[int]:
+    """Return all ranks, those that are to be masters first: on as many different hosts as there are, rank 0 among them.
+
+    ``hosts``: of each rank, a number that is the same for ranks of one host.
+
+    >>> masters_first([7, 7, 7, 9, 9, 8], 3)
+    [0, 3, 5, 1, 2, 4]
+    """
+    turns: dict[int, int] = {}
+    round_of = []
+    for host in hosts:
+        round_of.append(turns.get(host, 0))
+        turns[host] = turns.get(host, 0) + 1
+    chosen = sorted(range(len(hosts)), key=lambda rank: (round_of[rank], rank))[:masters]
+    return [*chosen, *(rank for rank in range(len(hosts)) if rank not in chosen)]
 
 
 class Job:
@@ -153,6 +189,23 @@ class Job:
             self.told_bytes += (size.nbytes + body.nbytes) * self.workers
         received: dict[str, Any] = json.loads(body.tobytes())
         return received
+
+    def place_masters(self, masters: int, seconds: float) -> None:
+        """Renumber the ranks, so that the first ``masters`` lie on different hosts where there are several. Collective.
+
+        Rank 0 stays what it is.
+
+        Raises
+        ------
+        MasterGone : the others have not come within ``seconds``.
+        """
+        mine = np.array([zlib.crc32(platform.node().encode())], dtype=np.int64)
+        hosts = np.zeros(self.comm.size, dtype=np.int64)
+        self._complete(self.comm.Iallgather(mine, hosts), seconds)
+        order = masters_first(hosts.tolist(), masters)
+        if order != list(range(len(order))):
+            self.comm = self.comm.Split(0, order.index(self.comm.rank))
+            self.comm.Set_errhandler(MPI.ERRORS_RETURN)
 
     def say_farewell_to(self, ranks: list[tuple[MPI.Comm, int]], run: int) -> None:
         """Note which ranks, of which communicators, wait for the master's END when the job ends."""

@@ -31,7 +31,7 @@ from gcdl.protocol.ledger import Traffic
 from gcdl.protocol.task_format import TaskFormat
 from gcdl.protocol.tasks import Joined, Replies, Reply, Task, WorkerState
 from gcdl.protocol.wire import HEADER_BYTES, Header, Kind, bare, with_state
-from gcdl.transport.mpi.job import CONTROL_BYTES, LAUNCHER_SECONDS, PART_BYTES, SHUTDOWN_SECONDS, TAG, Backoff, Job
+from gcdl.transport.mpi.job import CONTROL_BYTES, LAUNCHER_SECONDS, PART_BYTES, SHUTDOWN_SECONDS, TAG, Backoff, Job, check_size
 from gcdl.transport.mpi.messages_in import Body
 from gcdl.transport.mpi.other_masters import OtherMasters
 from gcdl.transport.mpi.peer import Peer
@@ -285,8 +285,12 @@ class MpiTransport:
         Raises
         ------
         TooManyLost : some have not within ``seconds``; says which.
+        UsageError : messages would be too large for MPI.
         WorkerError, WorkerLost, Interrupted : as :meth:`receive`.
         """
+        check_size(reply_bytes, "a reply")
+        check_size(HEADER_BYTES + state_bytes, "the state of a worker's compressor")
+        check_size(task_format.overhead_bytes + whole_bytes, "a task with the model")
         self._lanes.task_format = task_format
         self._reply_bytes = reply_bytes
         self._state_bytes = state_bytes

@@ -25,6 +25,10 @@ A board has a head and S slots. Content m lies in slot m modulo S:
     64 i    8     number of what slot i - 1 holds, -1 while it is written (i = 1, 2, ...)
     4096          the slots
 
+Readers are other processes, so the order of stores matters: the number must not be seen before the content. x86 keeps the order
+of stores, other processors need not. So the writer has a barrier before and after it writes the content, and the reader has one
+after it has looked at the number (:func:`_barrier`).
+
 A slot is written again for a later step only. A worker that still computes at its model then is too late anyway: the slot's
 number tells it, and it sends no reply. A worker that cannot read a board, or finds nothing on it in time, says so, and is sent
 the content itself.
@@ -36,6 +40,7 @@ import mmap
 import os
 import secrets
 import stat
+import threading
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -47,6 +52,7 @@ REFERENCE_BYTES = 64
 _MARK = -2
 _SLOTS = 3
 _HEAD = 4096
+_LOCK = threading.Lock()
 
 
 class Address(NamedTuple):
@@ -103,7 +109,9 @@ class Board:
         """Write a content, (at most slot_bytes,), under a number: larger than any before."""
         now, slot = _slot(self._memory, number, self.address.slot_bytes)
         now[0] = -1
+        _barrier()
         slot[: content.size] = content
+        _barrier()
         now[0] = number
 
 
@@ -116,8 +124,11 @@ class Posted:
     _number: int
 
     def intact(self) -> bool:
-        """Say whether it is still there."""
-        return int(self._now[0]) == self._number
+        """Say whether it is still there: what was read of it before is right then."""
+        _barrier()
+        there = int(self._now[0]) == self._number
+        _barrier()
+        return there
 
 
 class Boards:
@@ -139,6 +150,18 @@ class Boards:
         now, slot = _slot(memory, reference.number, reference.address.slot_bytes)
         posted = Posted(slot[: reference.nbytes], now, reference.number)
         return posted if posted.intact() else None
+
+
+def _barrier() -> None:
+    """Keep loads and stores before this call from being seen after those that follow it, on any processor.
+
+    Releasing a lock keeps what comes before it before; taking one keeps what comes after it after. So one lock, released and
+    taken again, is a barrier both ways.
+    """
+    with _LOCK:
+        pass
+    with _LOCK:
+        pass
 
 
 def _map(address: Address) -> Buffer:

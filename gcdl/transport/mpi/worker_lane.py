@@ -10,7 +10,7 @@ from gcdl.errors import MessageError
 from gcdl.protocol.task_format import TaskFormat
 from gcdl.protocol.tasks import Task
 from gcdl.protocol.wire import HEADER_BYTES, Header, Kind
-from gcdl.transport.mpi.job import TAG
+from gcdl.transport.mpi.job import TAG, check_size
 from gcdl.transport.mpi.model_receiver import Model
 from gcdl.types import Buffer, aligned_buffer
 
@@ -112,8 +112,13 @@ class WorkerLane:
 
         ``part`` : the slice, whose part of a payload is sent; None: it is all of it. ``least_bytes``: of the largest message
         that is no task.
+
+        Raises
+        ------
+        UsageError : tasks would be too large for MPI.
         """
         self.model = Model(follower, task_format)
+        check_size(self.model.most_bytes, "a task with a snapshot of the model and of the optimizer's state")
         self._part = part
         if part is not None:
             self._message = aligned_buffer(HEADER_BYTES + part.codec.payload_bytes)
