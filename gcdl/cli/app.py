@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gcdl.cli import analyse, doctor, run, train
+from gcdl.cli import analyse, doctor, run, script, train
 from gcdl.errors import Interrupted
 
 
@@ -33,6 +33,7 @@ for _command in (
     doctor.doctor,
 ):  # fmt: skip
     app.command()(_command)
+app.command(hidden=True, context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})(script.script)
 
 
 def _version(wanted: bool) -> None:

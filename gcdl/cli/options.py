@@ -11,6 +11,13 @@ import typer
 from gcdl.cli.completion import complete_override
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML file; see configs/README.md.", show_default=False)]
+ConfigOrScript = Annotated[
+    Path, typer.Argument(metavar="CONFIG|SCRIPT.py", help="A TOML file, or a script with a gcdl.Trainer.", show_default=False)
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("-n", "--workers", metavar="N", min=1, help="How many workers to start for a script.", show_default=False),
+]
 OptionalConfig = Annotated[
     Path | None, typer.Argument(metavar="[CONFIG]", help="A TOML file; see configs/README.md.", show_default=False)
 ]

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from gcdl.cli.options import ConfigPath, Hostfile, Out, Overrides, RunPath, run_folder
+from gcdl.cli.options import ConfigOrScript, ConfigPath, Hostfile, Out, Overrides, RunPath, run_folder
+from gcdl.cli.run_script import resume_script, run_script
 from gcdl.cli.watchers import Shown
 from gcdl.config import Config, Experiment, load
 from gcdl.launch.supervisor import launch
@@ -18,9 +19,26 @@ from gcdl.training.starting_point import StartingPoint
 from gcdl.training.starting_point import resume as find_start
 
 
-def run(config: ConfigPath, overrides: Overrides = None, out: Out = None, hostfile: Hostfile = None) -> None:
-    """Start the ranks, with the MPI in the environment, and train: here, in a Slurm allocation, or on the hosts of a file."""
+def run(
+    config: ConfigOrScript,
+    overrides: Overrides = None,
+    out: Out = None,
+    hostfile: Hostfile = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("-n", "--workers", metavar="N", min=1, help="Of a script: how many workers.", show_default=False),
+    ] = None,
+) -> None:
+    """Start the ranks, with the MPI in the environment, and train: here, in a Slurm allocation, or on the hosts of a file.
+
+    gcdl run CONFIG [KEY=VALUE]... trains what a config describes. gcdl run SCRIPT.py -n 4 [-- ARGS ...] runs a script that has
+    a gcdl.Trainer; keys of its [run] table can be set here (run.spares=1).
+    """
     folder = run_folder(out, config)
+    if config.suffix == ".py":
+        run_script(config, overrides or [], folder, out is not None, hostfile, workers)
+    if workers is not None:
+        overrides = [*(overrides or []), f"workers={workers}"]
     checked = _check(config, overrides or [])
     check_unused(folder)
     with Display(Console(), config.stem) as display:
@@ -46,6 +64,8 @@ def simulate(
 def resume(folder: RunPath, overrides: Overrides = None, hostfile: Hostfile = None) -> None:
     """Go on with a run that ended early, in its folder: from its newest good checkpoint to the same model, to the bit."""
     start = find_start(folder, overrides or [])
+    if start.past is not None and start.past.script is not None:
+        resume_script(start, start.past.script, overrides or [], hostfile)
     with Display(Console(), folder.name) as display:
         if start.past is not None and start.past.simulated:
             _simulate(start, display)

@@ -10,6 +10,7 @@ from gcdl.launch.control_folder import ControlFolder
 from gcdl.protocol.step_record import StepRecord
 from gcdl.training.display import Display
 from gcdl.training.run_files import STEPS
+from gcdl.training.summary import Summary
 
 
 class Shown:
@@ -29,6 +30,32 @@ class Shown:
     def say(self, line: str) -> None:
         """Show a line of text."""
         self._display.say(line)
+
+
+class SupervisedScript:
+    """As :class:`Supervised`, for a script's run: ``gcdl run`` is told its folder too."""
+
+    def __init__(self, control: ControlFolder) -> None:
+        self._control = control
+        self._told = Supervised(control)
+
+    def begin(self, config: Config, folder: Path, done: int) -> None:
+        """Say where the run is, and from where the steps are to be read."""
+        self._control.announce_folder(folder)
+        self._told.begin(config, folder, done)
+
+    def step(self, record: StepRecord) -> None:
+        """Do nothing: the step is in ``steps.jsonl``."""
+
+    def say(self, line: str) -> None:
+        """Print a line of text."""
+        self._told.say(line)
+
+    def end(self, summary: Summary, folder: Path) -> None:
+        """Do nothing: ``gcdl run`` shows the summary."""
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 class Supervised:

@@ -7,6 +7,7 @@ file            written by    content
 ``launcher``    gcdl run      its process id and birth: the ranks do not outlive it
 ``master.pid``  rank 0        its process id, as soon as MPI has started; signals go to it
 ``show-from``   rank 0        the byte of ``steps.jsonl`` at which this part of the run begins: the run has begun
+``folder``      rank 0        of a script: the run folder, which the script may have chosen; before ``show-from``
 ``exit-code``   rank 0        the exit code of the run; that of mpirun is no guide
 ==============  ============  =================================================================================
 
@@ -24,6 +25,8 @@ from pathlib import Path
 from gcdl.host.processes import birth
 
 _BEGAN, _LAUNCHER, _MASTER, _SHOW_FROM, _EXIT_CODE = "began", "launcher", "master.pid", "show-from", "exit-code"
+
+_FOLDER = "folder"
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,14 @@ class ControlFolder:
         return self._number(_SHOW_FROM)
 
     @property
+    def folder(self) -> Path | None:
+        """The run folder that a script has chosen."""
+        try:
+            return Path((self.path / _FOLDER).read_text())
+        except FileNotFoundError:
+            return None
+
+    @property
     def exit_code(self) -> int | None:
         """The exit code of the run."""
         return self._number(_EXIT_CODE)
@@ -73,6 +84,10 @@ class ControlFolder:
     def announce_master(self) -> None:
         """Say that this process is rank 0."""
         self._write(_MASTER, str(os.getpid()))
+
+    def announce_folder(self, folder: Path) -> None:
+        """Say in which folder a script's run is."""
+        self._write(_FOLDER, str(folder.resolve()))
 
     def announce_steps(self, show_from: int) -> None:
         """Say that the run has begun, and where in ``steps.jsonl``."""

@@ -16,12 +16,13 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import psutil
 
-from gcdl.config import Config
+from gcdl.config import Config, load
 from gcdl.errors import Interrupted, TooManyLost
 from gcdl.host.launcher_environment import SEGMENT_BYTES, SHARED, shared_memory
 from gcdl.host.processes import segments, send_signal, with_argument
@@ -46,8 +47,39 @@ _QUICK_END_SECONDS = 0.5
 _INTERRUPTED_SECONDS = 60.0
 
 
-def launch(config: Config, arguments: Sequence[str], out: Path, display: Display, hostfile: Path | None = None) -> int:
+@dataclass(frozen=True)
+class Script:
+    """A script to run in place of a config: its ranks run ``gcdl script``.
+
+    Attributes
+    ----------
+    command : the script's path, and its own arguments.
+    chosen : whether the run folder is given; else the script may name one.
+    options : of ``gcdl script``.
+    """
+
+    command: Sequence[str]
+    chosen: bool
+    options: Sequence[str] = ()
+
+    def program(self, out: Path, control: str, *, resume: bool) -> list[str]:
+        """Return what each rank runs after ``python -m gcdl``."""
+        folder = ["--out", str(out)] if self.chosen or resume else []
+        more = ["--resume"] if resume else []
+        return ["script", *folder, "--control", control, *more, *self.options, "--", *self.command]
+
+
+def launch(
+    config: Config,
+    arguments: Sequence[str],
+    out: Path,
+    display: Display,
+    hostfile: Path | None = None,
+    script: Script | None = None,
+) -> int:
     """Run ``gcdl train`` with these arguments on masters + n + spares ranks; return the run's exit code.
+
+    Or run ``script`` on them; of ``config``, which nobody knows before the script makes it, n and [run] are looked at.
 
     If the config does not say n, the hostfile's slots or those of the Slurm allocation decide. ``run.masters`` = 0 is settled
     here (:mod:`gcdl.launch.masters`). A run that loses too many
@@ -70,28 +102,40 @@ def launch(config: Config, arguments: Sequence[str], out: Path, display: Display
             "which is slower; make it larger (docker run --shm-size=1g; mount -o remount,size=1g /dev/shm)"
         )
     for restart in range(1, config.run.restart + 1):
-        code = _launch_once(config, arguments, out, display, hostfile)
+        code, out = _launch_once(config, arguments, out, display, hostfile, script)
         if code not in (TooManyLost.exit_code, MASTER_LOST):
             return code
         display.say(f"restart {restart} of {config.run.restart}, with all workers, from the last checkpoint")
         if (out / CONFIG).exists():
             arguments = ["--resume"]
-    return _launch_once(config, arguments, out, display, hostfile)
+    return _launch_once(config, arguments, out, display, hostfile, script)[0]
 
 
-def _launch_once(config: Config, arguments: Sequence[str], out: Path, display: Display, hostfile: Path | None) -> int:
+def _launch_once(
+    config: Config,
+    arguments: Sequence[str],
+    out: Path,
+    display: Display,
+    hostfile: Path | None,
+    script: Script | None,
+) -> tuple[int, Path]:
+    """Run the ranks once; return the exit code, and the run folder, which a script may have chosen."""
     assert config.workers is not None
     remove_leftovers()
     with tempfile.TemporaryDirectory(prefix="gcdl-") as folder, _caught_signals() as signals:
         control = ControlFolder(Path(folder))
         control.announce_launcher()
         ranks = config.run.ranks(config.workers)
-        command = [
-            *mpirun(ranks, *spread(hostfile, config.run.masters, ranks, Path(folder))),
-            sys.executable, "-m", "gcdl", "train", *arguments, "--out", str(out), "--control", folder,
-        ]  # fmt: skip
-        display.begin(config.steps, config.workers, out, config.run.masters)
-        return _Supervisor(command, control, out, display, signals).wait()
+        program = ["train", *arguments, "--out", str(out), "--control", folder]
+        if script is not None:
+            program = script.program(out, folder, resume="--resume" in arguments)
+        launcher = mpirun(ranks, *spread(hostfile, config.run.masters, ranks, Path(folder)))
+        if script is None:
+            display.begin(config.steps, config.workers, out, config.run.masters)
+        else:
+            display.say(f"{script.command[0]}: starting {ranks} ranks")
+        supervisor = _Supervisor([*launcher, sys.executable, "-m", "gcdl", *program], control, out, display, signals)
+        return supervisor.wait(), supervisor.out
 
 
 @contextmanager
@@ -113,7 +157,8 @@ class _Supervisor:
         self, command: Sequence[str], control: ControlFolder, out: Path, display: Display, signals: Sequence[int]
     ) -> None:
         self._control = control
-        self._out = out
+        self.out = out
+        """The run folder. A script may choose another."""
         self._display = display
         self._signals = signals
         """Of the user, in order; it grows."""
@@ -140,7 +185,7 @@ class _Supervisor:
             start_new_session=True,
         )
         assert self._process.stdout is not None
-        self._output = JobOutput(self._process.stdout)
+        self.output = JobOutput(self._process.stdout)
 
     def wait(self) -> int:
         """Show progress until the job has ended; return its exit code."""
@@ -148,12 +193,12 @@ class _Supervisor:
             code = self._watch()
         finally:
             self._kill()
-        self._output.close()
+        self.output.close()
         self._show()
         if self._steps is not None:
             self._steps.close()
-        if code == 0:
-            self._display.report(_counted_to_the_end(self._out / SUMMARY), self._out)
+        if code == 0 and (self.out / SUMMARY).exists():  # a script need not train
+            self._display.report(_counted_to_the_end(self.out / SUMMARY), self.out)
         return code
 
     def _watch(self) -> int:
@@ -189,8 +234,8 @@ class _Supervisor:
         self._display.say(
             f"the ranks ended without a word from the master (rank 0); mpirun's exit code: {self._process.returncode}"
         )
-        if (self._out / STEPS).exists():
-            self._display.say(f"gcdl resume {self._out} goes on from its last checkpoint")
+        if (self.out / STEPS).exists():
+            self._display.say(f"gcdl resume {self.out} goes on from its last checkpoint")
         return 128 + self._signals[0] if self._signals else MASTER_LOST
 
     def _interrupt(self, decided: int | None) -> bool:
@@ -220,7 +265,7 @@ class _Supervisor:
     def _show(self) -> bool:
         """Show what is new; return whether there was anything."""
         heard = False
-        for line in self._output.new_lines():
+        for line in self.output.new_lines():
             self._display.say(line)
             heard = True
         if self._steps is None:
@@ -228,7 +273,11 @@ class _Supervisor:
             if show_from is None:
                 return heard
             self._segments |= segments(self._control.master)
-            self._steps = (self._out / STEPS).open()
+            if (chosen := self._control.folder) is not None:  # a script's run: what it is like is known now
+                self.out = chosen if self.out.resolve() != chosen else self.out
+                made = load(self.out / CONFIG)
+                self._display.begin(made.steps, made.workers or 0, self.out, made.run.masters)
+            self._steps = (self.out / STEPS).open()
             self._steps.seek(show_from)
         while line := self._steps.readline():
             self._partial += line

@@ -26,6 +26,7 @@ class PastRun:
     config_toml : its resolved config.
     simulated : it ran in one process, on a virtual clock.
     timing_only : only the clock ran.
+    script : the script that made it, and its arguments; None: a config says it all.
     resumed : an entry for each time it was resumed: ``step`` (where it went on), ``reached`` (the last step begun before
         that), ``at`` (the time).
     """
@@ -34,6 +35,7 @@ class PastRun:
     config_toml: str
     simulated: bool
     timing_only: bool
+    script: list[str] | None
     resumed: list[dict[str, Any]]
 
     @classmethod
@@ -53,11 +55,12 @@ class PastRun:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             simulated = manifest["transport"] == "simulated"
             timing_only = bool(manifest["timing_only"])
+            script = [str(word) for word in manifest["script"]] if manifest.get("script") else None
             resumed = [{"step": int(one["step"]), "reached": int(one["reached"]), "at": str(one["at"])}
                        for one in manifest.get("resumed", [])]  # fmt: skip
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise UsageError(f"{folder}: {MANIFEST} or {CONFIG} cannot be read: {error}") from None
-        return cls(folder, config_toml, simulated, timing_only, resumed)
+        return cls(folder, config_toml, simulated, timing_only, script, resumed)
 
     @property
     def reached(self) -> int:

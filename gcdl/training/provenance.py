@@ -43,6 +43,15 @@ def manifest(ranks: int, hosts: list[str] | None, *, timing_only: bool = False) 
     }
 
 
+def script_command() -> list[str] | None:
+    """Return the script that this process runs, and its arguments; None: it runs none (a module, a notebook, a prompt)."""
+    main = sys.modules.get("__main__")
+    path = getattr(main, "__file__", None)
+    if path is None or getattr(main, "__spec__", None) is not None or not path.endswith(".py"):
+        return None
+    return [str(Path(path).resolve()), *sys.argv[1:]]
+
+
 @cache
 def _commit() -> str | None:
     """Return the commit of the source tree gcdl runs from, marked if changed; None when it is installed."""

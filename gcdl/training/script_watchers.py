@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
+from typing import Protocol
 
 from rich.console import Console
 
@@ -13,6 +14,19 @@ from gcdl.host.launcher_environment import Launch
 from gcdl.protocol.step_record import StepRecord
 from gcdl.training.display import Display
 from gcdl.training.summary import Summary
+from gcdl.training.watcher import Watcher
+
+
+class RunWatcher(Watcher, Protocol):
+    """A watcher of a script's run: it is also told of the end."""
+
+    def end(self, summary: Summary, folder: Path) -> None:
+        """The run is over, and complete."""
+        ...
+
+    def close(self) -> None:
+        """No more will happen, however the run has ended."""
+        ...
 
 
 def on_a_terminal() -> bool:

@@ -15,7 +15,7 @@ from gcdl.errors import DataError, UsageError
 from gcdl.protocol.master import Master
 from gcdl.training.checkpoint_file import Checkpoint, newest
 from gcdl.training.past_run import PastRun
-from gcdl.training.provenance import manifest
+from gcdl.training.provenance import manifest, script_command
 from gcdl.training.run_files import CONFIG, SUMMARY
 from gcdl.training.run_folder import RunFolder, check_unused
 
@@ -54,9 +54,15 @@ class StartingPoint:
     @property
     def way_on(self) -> str:
         """What to do to go on with this run after it has ended early."""
-        if any(isinstance(choice, Given) for choice in self.config.choices.values()):
+        if self._is_of_a_script and script_command() is None:
             return f"the same script goes on from there with out={str(self.out)!r} and fit(..., resume=True)"
-        return f"gcdl resume {self.out} goes on"
+        also = ", and so does the same script with fit(..., resume=True)" if self._is_of_a_script else ""
+        return f"gcdl resume {self.out} goes on{also}"
+
+    @property
+    def _is_of_a_script(self) -> bool:
+        """Whether only the script that made this run can make it again."""
+        return any(isinstance(choice, Given) for choice in self.config.choices.values())
 
     def check(self, experiment: Experiment) -> None:
         """Check what can be wrong with the folder or the checkpoint before anything is started or written.
@@ -112,6 +118,8 @@ class StartingPoint:
         """
         sizes = {"workers": experiment.n, "masters": masters}
         about = manifest(experiment.config.run.ranks(experiment.n), hosts, timing_only=self.timing_only)
+        if self._is_of_a_script and (command := script_command()) is not None:
+            about["script"] = command
         if self.past is None:
             return RunFolder(self.out, experiment.config.toml(), about, say, **sizes)
         past = self.past.cut(self.step)

@@ -33,10 +33,11 @@ from gcdl.training.roles.simulation import simulated_run
 from gcdl.training.run_files import CONFIG
 from gcdl.training.run_folder import unused
 from gcdl.training.script_ranks import hand_out, lead, script_job, serve
-from gcdl.training.script_watchers import LogWatcher, TerminalWatcher, on_a_terminal
+from gcdl.training.script_watchers import LogWatcher, RunWatcher, TerminalWatcher, on_a_terminal
 from gcdl.training.starting_point import StartingPoint, go_on
 from gcdl.training.step_iterator import StepIterator
 from gcdl.training.summary import Summary
+from gcdl.training.supervision import release, supervised
 from gcdl.types import Vector
 
 if TYPE_CHECKING:
@@ -269,15 +270,22 @@ class Trainer:
         return self.summary
 
     def _fit(self, config: Config, resume: bool) -> Generator[StepRecord, None, None]:
-        watcher = TerminalWatcher() if self._show else LogWatcher()
+        supervision = supervised()
+        if supervision is not None:
+            config = replace(config, run=config.run.model_copy(update=supervision.run))
+            resume = resume or supervision.resume
+            self.out, self._named = supervision.out or self.out, self._named or supervision.out is not None
+            release()
+        watcher: RunWatcher = TerminalWatcher() if self._show else LogWatcher()
+        if supervision is not None and supervision.watcher is not None:
+            watcher = supervision.watcher
+        began = time.time() if supervision is None or supervision.began is None else supervision.began
         try:
-            yield from self._watched(config, resume, watcher)
+            yield from self._watched(config, resume, watcher, began)
         finally:
             watcher.close()
 
-    def _watched(
-        self, config: Config, resume: bool, watcher: TerminalWatcher | LogWatcher
-    ) -> Generator[StepRecord, None, None]:
+    def _watched(self, config: Config, resume: bool, watcher: RunWatcher, began: float) -> Generator[StepRecord, None, None]:
         """Be what this process is in a run: all of it, the master, or a worker."""
         self.summary = None
         job = script_job()
@@ -289,7 +297,7 @@ class Trainer:
         elif job.rank > 0:
             self._take(serve(job, config))
         else:
-            run = mpi_run(job, lambda: self._start(config, resume), watcher, time.time(), callbacks, self._loggers)
+            run = mpi_run(job, lambda: self._start(config, resume), watcher, began, callbacks, self._loggers)
             yield from lead(job, run, self._trained)
 
     def _trained(self) -> Vector | None:
@@ -336,7 +344,7 @@ class Trainer:
 class _Outcome(Callback):
     """Notes a run's summary at its trainer, and shows it."""
 
-    def __init__(self, trainer: Trainer, watcher: TerminalWatcher | LogWatcher) -> None:
+    def __init__(self, trainer: Trainer, watcher: RunWatcher) -> None:
         self._trainer = trainer
         self._watcher = watcher
 
