@@ -173,14 +173,15 @@ def against_master(job: Any, message: Buffer, draws: random.Random) -> None:
 def as_worker(job: Any) -> str:
     """gcdl's worker; what it must do is seen by the other rank."""
     from gcdl.training.build import make_ends, make_workers
-    from gcdl.transport.mpi.worker_end import serve
+    from gcdl.transport.mpi.worker_end import Prepared, serve
 
     what = experiment()
     (worker,) = make_workers(what)
     codec = what.compressor.codec(what.problem.layout())
     ends = make_ends(what, codec, np.zeros(1, dtype=np.int64), what.code.decoder)
     try:
-        serve(job, run=RUN, master_timeout=8.0, prepare=lambda *_: (worker, what.downlink.follower(ends, fresh=True)))
+        prepared = Prepared(worker, [what.downlink.follower(ends, fresh=True)])
+        serve(job, run=RUN, n=1, master_timeout=8.0, prepare=lambda *_: prepared)
     except GcdlError as error:
         return f"ended by {error}"
     return ""
