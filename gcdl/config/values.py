@@ -115,6 +115,8 @@ class RunOptions(Table):
     threads: Annotated[Natural, Le(4096)] = 1
     """Compute threads a rank; 0: what the launcher gives (see gcdl.host.launcher_environment).
     More than one can change a sum's last bit."""
+    master_threads: Annotated[Natural, Le(4096)] = 0
+    """Threads that decode at a master, over MPI; 0: one for each core that it has to itself. They change no bit."""
     seconds_per_shard: Seconds = 0.01
     """``gcdl simulate``: virtual seconds that one shard's gradient takes."""
     start_timeout: Positive = 300.0

@@ -76,6 +76,10 @@ class Launch:
                 return int(text)
         return max(1, len(os.sched_getaffinity(0)) // max(1, self.local_size))
 
+    def own_cores(self) -> int:
+        """Return how many cores this rank has to itself where each other rank of its host uses one; 1 at least."""
+        return max(1, len(os.sched_getaffinity(0)) - max(0, self.local_size - 1))
+
 
 def tasks_on_node(text: str, node: int) -> int:
     """Return how many tasks a Slurm list such as 4(x2),1 gives to a node; 0: the list does not say."""

@@ -107,6 +107,11 @@ def make_workers(experiment: Experiment) -> list[Worker]:
     return [_worker_of(experiment, i, rows[i], gradients[keys[i]]) for i in range(experiment.n)]
 
 
+def master_threads(experiment: Experiment) -> int:
+    """Return how many threads decode at this master."""
+    return experiment.config.run.master_threads or Launch.read().own_cores()
+
+
 def limit_threads(experiment: Experiment) -> None:
     """Hold the compute libraries that are loaded by now to [run] threads. torch is not loaded for this alone."""
     threads = experiment.config.run.threads or Launch.read().threads()

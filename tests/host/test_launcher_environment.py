@@ -156,3 +156,8 @@ def test_without_shared_memory_the_ranks_talk_over_tcp(monkeypatch):
     assert launched.shared_memory() == 0
     without = mpirun(3)
     assert without[without.index("btl") + 1] == "self,tcp"
+
+
+def test_a_rank_has_the_cores_to_itself_that_no_other_rank_of_its_host_needs(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
+    assert [Launch("mpirun", 0, 16, local).own_cores() for local in (0, 1, 2, 6, 8, 9)] == [8, 8, 7, 3, 1, 1]

@@ -36,6 +36,9 @@ COMPRESSORS = {
     "independent": ["compressor.kind=stochastic_sign", "compressor.dither=independent", "compressor.block=96"],
     "noisy": ["compressor.kind=noisy_sign", "compressor.dither=subtractive"],
     "feedback": ["compressor.kind=scaled_sign", "compressor.error_feedback=true"],
+    "eden": ["compressor.kind=eden"],
+    "eden shared": ["compressor.kind=eden", "compressor.rotation=shared", "compressor.dither=subtractive"],
+    "momentum": ["compressor.kind=sign", "compressor.momentum=lion"],
     "two_mean": ["compressor.kind=two_mean", "compressor.block=1000"],
 }
 OPTIMIZERS = {

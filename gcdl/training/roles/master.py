@@ -19,7 +19,7 @@ from gcdl.problems import Evaluator, MadeByHand, Problem
 from gcdl.protocol.model_slices import ModelSlices
 from gcdl.protocol.task_format import TaskFormat
 from gcdl.protocol.wire import HEADER_BYTES
-from gcdl.training.build import limit_threads, make_ends, row_of
+from gcdl.training.build import limit_threads, make_ends, master_threads, row_of
 from gcdl.training.callbacks import Callback
 from gcdl.training.learner import Learner
 from gcdl.training.loggers import Logger
@@ -192,6 +192,7 @@ class _Build:
         if notice := idle_masters_notice(layout.size, self.shared["masters"]):
             self.say(notice)
         own = Part.whole(codec, layout.size) if parts is None else parts[0]
+        own.codec.threads = master_threads(experiment)
         others = None if parts is None else self._attach_others(parts)
         self.transport.start(
             TaskFormat(experiment.n, own.codec.agreed_count, checksums=experiment.config.run.checksums),

@@ -11,7 +11,7 @@ from gcdl.config import Experiment
 from gcdl.protocol.model_slices import ModelSlice
 from gcdl.protocol.task_format import TaskFormat
 from gcdl.protocol.wire import HEADER_BYTES
-from gcdl.training.build import limit_threads, make_ends
+from gcdl.training.build import limit_threads, make_ends, master_threads
 from gcdl.training.slices import one_of_the_slices, parts_for, slice_ends, whole_model_bytes
 from gcdl.transport.mpi.job import Job
 from gcdl.transport.mpi.master_end import MpiTransport
@@ -55,6 +55,7 @@ def serve_slice(job: Job, experiment: Experiment, shared: dict[str, Any]) -> Non
 
     def build() -> ModelSlice:
         limit_threads(experiment)
+        part.codec.threads = master_threads(experiment)
         ends = slice_ends(make_ends(experiment, codec, np.array(shared["shifts"]), decoder), part)
         size = part.where.stop - part.where.start
         parameters = aligned_buffer(4 * size).view(np.float32)
