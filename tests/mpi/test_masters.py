@@ -37,7 +37,9 @@ CASES = {
     "dither votes": [
         *SGC, "compressor.kind=stochastic_sign", "compressor.dither=correlated+subtractive", "downlink.kind=votes",
     ],
-    "dither replies": ["compressor.kind=stochastic_sign", "compressor.dither=independent", "downlink.kind=replies", "run.master_threads=3"],
+    "dither replies": [
+        "compressor.kind=stochastic_sign", "compressor.dither=independent", "downlink.kind=replies", "run.master_threads=3",
+    ],
     "feedback sign clip": [
         "compressor.kind=scaled_sign", "compressor.error_feedback=true", "downlink.kind=sign",
         "optimizer.kind=adam", "optimizer.lr=0.001", "optimizer.clip_norm=1.0",
