@@ -124,7 +124,6 @@ eval_every = 0
 checkpoint_every = 0
 evaluate = "between"
 """
-DOWNLINKS = ("sign", "model")
 
 
 def slots(masters: int) -> list[int]:
@@ -152,12 +151,17 @@ def measured_ring(hosts: Hosts, parameters: int, steps: int) -> float:
     """Return the median seconds of gloo's all-reduce of float32 over the places of the workers."""
     places = [name for name, count in zip(hosts.names, slots(0), strict=True) for _ in range(count)]
     command = [sys.executable, __file__, "ring", "--parameters", str(parameters), "--steps", str(steps), "--rank"]
+    here = hosts.environment(GLOO_SOCKET_IFNAME="eth0")
     ranks = [
-        subprocess.Popen([*hosts.on(place), *command, str(rank)], env=hosts.environment(), stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([*hosts.on(place), *command, str(rank)], env=here, stdout=subprocess.PIPE, text=True)
         for rank, place in enumerate(places)
     ]
-    said = [rank.communicate(timeout=600)[0] for rank in ranks]
-    return float(said[0].split()[-1])
+    try:
+        return float(ranks[0].communicate(timeout=300)[0].split()[-1])
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.wait()
 
 
 def be_rank_of_ring(parameters: int, steps: int, rank: int) -> None:
@@ -181,7 +185,9 @@ def be_rank_of_ring(parameters: int, steps: int, rank: int) -> None:
     dist.destroy_process_group()
 
 
-def measured(parameters: int, rates: Sequence[float], masters: Sequence[int], repeats: int, steps: int) -> None:
+def measured(
+    parameters: int, rates: Sequence[float], masters: Sequence[int], downlinks: Sequence[str], repeats: int, steps: int
+) -> None:
     """Run, print."""
     if reason := why_not():
         raise SystemExit(reason)
@@ -193,7 +199,7 @@ def measured(parameters: int, rates: Sequence[float], masters: Sequence[int], re
             table = Table(title=f"{parameters:,} parameters, {WORKERS} workers, {HOSTS} hosts, {rate:g} Mbit/s: seconds a step")
             for column in ("downlink", *(f"K = {count}" for count in masters), *(f"of {masters[0]}" for _ in masters[1:])):
                 table.add_column(column)
-            for downlink in DOWNLINKS:
+            for downlink in downlinks:
                 found: dict[int, list[float]] = {count: [] for count in masters}
                 for repeat in range(repeats):
                     for count in masters:
@@ -222,6 +228,7 @@ def main() -> None:
     part.add_argument("--parameters", type=int, default=4_000_000)
     part.add_argument("--rates", type=float, nargs="+", default=[100.0, 1000.0], help="Mbit/s")
     part.add_argument("--masters", type=int, nargs="+", default=[1, 2, 4])
+    part.add_argument("--downlinks", nargs="+", default=["sign", "model"])
     part.add_argument("--repeats", type=int, default=3)
     part.add_argument("--steps", type=int, default=20)
     part = parts.add_parser("ring")
