@@ -16,8 +16,6 @@ from gcdl.errors import UsageError
 from gcdl.host.installation import pip_install
 from gcdl.host.launcher_environment import SEGMENT_BYTES, shared_memory
 
-BY_SLOT = ":OVERSUBSCRIBE"
-"""Open MPI's mapping of ranks to hosts: a host's slots, then the next host's. Ranks may outnumber the cores."""
 _CARRIED = ("PYTHONPATH", "OMP_NUM_THREADS", "GCDL_KERNELS")
 """Environment variables that ranks on other hosts get too. By itself Open MPI hands on only its own."""
 
@@ -53,10 +51,10 @@ def open_mpi_major(program: str) -> int:
     return int(major) if major.isdecimal() else 0
 
 
-def mpirun(ranks: int, hostfile: Path | None = None, mapping: str = BY_SLOT) -> list[str]:
+def mpirun(ranks: int, hostfile: Path | None = None) -> list[str]:
     """Return the command that starts so many ranks: on this host, over the Slurm allocation, or on the hosts of a hostfile.
 
-    The program to run and its arguments follow it. ``mapping``: of ranks to hosts, as Open MPI's --map-by takes it.
+    The program to run and its arguments follow it.
 
     Raises
     ------
@@ -65,15 +63,15 @@ def mpirun(ranks: int, hostfile: Path | None = None, mapping: str = BY_SLOT) -> 
     program = find_mpirun()
     major = open_mpi_major(program)
     where = [] if hostfile is None else ["--hostfile" if major else "-f", str(hostfile)]
-    options = _open_mpi_options(major, mapping) if major else []
+    options = _open_mpi_options(major) if major else []
     return [program, *where, *options, "-n", str(ranks)]
 
 
-def _open_mpi_options(major: int, mapping: str) -> list[str]:
+def _open_mpi_options(major: int) -> list[str]:
     on_one_host = "sm," if major >= 5 else "vader,"
     transports = f"self,{on_one_host if shared_memory() >= SEGMENT_BYTES else ''}tcp"
-    # The workers are not bound to any core.
-    options = ["--map-by", mapping, "--bind-to", "none", "--mca", "pml", "ob1", "--mca", "btl", transports]
+    # Ranks may outnumber the cores, and the workers are not bound to any.
+    options = ["--map-by", ":OVERSUBSCRIBE", "--bind-to", "none", "--mca", "pml", "ob1", "--mca", "btl", transports]
     if major >= 5:
         # A killed rank must not end the job, nor make the others hang when the job ends.
         options += ["--with-ft", "ulfm", "--runtime-options", "error-nonzero-status=0"]
@@ -128,16 +126,15 @@ def slots_of(hostfile: Path) -> int:
     ------
     UsageError : it can't be read, names no host, or has another line.
     """
-    return sum(slots for _, slots in read_hostfile(hostfile))
+    return sum(slots for _, slots in _read_hostfile(hostfile))
 
 
 def hosts_of(hostfile: Path) -> int:
     """Return how many hosts a hostfile names; raises as :func:`slots_of`."""
-    return len({host for host, _ in read_hostfile(hostfile)})
+    return len({host for host, _ in _read_hostfile(hostfile)})
 
 
-def read_hostfile(hostfile: Path) -> list[tuple[str, int]]:
-    """Return the host and the slots of each line; raises as :func:`slots_of`."""
+def _read_hostfile(hostfile: Path) -> list[tuple[str, int]]:
     try:
         lines = [line.partition("#")[0].split() for line in hostfile.read_text().splitlines()]
     except OSError as error:

@@ -32,7 +32,6 @@ from gcdl.launch.control_folder import ControlFolder
 from gcdl.launch.job_output import JobOutput
 from gcdl.launch.masters import settle
 from gcdl.launch.mpirun import environment, mpirun, with_workers
-from gcdl.launch.placement import spread
 from gcdl.launch.temporary_folder import check_temporary_folder, remove_leftovers
 from gcdl.training.display import Display
 from gcdl.training.run_files import CONFIG, STEPS, SUMMARY, write_at_once
@@ -129,7 +128,7 @@ def _launch_once(
         program = ["train", *arguments, "--out", str(out), "--control", folder]
         if script is not None:
             program = script.program(out, folder, resume="--resume" in arguments)
-        launcher = mpirun(ranks, *spread(hostfile, config.run.masters, ranks, Path(folder)))
+        launcher = mpirun(ranks, hostfile)
         if script is None:
             display.begin(config.steps, config.workers, out, config.run.masters)
         else:

@@ -11,7 +11,6 @@ from gcdl.host import launcher_environment as launched
 from gcdl.host.cores import choose_core, leave_core, siblings
 from gcdl.host.launcher_environment import Launch, conflict, tasks_on_node
 from gcdl.launch.mpirun import mpirun, slots_of, with_workers
-from gcdl.launch.placement import hosts_by_rank, spread
 
 RANKS = {"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "9", "OMPI_COMM_WORLD_LOCAL_SIZE": "4", "PMIX_RANK": "3"}
 BATCH = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_NTASKS": "9", "SLURM_NODEID": "0"}
@@ -130,21 +129,6 @@ def test_slots_decide_how_many_workers_there_are_where_the_config_does_not(tmp_p
         with_workers(parse(text, ["run.spares=1", "run.masters=4"]), hostfile)
     monkeypatch.setenv("SLURM_NTASKS", "9")
     assert with_workers(parse(text), None).workers == 8
-
-
-def test_masters_lie_on_different_hosts(tmp_path, monkeypatch):
-    hosts = [("a", 4), ("b", 3), ("c", 2), ("d", 1)]
-    assert hosts_by_rank(hosts, 3, 10) == ["a", "b", "c", *"aaabbcd"]
-    assert hosts_by_rank(hosts, 5, 12) == ["a", "b", "c", "d", "a", *"aabbc", "a", "b"]  # more masters than hosts, than slots
-    assert hosts_by_rank([("a", 1), ("b", 0), ("a", 2), ("c", 1)], 2, 4) == ["a", "c", "a", "a"]
-    hostfile = tmp_path / "hosts-of-ours"
-    hostfile.write_text("a slots=2\nb slots=2\n")
-    assert spread(hostfile, 1, 4, tmp_path) == (hostfile, ":OVERSUBSCRIBE")
-    path, mapping = spread(hostfile, 2, 4, tmp_path)
-    assert (path.read_text(), mapping) == ("a\nb\na\nb\n", "seq:OVERSUBSCRIBE")
-    assert spread(None, 2, 4, tmp_path) == (None, ":OVERSUBSCRIBE")  # all on this machine
-    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
-    assert spread(None, 2, 4, tmp_path) == (None, "node:OVERSUBSCRIBE")
 
 
 def test_without_shared_memory_the_ranks_talk_over_tcp(monkeypatch):
