@@ -81,8 +81,8 @@ def launch(
     Or run ``script`` on them; of ``config``, which nobody knows before the script makes it, n and [run] are looked at.
 
     If the config does not say n, the hostfile's slots or those of the Slurm allocation decide. ``run.masters`` = 0 is settled
-    here (:mod:`gcdl.launch.masters`). A run that loses too many
-    workers, or its master, is started again from its last checkpoint with all its ranks, up to [run] restart times.
+    here (:mod:`gcdl.launch.masters`). A run that loses too many workers, or its master, is started again from its last
+    checkpoint with all its ranks, up to [run] restart times.
 
     Raises
     ------
