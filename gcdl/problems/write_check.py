@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 from gcdl.errors import ParameterError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 
 class WriteCheck:
@@ -25,10 +25,12 @@ class WriteCheck:
     def __init__(self, module: nn.Module) -> None:
         self._module = module
         self._parameters = list(module.named_parameters())
+        self._buffers = [layer._buffers for layer in module.modules() if layer._buffers]
 
     def versions(self) -> list[tuple[int, int]]:
-        """Return the identity and the version of every parameter and buffer."""
-        return [(id(tensor), tensor._version) for _, tensor in self._tensors()]
+        """Return the identity and the version of every parameter and buffer. Walks no modules: it is called twice a pass."""
+        found = [(id(tensor), tensor._version) for _, tensor in self._parameters]
+        return found + [(id(one), one._version) for own in self._buffers for one in own.values() if one is not None]
 
     def refuse_writes(self, before: list[tuple[int, int]]) -> None:
         """Compare with the :meth:`versions` before a pass.
@@ -40,7 +42,8 @@ class WriteCheck:
         if before == self.versions():
             return
         known = set(before)
-        self.refuse(next(name for name, tensor in self._tensors() if (id(tensor), tensor._version) not in known))
+        tensors = [*self._parameters, *self._module.named_buffers()]
+        self.refuse(next((name for name, tensor in tensors if (id(tensor), tensor._version) not in known), "that was removed"))
 
     def refuse(self, name: str) -> NoReturn:
         """Raise a ParameterError that names a parameter or buffer that a pass wrote, its layer, and what to do."""
@@ -56,6 +59,3 @@ class WriteCheck:
             f"{where} writes its parameter {own!r} in the forward pass; only the optimizer may change parameters: "
             "compute a new tensor from it instead"
         )
-
-    def _tensors(self) -> list[tuple[str, Tensor]]:
-        return [*self._parameters, *self._module.named_buffers()]
