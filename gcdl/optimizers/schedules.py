@@ -1,8 +1,8 @@
 """Learning-rate schedules: step t (the first is 0) uses lr * factor(t).
 
-Functions of t alone: a run that goes on from a checkpoint needs to know nothing but t. All warm up over ``warmup`` steps,
-factor (t + 1) / warmup of what follows there (Goyal et al. 2017), as Transformers need it. A new one is a class and a line
-in :data:`SCHEDULES`.
+A factor depends on t alone, so a run that is resumed needs to know nothing but t. Every schedule can warm up: over the
+first ``warmup`` steps the factor is (t + 1) / warmup (Goyal et al. 2017), times the schedule's first one. Transformers need
+that. A new schedule is a class and a line in :data:`SCHEDULES`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Constant(Schedule):
 
 @dataclass(frozen=True, kw_only=True)
 class _Anneal(Schedule):
-    """From 1 to ``final`` over all ``steps`` steps, the warm-up included; ``final`` from then on. 0 steps: the run's."""
+    """Base: from 1 to ``final`` within ``steps`` steps, warm-up included, and ``final`` after them. 0 steps: the run's."""
 
     steps: Natural = 0
     final: Fraction = 0.0
@@ -54,7 +54,7 @@ class _Anneal(Schedule):
             raise ParameterError(f"warmup: {self.warmup} steps of warm-up leave none of steps = {self.steps}")
 
     def part(self, t: int) -> float:
-        """Return which part of the way is gone."""
+        """Return the part of the steps after the warm-up that is done at ``t``, 0 to 1."""
         return min(1.0, t / max(1, self.steps - self.warmup))
 
 

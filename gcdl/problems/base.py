@@ -17,7 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 from gcdl.types import IntVector, Layout, Vector, Weights
 
 Samples = dict[int, Any]
-"""Loaded shards by number; what a shard's data are is the problem's business."""
+"""Loaded shards by number. Each problem decides what the data of a shard are."""
 
 
 @dataclass(frozen=True)

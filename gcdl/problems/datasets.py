@@ -53,9 +53,9 @@ class Dataset:
 def digits(data: str) -> Dataset:
     """Return scikit-learn's handwritten digits: 1797 images of 8 x 8, 360 of them held out for testing.
 
-    Which are held out is drawn once and for all, not by the run's seed (the file's own order goes by writer, so that its
-    end is unlike its beginning). ``data`` is not used. The CSV file is read from the installed package: importing
-    scikit-learn in each of n ranks would cost more than the rest of the start-up.
+    The images held out are drawn at random, and are the same for every seed. The file is ordered by writer, so its last
+    images would be unlike the rest. ``data`` is not used. The CSV file is read from the installed package: importing
+    scikit-learn in each of n ranks would take longer than the rest of the start-up.
     """
     train_size = 1437
 

@@ -1,7 +1,7 @@
 """A ``torch.nn.Module`` whose parameters are views of one flat vector, and whose gradient lands in another.
 
-The vector holds the parameters that require a gradient, each once (tied weights are one), as float32: what travels, and what
-the optimizer steps. A parameter of another type (bfloat16, float16, float64) keeps its own, and is a rounded copy.
+The vector is what travels and what the optimizer steps. It holds the parameters that require a gradient, as float32; tied
+weights are there once. A parameter of another type (bfloat16, float16, float64) keeps its type, and is a rounded copy.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SUPPORTED = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 class FlatModule:
-    """Binds a module to flat parameter vectors; binding is a matter of pointers, nothing is copied but what is not float32.
+    """Binds a module to flat parameter vectors. Binding sets pointers: only parameters that are not float32 are copied.
 
     Attributes
     ----------

@@ -44,7 +44,7 @@ def cnn(shape: tuple[int, int], classes: int, hidden: Sequence[int]) -> nn.Modul
 MODELS: dict[str, ModelBuilder] = {"linear": linear, "mlp": mlp, "cnn": cnn}
 
 CHUNK: dict[str, int] = {"linear": 1024, "mlp": 1024, "cnn": 128}
-"""Samples in one pass: beyond this a larger one is not faster, and a superseded worker notices later."""
+"""Samples in one pass. A larger pass is not faster, and a superseded worker would notice later."""
 
 
 def build(name: str, shape: tuple[int, int], classes: int, hidden: Sequence[int], seed: int) -> nn.Module:
