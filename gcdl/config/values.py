@@ -156,7 +156,7 @@ RESUMED = ("steps", "run", "wait", "stragglers", "simulate")
 """What may be overridden when a run is resumed."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Config:
     """A checked config, as :func:`gcdl.load` reads it.
 
@@ -187,6 +187,12 @@ class Config:
             )
         if self.run.masters != 1 and self.run.replace:
             raise ConfigError("run.replace: new processes reach one master only; use run.spares with several masters")
+
+    def __repr__(self) -> str:
+        workers = "any number of workers" if self.workers is None else f"{self.workers} workers"
+        kinds = ", ".join(f"{name} {choice.kind}" for name, choice in self.choices.items())
+        stated = ", ".join(f"{key}={value}" for key, value in self.run.model_dump(exclude_unset=True).items())
+        return f"Config: {self.steps} steps, {workers}, seed {self.seed}\n  {kinds}\n  run: {stated or 'as usual'}"
 
     def for_workers(self, n: int) -> Config:
         """Return the config with n fixed, and with it the values that depend on n or on other tables.

@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 
 import gcdl
 
-METHODS = {
+METHODS: dict[str, str | dict[str, object]] = {
     "float32": "identity",
     "one bit": {"kind": "stochastic_sign", "block": 64},
 }

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from gcdl.problems.flat import FlatModule
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TorchProblem:
     """Train a ``torch.nn.Module`` on samples that are cut into shards.
 
@@ -125,6 +125,16 @@ class TorchProblem:
             value = getattr(self, name)
             if value not in get_args(known) and not (name == "autocast" and value is None):
                 raise ParameterError(f"{name}: {value!r}; there are: {', '.join(get_args(known))}")
+
+    def __repr__(self) -> str:
+        model, loss = (getattr(part, "__name__", type(part).__name__) for part in (self.model, self.loss))
+        metrics = f", metrics {', '.join(self.metrics)}" if self.metrics else ""
+        data, test = (_size_of(part) for part in (self.data, self.test))
+        return (
+            f"TorchProblem: {model}, loss {loss}{metrics}\n"
+            f"  data: {data}; test: {test}\n"
+            f"  batch_size {self.batch_size}, chunk {self.chunk}, sampling {self.sampling!r}, device {self.device!r}"
+        )
 
     def bind(self, k: int, seed: int) -> BoundProblem:
         """Return the problem with its samples cut into ``k`` shards under ``seed``."""
@@ -294,6 +304,17 @@ class BoundProblem:
         """Load a state dict that :meth:`hand_over` returned."""
         if model:
             load_state(self.module.plain, model)
+
+
+def _size_of(data: Any) -> str:
+    """Return how many samples there are, in words."""
+    if data is None:
+        return "none"
+    first = data[0] if isinstance(data, tuple) and data else data
+    try:
+        return f"{len(first):,} samples"
+    except TypeError:
+        return type(data).__name__
 
 
 def _check_function(name: str, function: Any) -> None:

@@ -14,7 +14,7 @@ from gcdl.protocol.measurements import StepTiming
 from gcdl.types import Weights
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class StepRecord:
     """What one step measured.
 
@@ -68,6 +68,16 @@ class StepRecord:
     test_accuracy: float | None = None
     samples: int | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        figures = {"test loss": self.test_loss, "test accuracy": self.test_accuracy, **self.metrics}
+        known = "".join(f", {name} {value:.4g}" for name, value in figures.items() if value is not None)
+        rate = "" if self.lr is None else f", lr {self.lr:.4g}"
+        return (
+            f"StepRecord of step {self.step}: training loss {self.train_loss:.4g}{known}\n"
+            f"  {len(self.replies)} replies, {self.late} late, {len(self.lost)} workers lost; {self.seconds:.4g} s{rate}\n"
+            f"  {self.uplink_bytes} bytes up, {self.downlink_bytes} bytes down; decoding error {self.decoding_error:.3g}"
+        )
 
     @property
     def uplink_bytes(self) -> int:

@@ -17,15 +17,37 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gcdl.codes import GradientCode
+from gcdl.compressors import Compressor
 from gcdl.config import SECTIONS, Config, RunOptions, SimulateOptions
 from gcdl.config.factories import Given
 from gcdl.config.local_optimizer import with_local_optimizer
 from gcdl.config.schema import Choice, validate
 from gcdl.config.script_arguments import Table, choice_of, count_of, table_of
+from gcdl.config.typed_tables import (
+    CodeKind,
+    CodeTable,
+    CompressorKind,
+    CompressorTable,
+    DownlinkKind,
+    DownlinkTable,
+    OptimizerKind,
+    OptimizerTable,
+    ProblemKind,
+    ProblemTable,
+    RunTable,
+    SimulateTable,
+    StragglersKind,
+    StragglersTable,
+    WaitKind,
+    WaitTable,
+)
 from gcdl.errors import ConfigError, TooManyLost, UsageError
 from gcdl.host import excepthook
-from gcdl.problems import Evaluation, TorchProblem
+from gcdl.optimizers import OptimizerRecipe
+from gcdl.problems import Evaluation, Problem, TorchProblem
 from gcdl.protocol.step_record import StepRecord
+from gcdl.protocol.wait_rules import WaitRule
+from gcdl.stragglers import AnyModel
 from gcdl.training.callbacks import Callback
 from gcdl.training.loggers import Logger
 from gcdl.training.roles.master import mpi_run
@@ -43,6 +65,7 @@ from gcdl.types import Vector
 if TYPE_CHECKING:
     from torch import nn
 
+    from gcdl.optimizers.flat import MakeOptimizer
     from gcdl.problems.torch_problem import BoundProblem
 
 _ALONE = 4
@@ -92,19 +115,19 @@ class Trainer:
 
     def __init__(
         self,
-        problem: TorchProblem | Callable[..., Any] | Table,
+        problem: TorchProblem | Callable[..., Problem] | ProblemKind | ProblemTable | Table,
         *,
         workers: int | None = None,
         shards: int | None = None,
-        code: GradientCode | Callable[..., GradientCode] | Table = "uncoded",
-        compressor: Any = "identity",
-        wait: Any = "first_replies",
-        stragglers: Any = "none",
-        optimizer: Any = "sgd",
-        downlink: Table = "model",
+        code: GradientCode | Callable[..., GradientCode] | CodeKind | CodeTable | Table = "uncoded",
+        compressor: Compressor | Callable[..., Compressor] | CompressorKind | CompressorTable | Table = "identity",
+        wait: WaitRule | Callable[..., WaitRule] | WaitKind | WaitTable | Table = "first_replies",
+        stragglers: AnyModel | Callable[..., AnyModel] | StragglersKind | StragglersTable | Table = "none",
+        optimizer: OptimizerRecipe | MakeOptimizer | OptimizerKind | OptimizerTable | Table = "sgd",
+        downlink: DownlinkKind | DownlinkTable | Table = "model",
         seed: int = 0,
-        run: Mapping[str, Any] | None = None,
-        simulate: Mapping[str, Any] | None = None,
+        run: RunTable | Mapping[str, Any] | None = None,
+        simulate: SimulateTable | Mapping[str, Any] | None = None,
         out: str | os.PathLike[str] | None = None,
         show: bool | None = None,
         callbacks: Sequence[Callback] = (),

@@ -285,3 +285,14 @@ def test_the_records_have_the_learning_rate_of_their_step(tmp_path):
     assert rates == pytest.approx([0.5, 0.5, 0.05, 0.05, 0.005])
     lines = [json.loads(line) for line in (tmp_path / "run" / "steps.jsonl").read_text().splitlines()]
     assert [line["lr"] for line in lines] == rates
+
+
+def test_what_a_script_prints_of_its_objects_is_three_lines(trainer):
+    seen = [trainer, PROBLEM, trainer.config]
+    assert "no run yet" in repr(trainer)
+    seen += list(trainer.fit(3))
+    assert "run: 3 steps, training loss" in repr(trainer)
+    for one in [*seen, trainer]:
+        assert len(repr(one).splitlines()) == 3, repr(one)
+        assert max(map(len, repr(one).splitlines())) < 200
+    assert "40 samples; test: 40 samples" in repr(PROBLEM)
