@@ -113,7 +113,7 @@ def questions(d: int, workers: list[int]) -> Iterator[tuple[str, Ways]]:
     rng = np.random.default_rng(0)
     x = rng.standard_normal(d, dtype=np.float32)
 
-    def compressing(compressor: Compressor, textbook: Callable[[], object]) -> Ways:
+    def compressing(compressor: Compressor, textbook: Callable[[], object] | None) -> Ways:
         def way(codec: Codec) -> Callable[[], object]:
             out, y = aligned_buffer(codec.payload_bytes), x.copy()
             state = [codec.init()]
@@ -123,10 +123,12 @@ def questions(d: int, workers: list[int]) -> Iterator[tuple[str, Ways]]:
 
             return compress
 
-        return {**{name: way(codec) for name, codec in codecs(compressor, layout).items()}, "textbook": textbook}
+        ways: Ways = {name: way(codec) for name, codec in codecs(compressor, layout).items()}
+        return ways if textbook is None else {**ways, "textbook": textbook}
 
     yield "encode", compressing(Sign(), lambda: textbook_encode(x))
     yield "scaled encode", compressing(ScaledSign(), lambda: (np.abs(x).mean(), textbook_encode(x)))
+    yield "scaled encode, block = 256", compressing(ScaledSign(256), None)
     yield "stochastic encode", compressing(StochasticSign("max", "independent"), lambda: textbook_stochastic(x, rng))
     residual = x[::-1].copy()
     yield "error feedback", compressing(ErrorFeedback(ScaledSign()), lambda: textbook_feedback(x, residual))
@@ -137,6 +139,8 @@ def questions(d: int, workers: list[int]) -> Iterator[tuple[str, Ways]]:
             f"decode, correlated+subtractive, n = {n}",
             decoding(StochasticSign("max", "correlated+subtractive"), layout, x, n),
         )
+        for block in (256, 64):
+            yield f"decode, block = {block}, n = {n}", decoding(ScaledSign(block), layout, x, n)
         if n <= 16:
             yield f"decode, subtractive, n = {n}", decoding(StochasticSign("max", "subtractive"), layout, x, n)
         yield f"vote counts, n = {n}", voting(d, n, rng)
@@ -219,7 +223,7 @@ def main() -> None:
     results = []
     with Progress(console=console) as progress:
         task = progress.add_task(
-            "kernels", total=len(arguments.sizes) * (5 + 4 * len(arguments.workers) - sum(n > 16 for n in arguments.workers))
+            "kernels", total=len(arguments.sizes) * (6 + 6 * len(arguments.workers) - sum(n > 16 for n in arguments.workers))
         )
         for d in arguments.sizes:
             for name, ways in questions(d, arguments.workers):

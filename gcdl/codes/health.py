@@ -1,7 +1,7 @@
 """How well a code decodes: decoding error and noise gain over the patterns in which a number of workers is missing.
 
-Every pattern when there are few of them, else a sample of them drawn at random; means then carry a standard error, and the
-worst is the worst of the sample: a lower bound on the worst there is.
+All patterns are looked at where they are few, else a random sample of them. The means of a sample carry a standard error. Its
+worst pattern is a lower bound on the worst there is.
 """
 
 from __future__ import annotations

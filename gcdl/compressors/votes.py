@@ -48,11 +48,13 @@ def multiples(weights: Sequence[float]) -> tuple[float, list[int]] | None:
     smallest = min(weights, default=0.0)
     if not smallest > 0.0 or sum(weights) > MOST_VOTES * smallest * (1.0 + _ROUNDING):
         return None
-    ratios = np.asarray(weights, dtype=np.float64) / smallest
-    for parts in range(1, _PARTS + 1):
-        counts = np.rint(ratios * parts)
-        if counts.sum() > MOST_VOTES:
-            return None
-        if (np.abs(ratios * parts - counts) <= _ROUNDING * counts).all():
-            return smallest / parts, [int(count) for count in counts]
-    return None
+    parts = np.arange(1.0, _PARTS + 1.0)[:, np.newaxis]
+    ratios = parts * (np.asarray(weights, dtype=np.float64) / smallest)
+    counts = np.rint(ratios)
+    fits = (np.abs(ratios - counts) <= _ROUNDING * counts).all(axis=1)
+    if not fits.any():
+        return None
+    found = int(fits.argmax())
+    if counts[: found + 1].sum(axis=1).max() > MOST_VOTES:
+        return None
+    return smallest / (found + 1), [int(count) for count in counts[found]]
