@@ -95,8 +95,19 @@ class WaitTable(TypedDict, total=False):
 
 
 StragglersKind = Literal[
-    "none", "fixed", "bernoulli", "exactly", "exponential", "shifted_exponential", "pareto", "bursts", "speeds", "trace", "sum", "custom"
-]  # fmt: skip
+    "none",
+    "fixed",
+    "bernoulli",
+    "exactly",
+    "exponential",
+    "shifted_exponential",
+    "pareto",
+    "bursts",
+    "speeds",
+    "trace",
+    "sum",
+    "custom",
+]
 
 
 class StragglersTable(TypedDict, total=False):
