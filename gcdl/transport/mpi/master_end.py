@@ -31,12 +31,12 @@ from gcdl.protocol.ledger import Traffic
 from gcdl.protocol.task_format import TaskFormat
 from gcdl.protocol.tasks import Joined, Replies, Reply, Task, WorkerState
 from gcdl.protocol.wire import HEADER_BYTES, Header, Kind, bare, with_state
-from gcdl.transport.mpi.job import CONTROL_BYTES, LAUNCHER_SECONDS, PART_BYTES, SHUTDOWN_SECONDS, TAG, Backoff, Job, check_size
-from gcdl.transport.mpi.messages_in import Body
+from gcdl.transport.mpi.job import CONTROL_BYTES, LAUNCHER_SECONDS, SHUTDOWN_SECONDS, TAG, Backoff, Job, check_size
 from gcdl.transport.mpi.other_masters import OtherMasters
 from gcdl.transport.mpi.peer import Peer
+from gcdl.transport.mpi.peer_messages import PeerMessages
 from gcdl.transport.mpi.respawn import Replacements
-from gcdl.transport.mpi.shared_memory import Address, Board
+from gcdl.transport.mpi.shared_memory import Board
 from gcdl.transport.mpi.task_sender import Lane, Lanes
 from gcdl.types import Buffer, aligned_buffer
 
@@ -78,14 +78,11 @@ class MpiTransport:
         self._job = job
         self.traffic.control = job.told_bytes
         self._lanes = Lanes(run, TaskFormat(self.n), self.traffic, platform.node())
-        self._reply_bytes = HEADER_BYTES
-        self._state_bytes = 0
+        self._messages = PeerMessages(self._lanes, self.traffic, say, self._take_place, shared_memory=shared_memory)
         self._run = run
         self._interrupted = interrupted
         self._say = say
         self._status = MPI.Status()
-        self._reported_bytes: dict[int, int] = {}
-        self._received_bytes = [0] * (self.n + spares)
         self._losses: list[WorkerLost] = []
         """To be raised by the next :meth:`receive`."""
         self._next = 0
@@ -208,12 +205,13 @@ class MpiTransport:
         self._stop(everyone)
         dropped = self._drain(everyone)
         if self._leads:
-            waiting = [peer for peer in everyone if peer.worker in self._reported_bytes]
+            waiting = [peer for peer in everyone if peer.reported_bytes is not None]
             self._job.say_farewell_to([(peer.lane.comm, peer.lane.rank) for peer in waiting], self._run)
             self._give_up_on([peer for peer in everyone if not peer.gone])
-        for worker, reported in self._reported_bytes.items():
-            if reported != self._received_bytes[worker]:
-                self._say(f"worker {worker} sent {reported} bytes of replies, of which {self._received_bytes[worker]} arrived")
+        for peer in everyone:
+            if peer.reported_bytes not in (None, peer.received_bytes):
+                sent, arrived = peer.reported_bytes, peer.received_bytes
+                self._say(f"worker {peer.worker} sent {sent} bytes of replies, of which {arrived} arrived")
         if self._others is not None:
             dropped += self._others.finish()
         return dropped
@@ -292,8 +290,8 @@ class MpiTransport:
         check_size(HEADER_BYTES + state_bytes, "the state of a worker's compressor")
         check_size(task_format.overhead_bytes + whole_bytes, "a task with the model")
         self._lanes.task_format = task_format
-        self._reply_bytes = reply_bytes
-        self._state_bytes = state_bytes
+        self._messages.reply_bytes = reply_bytes
+        self._messages.state_bytes = state_bytes
         if whole_bytes and self._shared_memory:
             try:
                 self._lanes.board = Board(whole_bytes)
@@ -353,111 +351,11 @@ class MpiTransport:
         received = self._status.Get_count(MPI.BYTE)
         peer.posted = False
         try:
-            return self._understand(peer, Header.read(peer.inbox, received, self._run), received)
+            return self._messages.understand(peer, Header.read(peer.inbox, received, self._run), received)
         except MessageError as error:
             self.traffic.foreign += 1
             self._say(f"dropped a message from {peer.name}: {error}")
             return None
-
-    def _understand(self, peer: Peer, header: Header, received: int) -> Reply | WorkerState | Joined | None:
-        """Do what a message asks for; return what the master loop has to know of.
-
-        Raises
-        ------
-        MessageError : it is not what it should be. Nothing was done then.
-        WorkerError : it says that the worker raised.
-        """
-        if header.worker != peer.worker and header.kind not in (Kind.HELLO, Kind.READY):  # these may have no place yet
-            raise MessageError(f"a message that says it is from worker {header.worker}")
-        if header.kind is Kind.REPLY:
-            return self._reply(peer, header, received)
-        if header.kind is Kind.STATE:
-            state: WorkerState | Joined | None = self._state(peer, header, received)
-        else:
-            act = {
-                Kind.HELLO: self._hello,
-                Kind.READY: self._ready,
-                Kind.LACKING: self._lacking,
-                Kind.BYE: self._bye,
-                Kind.ERROR: self._error,
-            }.get(header.kind)
-            if act is None:
-                raise MessageError(f"a {header.kind.name} message from a worker")
-            state = act(peer, header, Body(header, peer.inbox))
-        self.traffic.control += received
-        return state
-
-    def _reply(self, peer: Peer, header: Header, received: int) -> Reply:
-        if received != self._reply_bytes:
-            raise MessageError(f"a reply of {received} bytes where {self._reply_bytes} were expected")
-        if not peer.replied < header.step <= peer.newest:
-            raise MessageError(f"a reply to step {header.step}, which was answered before, or not asked for")
-        peer.replied = header.step
-        self.traffic.received(peer.worker, received - HEADER_BYTES, HEADER_BYTES)
-        self._received_bytes[peer.worker] += received
-        peer.reply_in_use = header.step == peer.newest and not peer.state_asked
-        return Reply(
-            peer.worker,
-            header.step,
-            header.loss,
-            peer.inbox[:received],
-            slept=header.slept,
-            computed=header.computed,
-            held=header.held,
-            encoded=header.encoded,
-            clipped=header.clipped,
-        )
-
-    def _state(self, peer: Peer, header: Header, received: int) -> WorkerState:
-        first, last = header.offset, header.offset + header.body_bytes
-        if not 0 <= first < last <= self._state_bytes:
-            raise MessageError(f"bytes {first} to {last} of a state of {self._state_bytes}")
-        return WorkerState(peer.worker, header.step, peer.inbox[HEADER_BYTES:received], header.offset)
-
-    def _hello(self, peer: Peer, header: Header, body: Body) -> None:
-        peer.host, peer.pid, born = body.get("host", str), body.get("pid", int), body.get("born", int)
-        peer.born = born if peer.host == platform.node() and birth(peer.pid) == born else 0
-
-    def _ready(self, peer: Peer, header: Header, body: Body) -> Joined:
-        version, board = body.get("version", int), body.numbers("board", 4)
-        if header.worker != peer.worker:
-            self._take_place(peer, header.worker)
-        peer.ready = True
-        peer.lane.held = version
-        if self._shared_memory:
-            self._lanes.reads(peer.lane, peer.host)
-            peer.lane.board = None if board is None else Address(*board)
-        peer.inbox = aligned_buffer(max(self._reply_bytes, HEADER_BYTES + min(self._state_bytes, PART_BYTES), CONTROL_BYTES))
-        return Joined(peer.worker, peer.name)
-
-    def _lacking(self, peer: Peer, header: Header, body: Body) -> None:
-        version, wrong, reads = body.get("version", int), body.get("wrong", bool), body.get("reads", bool)
-        if wrong:
-            self.traffic.resent[peer.worker] += 1
-            self._say(f"{peer.name}, step {header.step}: its copy of the model is not the master's; it is sent a new one")
-        if not reads:
-            self._say(f"{peer.name} can't read the memory of others on its host; it is sent all itself")
-            self._lanes.reads(peer.lane, "")
-        self._lanes.again(peer.lane, version)
-
-    def _bye(self, peer: Peer, header: Header, body: Body) -> None:
-        sent, foreign = body.get("uplink_bytes", int), body.get("foreign", int)
-        self._reported_bytes[peer.worker] = sent
-        if foreign:
-            self.traffic.foreign += foreign
-            self._say(f"{peer.name} dropped {foreign} messages that were not of this run, or damaged")
-        peer.gone = True
-
-    def _error(self, peer: Peer, header: Header, body: Body) -> None:
-        message, traceback, code = body.get("message", str), body.get("traceback", str), body.get("exit_code", int)
-        peer.host = body.get("host", str)
-        where = peer.name if header.step < 0 else f"{peer.name}, step {header.step}"
-        raise WorkerError(
-            f"{where}: {message}" if traceback else f"{message} [{peer.name}]",
-            worker=peer.worker,
-            traceback=traceback,
-            exit_code=code,
-        )
 
     def _note(self, peer: Peer, message: Buffer) -> None:
         if peer.gone:
@@ -570,4 +468,3 @@ class MpiTransport:
         successor.newest = lost.newest
         self._dead.append(lost)
         self._peers[worker] = successor
-        self._received_bytes[worker] = 0

@@ -30,6 +30,10 @@ class Peer:
     """The step of the newest task."""
     replied: int = -1
     """The step of the newest reply."""
+    received_bytes: int = 0
+    """Of replies."""
+    reported_bytes: int | None = None
+    """Of replies, as the worker has said in its BYE; None: it has not said BYE."""
     ready: bool = False
     gone: bool = False
     host: str = "?"
