@@ -50,7 +50,11 @@ def _kernels() -> Finding:
     kernels = chosen()
     if kernels != "numpy":
         return Finding("kernels", "good", f"{kernels}: in machine code")
-    why = "GCDL_KERNELS=numpy" if os.environ.get("GCDL_KERNELS") else "those in machine code were not built"
+    why = (
+        "GCDL_KERNELS=numpy"
+        if os.environ.get("GCDL_KERNELS")
+        else "those in machine code were not built, or of an older source"
+    )
     return Finding("kernels", "note", f"numpy: {why}", f"with a C compiler, {pip_install('fast')}: the same numbers sooner")
 
 

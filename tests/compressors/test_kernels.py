@@ -367,6 +367,13 @@ def test_a_library_of_another_build_is_not_used(monkeypatch, tmp_path):
     assert native._library.__wrapped__() is None
 
 
+@BUILT
+def test_a_library_of_an_older_source_is_not_used(monkeypatch):
+    assert native._library.__wrapped__() is not None
+    monkeypatch.setattr(native, "crc32", lambda source: 1)
+    assert native._library.__wrapped__() is None
+
+
 @pytest.mark.parametrize("compiler", [None, "false"], ids=["a compiler", "no compiler"])
 def test_it_is_built_where_there_is_a_compiler_and_left_out_where_there_is_none(compiler, tmp_path):
     pytest.importorskip("setuptools")

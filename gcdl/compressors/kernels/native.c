@@ -121,6 +121,16 @@ enum { ONE, FEW, MANY, ANY };
 #define TARGET
 #include "native.c"
 
+/* Return the CRC-32 of the file that this was built of, as setup.py gave it. */
+__attribute__((visibility("default"))) uint32_t source_crc(void)
+{
+#ifdef SOURCE_CRC
+    return SOURCE_CRC;
+#else
+    return 0;
+#endif
+}
+
 __attribute__((visibility("default"))) const char *best_level(void)
 {
 #ifdef __x86_64__

@@ -10,7 +10,9 @@ import ctypes
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,9 +64,13 @@ def _library() -> ctypes.CDLL | None:
     try:
         library = ctypes.CDLL(found.origin)
         library.best_level.restype = ctypes.c_char_p
+        library.source_crc.restype = ctypes.c_uint32
+        built_of = library.source_crc()
     except (OSError, AttributeError):
         return None
-    return library
+    # In a checkout the source may be newer than the library: then its functions may take other arguments.
+    source = Path(__file__).with_suffix(".c")
+    return None if source.is_file() and crc32(source.read_bytes()) != built_of else library
 
 
 def best_level() -> str | None:
