@@ -124,7 +124,8 @@ class LocalDifference:
                 self._optimizer.step()
             difference = _tensor(self._gradient)
             difference.copy_(start).sub_(self._parameter.data).mul_(weight)
-            into.add_(difference) if number else into.copy_(difference)
+            there = difference.to(into.device)  # a compressor of the user's own may want it on the host
+            into.add_(there) if number else into.copy_(there)
         return coded_loss
 
     def _vector(self, d: int) -> Any:
