@@ -65,7 +65,7 @@ def anchor(heading: str) -> str:
 def commands() -> list[list[str]]:
     """The gcdl commands of all shell snippets and of the text, as words."""
     shell = [line for _, text in snippets("sh") for line in text.replace("\\\n", " ").splitlines()]
-    known = "|".join(one.callback.__name__ for one in app.registered_commands)
+    known = "|".join(one.callback.__name__ for one in app.registered_commands if not one.hidden)
     inline = [" ".join(text.split()) for readme in TEXTS.values() for text in re.findall(rf"`(gcdl (?:{known})[^`]*)`", readme)]
     words = [shlex.split(line, comments=True) for line in [*shell, *inline]]
     return [list(one) for one in sorted({tuple(line[line.index("gcdl") :]) for line in words if "gcdl" in line})]
@@ -176,7 +176,7 @@ def test_every_command_can_be_read(words, monkeypatch):
 
 def test_the_table_of_commands_is_whole():
     table = re.findall(r"^\| `gcdl (\w+)", TEXTS[MAIN].split("## Commands")[1], flags=re.MULTILINE)
-    assert sorted(table) == sorted(one.callback.__name__ for one in app.registered_commands)
+    assert sorted(table) == sorted(one.callback.__name__ for one in app.registered_commands if not one.hidden)
 
 
 def test_the_trainer_has_what_its_table_says(tmp_path):
