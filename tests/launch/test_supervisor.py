@@ -96,6 +96,7 @@ def test_interrupted_as_it_starts_it_says_so_without_a_traceback(config, verb, s
 
 
 @pytest.mark.mpi
+@pytest.mark.alone
 @pytest.mark.parametrize("seconds", [0.0, 0.7, 1.5])
 def test_interrupted_while_the_ranks_start_it_ends_in_two_seconds_and_blames_nobody(config, seconds):
     process = start(config, "steps=1000000")
@@ -123,6 +124,7 @@ def _alive(path: Path) -> bool:
 
 
 @pytest.mark.mpi
+@pytest.mark.alone
 def test_the_seconds_of_a_job_are_counted_to_its_end_and_a_home_is_not_needed(config):
     variables = {name: value for name, value in ENVIRONMENT.items() if name != "HOME"}
     words = [sys.executable, "-m", "gcdl", "run", str(config), "--out", str(config.parent / "run")]
