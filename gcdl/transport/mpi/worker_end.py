@@ -18,7 +18,7 @@ from mpi4py import MPI
 
 from gcdl.compressors.parts import Part
 from gcdl.downlinks import Follower
-from gcdl.errors import GcdlError, MasterGone, NonFiniteGradient, WorkerError
+from gcdl.errors import GcdlError, MasterGone, MessageError, NonFiniteGradient, WorkerError
 from gcdl.host.processes import this_process
 from gcdl.protocol.task_format import TaskFormat
 from gcdl.protocol.tasks import Reply, Task
@@ -236,6 +236,8 @@ class _Service:
         while not all(lane.stopped for lane in self._lanes):
             lane, header, buffer = self._next()
             if header.kind is Kind.LOAD:
+                if header.body_bytes != worker.state_bytes:
+                    raise MessageError(f"a state of {header.body_bytes} bytes where {worker.state_bytes} were expected")
                 worker.load(buffer[HEADER_BYTES : HEADER_BYTES + header.body_bytes])
             elif header.kind is Kind.SAVE:
                 self._flush()  # one state's parts at a time
