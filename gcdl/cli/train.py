@@ -24,6 +24,7 @@ from gcdl.training.starting_point import StartingPoint
 from gcdl.training.starting_point import resume as find_start
 
 if TYPE_CHECKING:
+    from gcdl.training.roles.master import Ready
     from gcdl.training.summary import Summary
     from gcdl.training.watcher import Watcher
     from gcdl.transport.mpi.job import Job
@@ -103,16 +104,16 @@ def _lead_supervised(job: Job, start: Callable[[], StartingPoint], control: Cont
     control.announce_master()
     code = 0
     try:
-        _run_master(job, start, Supervised(control), control.began)
+        _run_master(job, start, Supervised(control), control.began, control.announce_ready)
     except BaseException as error:
         code = tell(error)
     control.decide(code)
 
 
-def _run_master(job: Job, start: Callable[[], StartingPoint], watcher: Watcher, began: float) -> Summary:
+def _run_master(job: Job, start: Callable[[], StartingPoint], watcher: Watcher, began: float, *more: Ready) -> Summary:
     from gcdl.training.roles import run_master  # imports much: errors before it come sooner
 
-    return run_master(job, start, watcher, began)
+    return run_master(job, start, watcher, began, *more)
 
 
 def _start(config: Path | None, overrides: list[str], out: Path | None, resume: bool) -> StartingPoint:

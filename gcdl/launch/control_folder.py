@@ -6,6 +6,7 @@ file            written by    content
 ``began``       gcdl run      when the job was launched, in seconds of ``time.time()``
 ``launcher``    gcdl run      its process id and birth: the ranks do not outlive it
 ``master.pid``  rank 0        its process id, as soon as MPI has started; signals go to it
+``ready``       rank 0        how many workers are ready, while they start
 ``show-from``   rank 0        the byte of ``steps.jsonl`` at which this part of the run begins: the run has begun
 ``folder``      rank 0        of a script: the run folder, which the script may have chosen; before ``show-from``
 ``exit-code``   rank 0        the exit code of the run; that of mpirun is no guide
@@ -24,9 +25,8 @@ from pathlib import Path
 
 from gcdl.host.processes import birth
 
-_BEGAN, _LAUNCHER, _MASTER, _SHOW_FROM, _EXIT_CODE = "began", "launcher", "master.pid", "show-from", "exit-code"
-
-_FOLDER = "folder"
+_BEGAN, _LAUNCHER, _EXIT_CODE = "began", "launcher", "exit-code"
+_MASTER, _READY, _SHOW_FROM, _FOLDER = "master.pid", "ready", "show-from", "folder"
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,11 @@ class ControlFolder:
     def master(self) -> int | None:
         """The process id of rank 0."""
         return self._number(_MASTER)
+
+    @property
+    def ready(self) -> int | None:
+        """How many workers are ready."""
+        return self._number(_READY)
 
     @property
     def show_from(self) -> int | None:
@@ -88,6 +93,10 @@ class ControlFolder:
     def announce_folder(self, folder: Path) -> None:
         """Say in which folder a script's run is."""
         self._write(_FOLDER, str(folder.resolve()))
+
+    def announce_ready(self, ready: int, workers: int) -> None:
+        """Say how many workers are ready, of how many."""
+        self._write(_READY, str(ready))
 
     def announce_steps(self, show_from: int) -> None:
         """Say that the run has begun, and where in ``steps.jsonl``."""

@@ -247,6 +247,7 @@ class _Supervisor:
             self._handled += 1
             master = self._control.master
             if master is None or self._control.show_from is None:
+                self._display.stop()
                 self._display.say("interrupted while the ranks were starting: no step was done, and nothing was changed")
                 self._end_seconds = _QUICK_END_SECONDS
                 return True
@@ -270,6 +271,7 @@ class _Supervisor:
         if self._steps is None:
             show_from = self._control.show_from
             if show_from is None:
+                self._display.starting(self._control.ready)
                 return heard
             self._segments |= segments(self._control.master)
             if (chosen := self._control.folder) is not None:  # a script's run: what it is like is known now
@@ -301,6 +303,7 @@ class _Supervisor:
                 rank.kill()
         for segment in self._segments:
             segment.unlink(missing_ok=True)
+        remove_leftovers(ended=self._process.pid)
 
 
 def _counted_to_the_end(path: Path) -> dict[str, Any]:

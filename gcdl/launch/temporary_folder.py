@@ -39,9 +39,15 @@ def check_temporary_folder() -> None:
         raise UsageError("/tmp: can't be written to, and MPI needs a folder for temporary files; name another one in TMPDIR")
 
 
-def remove_leftovers() -> None:
-    """Remove what this user's MPI jobs on this host have left behind, if their launcher is gone."""
+def remove_leftovers(ended: int = 0) -> None:
+    """Remove what this user's MPI jobs on this host have left behind, if their launcher is gone.
+
+    ``ended``: the process id of a launcher that this process has waited for; 0: none. It may have been killed before its files
+    told their host.
+    """
     folder = Path(tempfile.gettempdir())
+    if ended:
+        shutil.rmtree(folder / f"ompi.{ended}", ignore_errors=True)
     living = False
     for path in folder.glob("ompi.[0-9]*"):
         with suppress(OSError, ValueError):

@@ -5,8 +5,10 @@ A display is fed the lines of ``steps.jsonl``, from the run itself or from the f
 
 from __future__ import annotations
 
+import termios
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,17 @@ class Display:
         if self._view is not None:
             self._view.end()
         self._view = (_Live if self.console.is_terminal else _Plain)(self.console, self.name, steps, workers, folder, masters)
+
+    def starting(self, ready: int | None) -> None:
+        """Show how many workers are ready, while they start; None: rank 0 itself is not up."""
+        if isinstance(self._view, _Live):
+            self._view.ready = ready
+
+    def stop(self) -> None:
+        """Take down the live part: nothing more is shown by it."""
+        if self._view is not None:
+            self._view.end()
+            self._view = None
 
     def step(self, line: Mapping[str, Any]) -> None:
         """Show a step: a line of ``steps.jsonl``."""
@@ -117,7 +130,9 @@ class _Live:
             TextColumn("left"), TimeRemainingColumn(),
         )  # fmt: skip
         self._task = self._progress.add_task("steps", total=steps)
+        self.ready: int | None = None
         self._live = Live(self._render(), console=console, refresh_per_second=8, get_renderable=self._render)
+        self._echo = _without_echo_of_signals(console)
         self._live.start()
 
     def step(self, line: Mapping[str, Any]) -> None:
@@ -128,13 +143,16 @@ class _Live:
             self._judged = f"{line['test_accuracy']:.2%} (step {line['step'] + 1})"
 
     def end(self) -> None:
+        self._live.transient = self._last is None  # of a run that has not begun there is nothing to leave on the screen
         self._live.stop()
+        self._echo()
 
     def _render(self) -> Panel:
         line = self._last
         facts = Table.grid(padding=(0, 2))
         if line is None:
-            facts.add_row("starting the workers ...")
+            up = "starting the ranks ..." if self.ready is None else f"{self.ready} of {self.workers} workers are ready"
+            facts.add_row(up)
         else:
             if line["train_loss"] is not None:  # timing only: there is none
                 facts.add_row("training loss", _number(line["train_loss"]))
@@ -161,6 +179,24 @@ class _Live:
                 strip.append("○", "yellow")
         late = _ranges(_absent(line, self.workers))
         return strip.append(f"  late: {late}" if late else "")
+
+
+def _without_echo_of_signals(console: Console) -> Callable[[], None]:
+    """Keep a terminal from writing ^C into what is drawn on it; return what undoes that."""
+    try:
+        file = console.file.fileno()
+        before = termios.tcgetattr(file)
+    except (OSError, ValueError, termios.error):
+        return lambda: None  # no terminal
+    changed = termios.tcgetattr(file)
+    changed[3] = changed[3] & ~termios.ECHOCTL | termios.NOFLSH  # nor may what is being drawn be thrown away
+    termios.tcsetattr(file, termios.TCSANOW, changed)
+
+    def undo() -> None:
+        with suppress(OSError, termios.error):
+            termios.tcsetattr(file, termios.TCSANOW, before)
+
+    return undo
 
 
 class _Totals:

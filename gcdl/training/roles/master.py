@@ -37,9 +37,19 @@ if TYPE_CHECKING:
 _COLLECTIVE_SECONDS = 120.0
 
 
-def run_master(job: Job, read: Callable[[], StartingPoint], watcher: Watcher, began: float) -> Summary:
+Ready = Callable[[int, int], None]
+"""Is told how many workers are ready, of how many."""
+
+
+def _tell_nobody(ready: int, workers: int) -> None:
+    pass
+
+
+def run_master(
+    job: Job, read: Callable[[], StartingPoint], watcher: Watcher, began: float, ready: Ready = _tell_nobody
+) -> Summary:
     """As :func:`mpi_run`, to its end."""
-    return run_to_end(mpi_run(job, read, watcher, began))
+    return run_to_end(mpi_run(job, read, watcher, began, ready=ready))
 
 
 def mpi_run(
@@ -49,6 +59,7 @@ def mpi_run(
     began: float,
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[Logger] = (),
+    ready: Ready = _tell_nobody,
 ) -> Run:
     """Be rank 0 of a run, step by step; the other ranks call :func:`gcdl.training.roles.run_worker`.
 
@@ -61,6 +72,7 @@ def mpi_run(
     watcher : is told what happens.
     began : when the job was launched, in seconds of ``time.time()``.
     callbacks, loggers : of a script.
+    ready : is told how many workers are ready, of how many, while they start.
 
     Raises
     ------
@@ -105,7 +117,7 @@ def mpi_run(
     )
     try:
         with stop.listening():
-            build = _Build(job, shared, transport, experiment, stop, watcher.say)
+            build = _Build(job, shared, transport, experiment, stop, watcher.say, ready)
             learner = build.learner(evaluator)
             hosts = transport.hosts()
             loop = TrainingLoop(
@@ -182,6 +194,7 @@ class _Build:
     experiment: Experiment
     stop: StopRequest
     say: Callable[[str], None]
+    ready: Ready
 
     def learner(self, evaluator: Evaluator) -> Learner:
         """Return the learner when all workers, and all masters, are ready."""
@@ -200,6 +213,7 @@ class _Build:
             experiment.config.run.start_timeout,
             state_bytes=codec.state_bytes,
             whole_bytes=whole_model_bytes(experiment, own),
+            ready=self.ready,
         )
         if parts is None or others is None:
             return Learner.of(experiment, codec, evaluator, local_slices(experiment, codec))

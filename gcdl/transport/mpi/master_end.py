@@ -268,7 +268,13 @@ class MpiTransport:
     # -- start-up
 
     def start(
-        self, task_format: TaskFormat, reply_bytes: int, seconds: float, state_bytes: int = 0, whole_bytes: int = 0
+        self,
+        task_format: TaskFormat,
+        reply_bytes: int,
+        seconds: float,
+        state_bytes: int = 0,
+        whole_bytes: int = 0,
+        ready: Callable[[int, int], None] = lambda ready, workers: None,
     ) -> None:
         """Wait until every worker has loaded its data.
 
@@ -279,6 +285,7 @@ class MpiTransport:
         seconds : how long the workers may take.
         state_bytes : the size of a compressor's state.
         whole_bytes : the size of a model, where tasks carry the whole of it; else 0.
+        ready : is told how many workers are ready, of how many, whenever that changes.
 
         Raises
         ------
@@ -299,7 +306,14 @@ class MpiTransport:
                 self._say(f"no shared memory for the model ({error}): it is sent to each worker")
         began = time.monotonic()
         next_news = began + _NEWS_SECONDS
-        while not all(peer.ready for peer in self._peers):
+        known = -1
+        while True:
+            count = sum(peer.ready for peer in self._peers)
+            if count != known:
+                ready(count, len(self._peers))
+                known = count
+            if count == len(self._peers):
+                return
             try:
                 self.receive(time.monotonic() + 0.05)
             except WorkerLost as lost:
