@@ -68,6 +68,15 @@ def test_bytes_are_those_of_all_slices(start):
     assert [line["uplink_bytes"] for line in two.steps] == [line["uplink_bytes"] + 3 * 64 for line in one.steps]
 
 
+@pytest.mark.parametrize("case", ["dither votes", "feedback sign clip"])
+def test_a_simulation_counts_the_bytes_that_mpi_is_handed(start, simulated, case):
+    given = [*CASES[case], "run.masters=3", "run.shared_memory=false"]
+    real, counted = start("run", *given, config=CONFIG).end(), simulated(*given, config=CONFIG)
+    for direction in ("uplink", "downlink"):
+        for key in (f"{direction}_bytes", f"{direction}_header_bytes"):
+            assert [line[key] for line in real.steps] == [line[key] for line in counted.steps], key
+
+
 def test_a_model_that_is_too_small_has_one_master_and_the_others_wait(start, simulated):
     ended = start("run", "wait.count=4", "run.masters=3").end()
     assert ended.code == 0, ended.output
