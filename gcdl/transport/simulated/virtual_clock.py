@@ -19,16 +19,17 @@ import numpy as np
 
 from gcdl.errors import GcdlError, Interrupted, WorkerError, WorkerLost
 from gcdl.protocol.ledger import Traffic
-from gcdl.protocol.measurements import Rows, rows_of
+from gcdl.protocol.measurements import Rows
 from gcdl.protocol.tasks import Joined, Replies, Task, WorkerState
 from gcdl.protocol.wire import HEADER_BYTES
 from gcdl.protocol.worker import Worker
 from gcdl.stragglers import Delays, Fault, flip_bits
+from gcdl.transport.simulated.arrivals import Arrivals
 from gcdl.transport.simulated.faults import Blow, Mishaps, worker_error
+from gcdl.transport.simulated.jobs import Jobs
 from gcdl.transport.simulated.network import ONE_MASTER, Masters, Network, Sizes
 from gcdl.types import Buffer, IntVector, Mask, Weights, aligned_buffer
 
-_ROUNDING = 1e-9  # of a shard: what a sum of seconds may be off
 _STALE: Buffer = aligned_buffer(0)
 
 
@@ -106,22 +107,8 @@ class SimulatedTransport:
         self._held = np.full(n, first_version, dtype=np.int64)
         """The version of the model that each worker has, or is being sent; and the one that its newest task leads to."""
         self._leads_to = self._held.copy()
-        self._busy = np.full(n, -np.inf)
-        """Until when a worker is at a shard that it will not answer for, or stopped."""
-        self._jobs = rows_of(n)
-        """The newest job of each worker; ``received`` is when its reply will be sent."""
-        self._jobs["step"] = -1
-        self._jobs["worker"] = np.arange(n)
-        self._starts, self._goes_on, self._wakes, self._computed = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n)
-        """When the newest job begins, when its process goes on that was stopped there, when its first sleep ends, and when
-        its last shard is done."""
-        self._unit = np.zeros(n)
-        self._coming = rows_of(0)
-        """Replies in the order they arrive, ``received`` at that time; and when each leaves the master's link."""
-        self._sent = np.zeros(0)
-        self._ends = np.zeros(0)
-        self._free = 0.0
-        """When the master's link has taken in the last reply delivered."""
+        self._jobs = Jobs(n)
+        self._arrivals = Arrivals()
         self._since = self._out_until = 0.0
 
     def now(self) -> float:
@@ -157,7 +144,7 @@ class SimulatedTransport:
         ends, worker = min(((ends, worker) for worker, (ends, _) in self._trouble.items()), default=(np.inf, -1))
         troubled = worker in self._trouble and ends <= until
         limit = ends if troubled else until
-        count = min(int(np.searchsorted(self._coming["received"], limit, side="left" if troubled else "right")), at_most)
+        count = min(int(np.searchsorted(self._arrivals.rows["received"], limit, side="left" if troubled else "right")), at_most)
         if count == 0:
             self._now = max(self._now, limit)
             if troubled:
@@ -183,21 +170,17 @@ class SimulatedTransport:
     def close(self) -> int:
         """Drop all work; return the number of replies that were on their way."""
         self._account()
-        flying = int((self._sent < self._now).sum())
-        self._count_up(self._coming["worker"][self._sent < self._now])
+        flying = self._arrivals.drop(self._now)
+        self._count_up(flying)
         self._count_down(np.flatnonzero(self._leaves > self._now), -1)
         self._leaves[:] = -np.inf
-        self._coming, self._sent, self._ends = self._coming[:0], self._sent[:0], self._ends[:0]
         self._trouble.clear()
-        return flying
+        return len(flying)
 
     def _take(self, count: int) -> Rows:
         """Take in the next replies, and return those that are not found to be damaged."""
-        rows, self._coming = self._coming[:count], self._coming[count:]
-        ends, self._ends = self._ends[:count], self._ends[count:]
-        self._sent = self._sent[count:]
+        rows, ends = self._arrivals.take(count)
         self._now = max(self._now, float(rows["received"][-1]))
-        self._free = float(ends[-1])
         occupation = self._pace.reply_bytes.largest / self._network.master_bandwidth
         self.link_seconds += float(np.maximum(ends - np.maximum(ends - occupation, self._out_until), 0.0).sum())
         if self._checksums and self._corrupt:
@@ -256,49 +239,21 @@ class SimulatedTransport:
     def _dispatch(self, to: IntVector) -> None:
         """Find what the newest task leads to: when it arrives, what it ends, and which replies come until the next one."""
         assert self._task is not None
-        pace, network, step = self._pace, self._network, self._task.step
+        pace, jobs, step = self._pace, self._jobs, self._task.step
         self._account()
         arrives = np.full(self.n, np.inf)
         to, arrives[to] = self._queue(to)
-        jobs = self._jobs
-        # Replies sent before the news arrive stay; what was to follow is dropped.
-        sent = self._sent < arrives[self._coming["worker"]]
-        stale, stale_sent = self._coming[sent], self._sent[sent]
-
         news = arrives[to]
-        ended = jobs["received"][to]
-        working = (self._starts[to] < news) & (news <= ended) & (jobs["step"][to] >= 0)
-        at_shard = working & (self._wakes[to] <= news) & (news < self._computed[to])
-        shards = np.ceil((news - self._wakes[to])[at_shard] / self._unit[to[at_shard]] - _ROUNDING)
-        self._busy[to[at_shard]] = self._wakes[to[at_shard]] + shards * self._unit[to[at_shard]]
-        stopped = working & (news < self._goes_on[to])
-        self._busy[to[stopped]] = self._goes_on[to[stopped]]
-        for worker in [worker for worker in self._blows if self._starts[worker] >= arrives[worker]]:
+        # Replies sent before the news arrive stay; what was to follow is dropped.
+        self._arrivals.keep_sent_before(arrives)
+        jobs.supersede(to, news)
+        for worker in [worker for worker in self._blows if jobs.starts[worker] >= arrives[worker]]:
             self._spare(worker)
-
-        delays = pace.delays(step)
-        self._unit[to] = pace.seconds_per_shard(step)[to]
-        self._starts[to] = np.maximum(news, self._busy[to])
+        jobs.place(to, news, pace.seconds_per_shard(step)[to])
         silent, slept = self._strike(step, to)
-        self._goes_on[to] = self._starts[to] + silent
-        slept += delays.before_compute[to]
-        self._wakes[to] = self._goes_on[to] + slept
-        work = pace.loads[to] * self._unit[to]
-        self._computed[to] = self._wakes[to] + work
-        held = (delays.factor[to] - 1.0) * work + delays.before_send[to]
-        fresh = rows_of(len(to))
-        fresh["worker"], fresh["step"], fresh["loss"] = to, step, np.nan
-        fresh["slept"], fresh["computed"], fresh["held"] = slept, work, held
-        fresh["received"] = self._computed[to] + held
-        jobs[to] = fresh
-
-        come = np.isfinite(fresh["received"])
-        rows = np.concatenate([stale, fresh[come]])
-        sent_at = np.concatenate([stale_sent, fresh["received"][come]])
-        order = np.lexsort((rows["worker"], sent_at))
-        self._coming, self._sent = rows[order], sent_at[order]
-        received, self._ends = network.arrivals(self._sent, pace.reply_bytes, self._free)
-        self._coming["received"] = received + (network.latency if pace.masters.count > 1 else 0.0)
+        replies = jobs.plan(to, step, pace.loads, pace.delays(step), silent, slept)
+        notes = self._network.latency if pace.masters.count > 1 else 0.0
+        self._arrivals.add(replies, self._network, pace.reply_bytes, notes)
 
     def _strike(self, step: int, to: IntVector) -> tuple[Weights, Weights]:
         """Let the faults strike that are due; return for how many seconds each worker is stopped, and how many it sleeps."""
@@ -313,7 +268,7 @@ class SimulatedTransport:
                 if blow.corrupt:
                     self._corrupt.add((worker, step))
                 if blow.end is not None:
-                    self._trouble[worker] = (float(self._starts[worker]) + blow.ends, blow.end)
+                    self._trouble[worker] = (float(self._jobs.starts[worker]) + blow.ends, blow.end)
         return silent, slept
 
     def _spare(self, worker: int) -> None:
