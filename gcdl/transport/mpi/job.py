@@ -35,6 +35,7 @@ from gcdl.errors import MasterGone, UsageError  # noqa: E402
 from gcdl.host.launcher_environment import Launch, conflict  # noqa: E402
 from gcdl.host.processes import end_launcher, end_soon, segments, when_gone  # noqa: E402
 from gcdl.protocol.wire import Kind, bare  # noqa: E402
+from gcdl.transport.mpi.backoff import Backoff  # noqa: E402
 from gcdl.types import aligned_vector  # noqa: E402
 
 REPLACEMENT = "GCDL_REPLACEMENT"
@@ -61,27 +62,6 @@ def remove_segments() -> None:
     for segment in segments(os.getpid()):
         with suppress(OSError):
             segment.unlink(missing_ok=True)
-
-
-class Backoff:
-    """Sleeps between polls: 20 microseconds, doubling to 1 ms. In a long wait it sleeps up to a twentieth of it, at most 5 ms.
-
-    The sleep is what a poll costs (25 microseconds of a core on the machine measured; the test itself 0.2).
-    """
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """There was traffic: poll fast again."""
-        self._seconds = 20e-6
-        self._waited = 0.0
-
-    def sleep(self, at_most: float = 1.0) -> None:
-        """Sleep a little, longer each time, never longer than ``at_most`` seconds."""
-        time.sleep(max(0.0, min(self._seconds, at_most)))
-        self._waited += self._seconds
-        self._seconds = min(2.0 * self._seconds, max(1e-3, min(self._waited / 20.0, 5e-3)))
 
 
 def check_size(nbytes: int, what: str) -> None:

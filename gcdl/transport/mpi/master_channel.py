@@ -35,7 +35,8 @@ from gcdl.downlinks.array_bytes import archive_bytes, read_archive, write_archiv
 from gcdl.errors import MessageError
 from gcdl.protocol.ledger import Traffic
 from gcdl.protocol.wire import HEADER_BYTES, Header, Kind, with_json
-from gcdl.transport.mpi.job import CONTROL_BYTES, Backoff
+from gcdl.transport.mpi.backoff import Backoff
+from gcdl.transport.mpi.job import CONTROL_BYTES
 from gcdl.transport.mpi.messages_in import Body
 from gcdl.types import Buffer, Mask, Weights, aligned_buffer
 

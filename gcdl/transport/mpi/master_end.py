@@ -1,8 +1,8 @@
 """The transport between MPI ranks: :class:`MpiTransport` on rank 0, :func:`gcdl.transport.mpi.worker_end.serve` on the others.
 
 How it waits. A blocking MPI call spins on a core that somebody else computes on. Here every wait tests single requests and
-sleeps in between, the less the more traffic there is (:class:`gcdl.transport.mpi.job.Backoff`); deadlines and cancellation come
-for free.
+sleeps in between, the less the more traffic there is (:class:`gcdl.transport.mpi.backoff.Backoff`); deadlines and
+cancellation come for free.
 
 How a task supersedes another. Tasks travel by synchronous sends: one is complete when the worker has begun to receive it.
 So there is never more than one task on its way to a worker, however long the worker is away; a newer one waits at the
@@ -31,7 +31,8 @@ from gcdl.protocol.ledger import Traffic
 from gcdl.protocol.task_format import TaskFormat
 from gcdl.protocol.tasks import Joined, Replies, Reply, Task, WorkerState
 from gcdl.protocol.wire import HEADER_BYTES, Header, Kind, bare, with_state
-from gcdl.transport.mpi.job import CONTROL_BYTES, LAUNCHER_SECONDS, SHUTDOWN_SECONDS, TAG, Backoff, Job, check_size
+from gcdl.transport.mpi.backoff import Backoff
+from gcdl.transport.mpi.job import CONTROL_BYTES, LAUNCHER_SECONDS, SHUTDOWN_SECONDS, TAG, Job, check_size
 from gcdl.transport.mpi.other_masters import OtherMasters
 from gcdl.transport.mpi.peer import Peer
 from gcdl.transport.mpi.peer_messages import PeerMessages

@@ -9,7 +9,7 @@ from gcdl.downlinks import UNKNOWN, Follower
 from gcdl.protocol.task_format import TaskFormat
 from gcdl.protocol.tasks import Task
 from gcdl.protocol.wire import Header
-from gcdl.transport.mpi.job import Backoff
+from gcdl.transport.mpi.backoff import Backoff
 from gcdl.transport.mpi.shared_memory import Address, Board, Boards, Posted, Reference
 from gcdl.types import Buffer
 

@@ -15,7 +15,8 @@ from gcdl.errors import Interrupted, MasterLost, MessageError, WorkerError
 from gcdl.host.processes import birth
 from gcdl.protocol.ledger import Traffic
 from gcdl.protocol.wire import Header, Kind
-from gcdl.transport.mpi.job import SHUTDOWN_SECONDS, Backoff, Job
+from gcdl.transport.mpi.backoff import Backoff
+from gcdl.transport.mpi.job import SHUTDOWN_SECONDS, Job
 from gcdl.transport.mpi.master_channel import DIGEST_BYTES, MasterChannel, add_traffic, body_of, decode_body
 from gcdl.types import Buffer, Mask, Weights
 

@@ -20,7 +20,8 @@ from mpi4py import MPI
 from gcdl.errors import MasterGone
 from gcdl.host.launcher_environment import shared_memory
 from gcdl.host.probe_report import Link, Probed
-from gcdl.transport.mpi.job import Backoff, Job, library
+from gcdl.transport.mpi.backoff import Backoff
+from gcdl.transport.mpi.job import Job, library
 from gcdl.types import Buffer
 
 _TAG = 8

@@ -18,7 +18,8 @@ from gcdl.protocol.ledger import Traffic
 from gcdl.protocol.model_slices import ModelSlice
 from gcdl.protocol.tasks import Joined, Reply, Task
 from gcdl.protocol.wire import HEADER_BYTES, Header, Kind
-from gcdl.transport.mpi.job import SHUTDOWN_SECONDS, TAG, Backoff, Job
+from gcdl.transport.mpi.backoff import Backoff
+from gcdl.transport.mpi.job import SHUTDOWN_SECONDS, TAG, Job
 from gcdl.transport.mpi.master_channel import DIGEST_BYTES, MasterChannel, digest, read_decode_body, traffic_body
 from gcdl.transport.mpi.master_end import MpiTransport
 from gcdl.transport.mpi.remote_slices import DOWNLINK, OPTIMIZER, PARAMETERS

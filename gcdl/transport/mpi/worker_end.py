@@ -25,8 +25,9 @@ from gcdl.protocol.tasks import Reply, Task
 from gcdl.protocol.wire import HEADER_BYTES, Header, Kind, with_json
 from gcdl.protocol.worker import Encode, Pause, Sleep, Slowdown, Struck, Worker
 from gcdl.stragglers import flip_bits
+from gcdl.transport.mpi.backoff import Backoff
 from gcdl.transport.mpi.fault_injection import strike
-from gcdl.transport.mpi.job import CONTROL_BYTES, PART_BYTES, Backoff, Job
+from gcdl.transport.mpi.job import CONTROL_BYTES, PART_BYTES, Job
 from gcdl.transport.mpi.worker_lane import WorkerLane
 from gcdl.types import Buffer, Vector, aligned_buffer
 
