@@ -13,10 +13,13 @@ import pytest
 
 from gcdl.host.processes import birth, send_signal, start_time, stopped, this_process, when_gone, with_argument
 
+WORD = f"60.{os.getpid():07d}1"
+"""Of this process alone: other tests run beside."""
+
 
 @pytest.fixture
 def child():
-    process = subprocess.Popen(["sleep", "60.03125"])
+    process = subprocess.Popen(["sleep", WORD])
     yield process
     process.kill()
     process.wait()
@@ -61,8 +64,8 @@ def test_when_this_process_started_is_known_to_a_hundredth_of_a_second():
 
 
 def test_processes_are_found_by_a_word_of_their_command_line(child):
-    assert [process.pid for process in with_argument("60.03125")] == [child.pid]
-    assert with_argument("60.0312") == []
+    assert [process.pid for process in with_argument(WORD)] == [child.pid]
+    assert with_argument(WORD[:-1]) == []
 
 
 def test_a_stopped_process_is_known_and_a_signal_to_a_gone_one_is_no_error(child):

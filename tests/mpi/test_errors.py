@@ -96,3 +96,39 @@ def test_a_step_that_times_out_is_decoded_from_what_came(start):
     assert [line["replies"] for line in job.steps] == [[2, 3]] * 3
     assert all(line["decoding_error"] > 1.0 for line in job.steps)
     assert job.summary["timed_out_steps"] == 3
+
+
+SLOW = """
+import os, time
+from gcdl.problems.linear_model import LinearModel
+from gcdl.training.roles import worker
+rank = int(os.environ["OMPI_COMM_WORLD_RANK"])
+load, evaluator = LinearModel.load, LinearModel.evaluator
+{patch}
+from gcdl.cli import main
+main()
+"""
+
+
+def test_ranks_wait_for_a_master_that_loads_for_long(start):
+    patch = """
+worker.run_worker.__defaults__ = (None, 8.0)  # seconds; two minutes, otherwise
+LinearModel.evaluator = lambda self: (time.sleep(12.0), evaluator(self))[1]
+"""
+    ended = start("train", "steps=2", script=SLOW.format(patch=patch)).end()
+    assert ended.code == 0, ended.output
+    assert ended.summary["steps"] == 2
+
+
+def test_who_still_loads_when_the_run_ends_is_waited_for(start):
+    patch = """
+def slowly(self, shards):
+    if rank == 1:
+        raise RuntimeError("no data here")
+    time.sleep(2.0)
+    return load(self, shards)
+LinearModel.load = slowly
+"""
+    ended = start("train", script=SLOW.format(patch=patch), survive=True).end()
+    assert "no data here" in ended.output
+    assert "not waiting any longer" not in ended.output, ended.output

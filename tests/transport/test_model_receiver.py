@@ -45,3 +45,36 @@ def test_an_update_that_changed_while_it_was_applied_makes_a_copy_that_is_lackin
         task = model.take_in(header, message, inbox)
         assert (task is not None) == fits
         assert fits or model.complaint == {"version": UNKNOWN, "wrong": True, "reads": True}
+
+
+class Hashed:
+    """Its content is a number: of the version that it leads to; 0: what it brings is wrong; 1: it leads on from another."""
+
+    version, body_bytes, in_place, wrong = 4, 128, False, False
+
+    def damage(self):
+        raise AssertionError
+
+    def follow(self, content):
+        self.wrong = content[0] == 0
+        if content[0] < 2:
+            self.version = UNKNOWN if self.wrong else self.version
+            return None
+        self.version = int(content[0])
+        return content.copy()
+
+
+def test_a_second_wrong_model_in_a_row_is_told_too_but_what_was_on_its_way_is_not():
+    model = Model(Hashed(), FORMAT)
+    inbox = SimpleNamespace(poll=lambda: False)
+
+    def take_in(number):
+        message = aligned_buffer(FORMAT.overhead_bytes + 128)
+        message[FORMAT.overhead_bytes :] = number
+        return model.take_in(Header(Kind.TASK, 0, step=5, body_bytes=message.size - 64), message, inbox)
+
+    told = []
+    for number in (0, 1, 1, 0, 1, 7, 1):
+        assert (take_in(number) is not None) == (number > 1)
+        told.append(None if model.complaint is None or number > 1 else model.complaint["wrong"])
+    assert told == [True, None, None, True, None, None, False]
