@@ -180,7 +180,8 @@ def test_ready_workers_are_counted_as_they_start(config, monkeypatch):
     assert supervisor.launch(load(config), [str(config)], config.parent / "run", display) == 0
     seen = list(dict.fromkeys(counts))
     assert seen[0] is None
+    # The launcher looks at the newest count now and then: which ones it sees is chance, their order is not.
     known = [count for count in seen if count is not None]
+    assert known
     assert known == sorted(known)
-    assert known[0] == 0
-    assert known[-1] <= 2
+    assert set(known) <= {0, 1, 2}
