@@ -6,19 +6,19 @@ Rank 0 decides which replies are decoded, and with which weights; see :mod:`gcdl
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable
 
 import numpy as np
 from mpi4py import MPI
 
-from gcdl.errors import GcdlError, Interrupted, MasterGone, MessageError, WorkerError
+from gcdl.errors import Interrupted, MasterGone, MessageError
 from gcdl.host.processes import this_process
 from gcdl.protocol.ledger import Traffic
 from gcdl.protocol.model_slices import ModelSlice
 from gcdl.protocol.tasks import Joined, Reply, Task
 from gcdl.protocol.wire import HEADER_BYTES, Header, Kind
 from gcdl.transport.mpi.backoff import Backoff
+from gcdl.transport.mpi.error_fields import error_fields
 from gcdl.transport.mpi.job import SHUTDOWN_SECONDS, TAG, Job
 from gcdl.transport.mpi.master_channel import DIGEST_BYTES, MasterChannel, digest, read_decode_body, traffic_body
 from gcdl.transport.mpi.master_end import MpiTransport
@@ -99,7 +99,7 @@ class SliceMaster:
             except (MPI.Exception, MasterGone):
                 raise
             except (Exception, SystemExit) as error:
-                self._channel.send_json(Kind.ERROR, _confession(error))
+                self._channel.send_json(Kind.ERROR, error_fields(error))
                 self._wait_for_stop()
             transport.close()
             self._channel.send(Kind.TRAFFIC, body=self._traffic(transport))
@@ -240,14 +240,4 @@ def _states(piece: ModelSlice) -> dict[str, np.ndarray]:
     return {
         **{f"{OPTIMIZER}{name}": array for name, array in piece.optimizer.state().items()},
         **{f"{DOWNLINK}{name}": array for name, array in piece.downlink_state().items()},
-    }
-
-
-def _confession(error: BaseException) -> dict[str, object]:
-    """Return what rank 0 is told of an exception: gcdl's own errors speak for themselves, others bring their traceback."""
-    expected = isinstance(error, GcdlError)
-    return {
-        "message": str(error) if expected else f"{type(error).__name__}: {error}"[:1000],
-        "traceback": "" if expected else "".join(traceback.format_exception(error))[-4000:],
-        "exit_code": error.exit_code if isinstance(error, GcdlError) else WorkerError.exit_code,
     }

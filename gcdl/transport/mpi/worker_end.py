@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import platform
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -18,7 +17,7 @@ from mpi4py import MPI
 
 from gcdl.compressors.parts import Part
 from gcdl.downlinks import Follower
-from gcdl.errors import GcdlError, MasterGone, MessageError, NonFiniteGradient, WorkerError
+from gcdl.errors import MasterGone, MessageError, NonFiniteGradient
 from gcdl.host.processes import this_process
 from gcdl.protocol.task_format import TaskFormat
 from gcdl.protocol.tasks import Reply, Task
@@ -26,12 +25,11 @@ from gcdl.protocol.wire import HEADER_BYTES, Header, Kind, with_json
 from gcdl.protocol.worker import Encode, Pause, Sleep, Slowdown, Struck, Worker
 from gcdl.stragglers import flip_bits
 from gcdl.transport.mpi.backoff import Backoff
+from gcdl.transport.mpi.error_fields import error_fields
 from gcdl.transport.mpi.fault_injection import strike
 from gcdl.transport.mpi.job import CONTROL_BYTES, PART_BYTES, Job
 from gcdl.transport.mpi.worker_lane import WorkerLane
 from gcdl.types import Buffer, Vector, aligned_buffer
-
-_TRACEBACK_CHARACTERS = CONTROL_BYTES // 8  # a character takes up to six bytes of JSON
 
 
 class Prepared(NamedTuple):
@@ -110,7 +108,8 @@ class _Service:
         except (MPI.Exception, MasterGone):
             raise
         except (Exception, SystemExit) as error:
-            self._first.outbox.send(_confession(error, self._run, self._me, self._step))
+            told = {**error_fields(error), "host": platform.node()}
+            self._first.outbox.send(with_json(Kind.ERROR, self._run, self._me, told, step=self._step))
             for lane in self._lanes:
                 lane.inbox.open(HEADER_BYTES)
             while not all(lane.stopped for lane in self._lanes):
@@ -374,16 +373,3 @@ def _state(worker: Worker, accepted: int, run: int, me: int) -> Iterator[Buffer]
         message[HEADER_BYTES:] = part
         Header(Kind.STATE, run, me, accepted, body_bytes=part.size, offset=offset).write(message, checksum=True)
         yield message
-
-
-def _confession(error: BaseException, run: int, worker: int, step: int) -> Buffer:
-    """Return the ERROR message for an exception: gcdl's own errors speak for themselves, others bring their traceback."""
-    expected = isinstance(error, GcdlError)
-    text = "" if expected else "".join(traceback.format_exception(error))
-    body = {
-        "message": str(error) if expected else f"{type(error).__name__}: {error}"[:1000],
-        "traceback": text[-_TRACEBACK_CHARACTERS:],
-        "exit_code": error.exit_code if isinstance(error, GcdlError) else WorkerError.exit_code,
-        "host": platform.node(),
-    }
-    return with_json(Kind.ERROR, run, worker, body, step=step)
