@@ -32,6 +32,8 @@ from gcdl.types import Mask, Matrix, Weights
 
 _LEAST = 8
 """Times below which there is nothing to fit."""
+_POOR = 0.01
+"""p-value below which a fit is called poor."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ class Fit:
     statistic: float | None
     p_value: float | None
     size: int
+
+    @property
+    def poor(self) -> bool:
+        """Whether the times refute the model."""
+        return self.p_value is not None and self.p_value < _POOR
 
 
 def shifted_exponential(seen: Weights, censored: Weights) -> Fit:

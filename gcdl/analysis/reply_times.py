@@ -81,12 +81,15 @@ def report(path: Path, out: Path | None) -> str:
         f"{len(history.steps)} steps, {history.workers} workers: {seen.size} reply times, mean {seen.mean():.4g} s, "
         f"{found.censored.size} censored (not seen: longer than their step)"
     ]
-    lines += _told(shifted_exponential(seen, found.censored))
+    times = shifted_exponential(seen, found.censored)
+    lines += _told(times)
     bursts = gilbert_elliott(found.seconds)
     if bursts is None:
         lines += ["", "bursts: the times are not of two kinds, fast and slow, that take turns"]
     else:
         lines += _told(bursts)
+    if out is None and (times.poor or (bursts is not None and bursts.poor)):
+        lines += ["", f"a poor fit: simulate with the times themselves instead: gcdl trace {path} --out trace.csv"]
     if out is not None:
         lines += ["", "replay the times:", "[stragglers]", 'kind = "trace"', f'file = "{out}"']
         lines += ["(they contain the computing: gcdl simulate with run.seconds_per_shard=0)"]
@@ -102,4 +105,6 @@ def _told(fit: Fit) -> list[str]:
         else f"Kolmogorov-Smirnov D = {fit.statistic:.4f}, p = {fit.p_value:.3g} ({fit.size} {about}; parameters fitted to "
         "the same data, so p is on the high side)"
     )
+    if fit.poor:
+        quality = f"poor fit: {quality}"
     return ["", "[stragglers]", f'kind = "{fit.kind}"', *(f"{key} = {value:.6g}" for key, value in fit.keys.items()), quality]

@@ -19,8 +19,7 @@ class StepRecord:
     """What one step measured.
 
     A line of ``steps.jsonl`` has the same fields, but for ``coverage``, ``timing`` and ``ledger``. In their place it has the
-    bytes of :meth:`gcdl.protocol.ledger.Ledger.fields`. It also has two times for each of ``replies``: ``reply_seconds`` (from
-    the step's beginning until the reply came) and ``compute_seconds`` (computing and encoding).
+    bytes of :meth:`gcdl.protocol.ledger.Ledger.fields`, and the seconds of :meth:`times`.
 
     Attributes
     ----------
@@ -101,10 +100,27 @@ class StepRecord:
             fields["metrics"] = json_ready(self.metrics)
         else:
             del fields["metrics"]
-        replies = self.timing.replies
-        fields["reply_seconds"] = np.round(replies["received"] - self.timing.began, 6).tolist()
-        fields["compute_seconds"] = np.round(replies["computed"] + replies["encoded"], 6).tolist()
-        return json_ready(fields)
+        return json_ready(fields | self.times())
+
+    def times(self) -> dict[str, Any]:
+        """Return the seconds that a line of ``steps.jsonl`` tells.
+
+        A list for each of ``replies``: ``reply_seconds`` (from the step's beginning until the reply came), ``compute_seconds``
+        (computing and encoding), ``encode_seconds`` (of these, encoding) and ``slept_seconds`` (injected). Of the master:
+        ``decode_seconds`` and ``update_seconds`` (the optimizer, and what the downlink makes of its step).
+        """
+        timing, replies = self.timing, self.timing.replies
+        by_reply = {
+            "reply_seconds": replies["received"] - timing.began,
+            "compute_seconds": replies["computed"] + replies["encoded"],
+            "encode_seconds": replies["encoded"],
+            "slept_seconds": replies["slept"] + replies["held"],
+        }
+        return {
+            **{name: np.round(seconds, 6).tolist() for name, seconds in by_reply.items()},
+            "decode_seconds": round(timing.decoded - timing.waited, 6),
+            "update_seconds": round(timing.ended - timing.decoded, 6),
+        }
 
 
 def json_ready(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -188,3 +188,13 @@ def test_a_run_without_reply_times_is_an_error_that_names_the_line(tmp_path):
     (tmp_path / "run" / "steps.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(DataError, match=r"steps\.jsonl, line 4: has no reply_seconds beside its replies$"):
         report(tmp_path / "run", None)
+
+
+def test_a_poor_fit_is_called_one_and_the_times_themselves_are_offered(tmp_path):
+    two_kinds = "stragglers.kind=bernoulli", "stragglers.p=0.3", "stragglers.seconds=1.0", "wait.count=6"
+    simulate(StartingPoint(parse(RUN, two_kinds), tmp_path / "poor"), Quiet())
+    told = report(tmp_path / "poor", None)
+    assert "\npoor fit: Kolmogorov-Smirnov" in told
+    assert f"gcdl trace {tmp_path / 'poor'} --out trace.csv" in told
+    simulate(StartingPoint(parse(RUN), tmp_path / "good"), Quiet())
+    assert "poor fit" not in report(tmp_path / "good", None)

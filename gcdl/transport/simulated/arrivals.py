@@ -38,14 +38,17 @@ class Arrivals:
         sent = np.concatenate([self._sent, come["received"]])
         order = np.lexsort((rows["worker"], sent))
         self.rows, self._sent = rows[order], sent[order]
-        received, self._ends = network.arrivals(self._sent, reply_bytes, self.free)
+        received, self._ends = network.arrivals(self._sent, reply_bytes, self.free, self.rows["worker"])
         self.rows["received"] = received + notes
+        if (np.diff(received) < 0.0).any():  # replies that cross no link overtake those that do
+            order = np.argsort(received, kind="stable")
+            self.rows, self._sent, self._ends = self.rows[order], self._sent[order], self._ends[order]
 
     def take(self, count: int) -> tuple[Rows, Weights]:
         """Take in the next replies; return them, and when each leaves the master's link."""
         rows, ends = self.rows[:count], self._ends[:count]
         self.rows, self._sent, self._ends = self.rows[count:], self._sent[count:], self._ends[count:]
-        self.free = float(ends[-1])
+        self.free = max(self.free, float(ends.max()))
         return rows, ends
 
     def drop(self, now: float) -> IntVector:

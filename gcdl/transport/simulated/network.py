@@ -72,25 +72,31 @@ class Network:
     decode_seconds_per_coordinate: float = 0.0
     step_seconds: float = 0.0
 
-    def transfer(self, together: IntVector, largest: IntVector) -> Weights:
-        """Return the seconds from each message's first byte leaving to its last one arriving, (m,) for (m,) bytes.
+    def transfer(self, together: IntVector, largest: IntVector, to: IntVector) -> Weights:
+        """Return the seconds from each task's first byte leaving to its last one arriving, (m,) for (m,) bytes.
 
-        See :class:`Sizes`.
+        See :class:`Sizes`. ``to``, (m,): the workers, in the order in which the tasks leave.
         """
         return np.maximum(together / self.bandwidth, largest / self.master_bandwidth) + self.latency
 
-    def occupation(self, largest: IntVector) -> Weights:
-        """Return the seconds each message occupies a master's link, (m,) for (m,) bytes."""
+    def occupation(self, largest: IntVector, to: IntVector) -> Weights:
+        """Return the seconds each task occupies a master's link, (m,) for (m,) bytes; ``to`` as in :meth:`transfer`."""
         return largest / self.master_bandwidth
 
-    def arrivals(self, sent: Weights, size: Sizes, free: float) -> tuple[Weights, Weights]:
-        """Return when messages reach the masters that were ``sent``, (m,) ascending seconds, and when each leaves their links.
+    def arrivals(self, sent: Weights, size: Sizes, free: float, workers: IntVector) -> tuple[Weights, Weights]:
+        """Return when replies reach the masters that were ``sent``, (m,) ascending seconds, and when each leaves their links.
 
-        ``free``: when the links are free for the first of them. First come, first served: end_k = max(reached_k, end_k-1) +
-        occupation, solved for all k at once.
+        ``free``: when the links are free for the first of them; ``workers``, (m,): whose they are.
         """
         reached = sent + self.latency
-        occupation = size.largest / self.master_bandwidth
-        places = occupation * np.arange(len(sent))
-        ends = np.maximum(np.maximum.accumulate(reached - places), free) + places + occupation
+        ends = one_after_the_other(reached, np.full(len(sent), size.largest / self.master_bandwidth), free)
         return np.maximum(ends, reached + size.together / self.bandwidth), ends
+
+
+def one_after_the_other(reached: Weights, occupation: Weights, free: float) -> Weights:
+    """Return when each of m messages has crossed a link that serves them in the order in which they reach it.
+
+    end_k = max(reached_k, end_k-1) + occupation_k, solved for all k at once. ``free``: when the link is free for the first.
+    """
+    places = np.cumsum(occupation) - occupation
+    return np.asarray(np.maximum(np.maximum.accumulate(reached - places), free) + places + occupation)

@@ -287,17 +287,17 @@ class SimulatedTransport:
         last = int(np.argmax(np.where(self._leaves <= self._now, self._leaves, -np.inf)))
         free = self._now
         if self._leaves[last] <= self._now:
-            free = max(free, float(self._leaves[last] + self._network.occupation(self._sizes[[last], 1])[0]))
+            free = max(free, float(self._leaves[last] + self._network.occupation(self._sizes[[last], 1], np.array([last]))[0]))
         to = to[np.argsort(np.where(waiting, leaves, np.inf), kind="stable")]
         for base in np.unique(self._held[to]).tolist():
             self._sizes[to[self._held[to] == base]] = self._pace.task_bytes(self._task, base)
         self._leads_to[to] = self._task.step
         self._count_down(to, 1)
-        ends = free + np.cumsum(self._network.occupation(self._sizes[to, 1]))
+        ends = free + np.cumsum(self._network.occupation(self._sizes[to, 1], to))
         self._leaves[to] = np.concatenate([[free], ends[:-1]])
         self._since = self._now
         self._out_until = float(ends[-1])
-        return to, self._leaves[to] + self._network.transfer(*self._sizes[to].T)
+        return to, self._leaves[to] + self._network.transfer(self._sizes[to, 0], self._sizes[to, 1], to)
 
     def _account(self) -> None:
         """Count how long the link carried tasks since they were sent."""
