@@ -34,6 +34,7 @@ from gcdl.compressors.kernels import BLOCK
 from gcdl.config import parse
 from gcdl.training.roles import simulate
 from gcdl.training.starting_point import StartingPoint
+from gcdl.training.watcher import Watcher
 
 # --- simulated ----------------------------------------------------------------------------------------------------------
 
@@ -55,19 +56,6 @@ decode_seconds_per_coordinate = 2e-10
 """
 
 
-class Silent:
-    """Shows nothing."""
-
-    def begin(self, config: object, folder: Path, done: int) -> None:
-        """Show nothing."""
-
-    def step(self, record: object) -> None:
-        """Show nothing."""
-
-    def say(self, line: str) -> None:
-        """Show nothing."""
-
-
 def simulated_step(parameters: int, workers: int, masters: int, gigabits: float, decode: float) -> float:
     """Return the seconds of a step, the mean of 20."""
     rate = gigabits * 1.25e8
@@ -77,7 +65,7 @@ def simulated_step(parameters: int, workers: int, masters: int, gigabits: float,
     ]  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
         config = parse(SIMULATED.format(decode=decode), overrides)
-        summary = simulate(StartingPoint(config, Path(scratch) / "run", timing_only=True), Silent())
+        summary = simulate(StartingPoint(config, Path(scratch) / "run", timing_only=True), Watcher())
     return summary.seconds / summary.steps
 
 

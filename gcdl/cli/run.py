@@ -10,11 +10,11 @@ from rich.console import Console
 
 from gcdl.cli.options import ConfigOrScript, ConfigPath, Hostfile, Out, Overrides, RunPath, run_folder
 from gcdl.cli.run_script import resume_script, run_script
-from gcdl.cli.watchers import Shown
 from gcdl.config import Config, Experiment, load
 from gcdl.launch.supervisor import launch
 from gcdl.training.display import Display
 from gcdl.training.run_folder import check_unused
+from gcdl.training.shown import Shown
 from gcdl.training.starting_point import StartingPoint
 from gcdl.training.starting_point import resume as find_start
 

@@ -13,13 +13,14 @@ from rich.console import Console
 
 from gcdl.cli.errors import tell
 from gcdl.cli.options import OptionalConfig, Out, Overrides, run_folder
-from gcdl.cli.watchers import Shown, Supervised
+from gcdl.cli.watchers import Supervised
 from gcdl.config import load
 from gcdl.errors import MasterGone, UsageError
 from gcdl.host.processes import end_soon, start_time, when_gone
 from gcdl.launch.control_folder import ControlFolder
 from gcdl.launch.join import join
 from gcdl.training.display import Display
+from gcdl.training.shown import Shown
 from gcdl.training.starting_point import StartingPoint
 from gcdl.training.starting_point import resume as find_start
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import Protocol
 
 from rich.console import Console
 
@@ -13,20 +12,19 @@ from gcdl.config import Config
 from gcdl.host.launcher_environment import Launch
 from gcdl.protocol.step_record import StepRecord
 from gcdl.training.display import Display
+from gcdl.training.shown import Shown
 from gcdl.training.summary import Summary
 from gcdl.training.watcher import Watcher
 
 
-class RunWatcher(Watcher, Protocol):
+class RunWatcher(Watcher):
     """A watcher of a script's run: it is also told of the end."""
 
     def end(self, summary: Summary, folder: Path) -> None:
         """The run is over, and complete."""
-        ...
 
     def close(self) -> None:
         """No more will happen, however the run has ended."""
-        ...
 
 
 def on_a_terminal() -> bool:
@@ -34,7 +32,7 @@ def on_a_terminal() -> bool:
     return sys.stdout.isatty() and Launch.read().size < 2
 
 
-class LogWatcher:
+class LogWatcher(RunWatcher):
     """Hands what a run reports to :mod:`logging`."""
 
     _log = logging.getLogger("gcdl")
@@ -55,28 +53,13 @@ class LogWatcher:
         """The run is over."""
         self._log.info("%d steps done; run folder: %s", summary.steps, folder)
 
-    def close(self) -> None:
-        """Do nothing: there is nothing to take down."""
 
-
-class TerminalWatcher:
-    """Shows a run on the terminal."""
+class TerminalWatcher(Shown, RunWatcher):
+    """Shows a script's run on the terminal."""
 
     def __init__(self) -> None:
         terminal = on_a_terminal()
-        self._display = Display(Console(force_terminal=None if terminal else False), Path(sys.argv[0]).stem)
-
-    def begin(self, config: Config, folder: Path, done: int) -> None:
-        """See :class:`gcdl.training.watcher.Watcher`."""
-        self._display.begin(config.steps, config.workers or 0, folder, config.run.masters)
-
-    def step(self, record: StepRecord) -> None:
-        """See :class:`gcdl.training.watcher.Watcher`."""
-        self._display.step(record.line())
-
-    def say(self, line: str) -> None:
-        """See :class:`gcdl.training.watcher.Watcher`."""
-        self._display.say(line)
+        super().__init__(Display(Console(force_terminal=None if terminal else False), Path(sys.argv[0]).stem))
 
     def end(self, summary: Summary, folder: Path) -> None:
         """Show what the run came to."""

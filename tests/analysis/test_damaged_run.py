@@ -9,6 +9,7 @@ import pytest
 from gcdl.config import parse
 from gcdl.training.roles.simulation import simulate
 from gcdl.training.starting_point import StartingPoint
+from gcdl.training.watcher import Watcher
 
 DAMAGES = {
     "cut": lambda text: text[:-30],
@@ -22,16 +23,9 @@ DAMAGES = {
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
 
-    class Quiet:
-        def begin(self, config, folder, done): ...
-
-        def step(self, record): ...
-
-        def say(self, line): ...
-
     folder = tmp_path_factory.mktemp("damaged") / "run"
     text = 'workers = 2\nsteps = 3\n[problem]\nkind = "linear_regression"\nfeatures = 3\n[code]\nkind = "uncoded"\n'
-    simulate(StartingPoint(parse(text), folder), Quiet())
+    simulate(StartingPoint(parse(text), folder), Watcher())
     return folder
 
 

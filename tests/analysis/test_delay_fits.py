@@ -14,6 +14,7 @@ from gcdl.stragglers import BurstDelays, delays_at, read_trace
 from gcdl.training.roles import simulate
 from gcdl.training.run_reader import read_run
 from gcdl.training.starting_point import StartingPoint
+from gcdl.training.watcher import Watcher
 
 NOTHING = np.zeros(0)
 
@@ -131,21 +132,13 @@ seconds_per_shard = 0.0
 """
 
 
-class Quiet:
-    def begin(self, config, folder, done): ...
-
-    def step(self, record): ...
-
-    def say(self, line): ...
-
-
 def steps(folder):
     return [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.npz"])
 def test_a_runs_trace_replays_the_run(tmp_path, name):
-    simulate(StartingPoint(parse(RUN), tmp_path / "run"), Quiet())
+    simulate(StartingPoint(parse(RUN), tmp_path / "run"), Watcher())
     told = report(tmp_path / "run", tmp_path / name)
     assert "60 steps, 6 workers: 300 reply times" in told
     assert "60 censored" in told
@@ -157,7 +150,8 @@ def test_a_runs_trace_replays_the_run(tmp_path, name):
         used = steps(tmp_path / "run")[step]["replies"]
         assert row[used] == pytest.approx(drawn[used], abs=1e-6)
     simulate(
-        StartingPoint(parse(RUN, ["stragglers.kind=trace", f"stragglers.file={tmp_path / name}"]), tmp_path / "again"), Quiet()
+        StartingPoint(parse(RUN, ["stragglers.kind=trace", f"stragglers.file={tmp_path / name}"]), tmp_path / "again"),
+        Watcher(),
     )
     same = ("replies", "train_loss", "reply_seconds")
     assert [{k: line[k] for k in same} for line in steps(tmp_path / "run")] == [
@@ -166,7 +160,7 @@ def test_a_runs_trace_replays_the_run(tmp_path, name):
 
 
 def test_the_fit_of_a_run_finds_the_model_it_was_run_with_in_spite_of_censoring(tmp_path):
-    simulate(StartingPoint(parse(RUN, ["steps=400"]), tmp_path / "run"), Quiet())
+    simulate(StartingPoint(parse(RUN, ["steps=400"]), tmp_path / "run"), Watcher())
     found = measured(read_run(tmp_path / "run"))
     fit = shifted_exponential(found.seconds[np.isfinite(found.seconds)], found.censored)
     assert fit.keys["seconds"] == pytest.approx(0.4, rel=0.05)
@@ -174,7 +168,7 @@ def test_the_fit_of_a_run_finds_the_model_it_was_run_with_in_spite_of_censoring(
 
 
 def test_bad_output_names(tmp_path):
-    simulate(StartingPoint(parse(RUN, ["steps=5"]), tmp_path / "run"), Quiet())
+    simulate(StartingPoint(parse(RUN, ["steps=5"]), tmp_path / "run"), Watcher())
     with pytest.raises(UsageError, match=r"neither \.csv nor \.npz"):
         report(tmp_path / "run", tmp_path / "t.txt")
     with pytest.raises(UsageError, match="cannot be written"):
@@ -182,7 +176,7 @@ def test_bad_output_names(tmp_path):
 
 
 def test_a_run_without_reply_times_is_an_error_that_names_the_line(tmp_path):
-    simulate(StartingPoint(parse(RUN, ["steps=5"]), tmp_path / "run"), Quiet())
+    simulate(StartingPoint(parse(RUN, ["steps=5"]), tmp_path / "run"), Watcher())
     lines = steps(tmp_path / "run")
     del lines[3]["reply_seconds"]
     (tmp_path / "run" / "steps.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -17,6 +17,7 @@ from gcdl.config import parse
 from gcdl.errors import DataError, UsageError
 from gcdl.training.roles import simulate
 from gcdl.training.starting_point import StartingPoint
+from gcdl.training.watcher import Watcher
 
 CONFIG = """
 workers = 4
@@ -38,21 +39,10 @@ tensorboard = true
 """
 
 
-class Quiet:
-    def begin(self, config, folder, done):
-        pass
-
-    def step(self, record):
-        pass
-
-    def say(self, line):
-        pass
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("report") / "run <1>"
-    simulate(StartingPoint(parse(CONFIG), out), Quiet())
+    simulate(StartingPoint(parse(CONFIG), out), Watcher())
     return out
 
 
@@ -168,7 +158,7 @@ def test_what_is_wrong_is_said(run, tmp_path):
 def several(run, tmp_path_factory):
     """The run, and one that differs from it in its rate and has a metric of its own."""
     other = tmp_path_factory.mktemp("report") / "other"
-    simulate(StartingPoint(parse(CONFIG, ["optimizer.lr=0.02", "steps=20"]), other), Quiet())
+    simulate(StartingPoint(parse(CONFIG, ["optimizer.lr=0.02", "steps=20"]), other), Watcher())
     written = lines(other)
     for line in written:
         line["metrics"] = {"<b>bias</b>": line["step"] / 7}

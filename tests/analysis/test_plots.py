@@ -19,6 +19,7 @@ from gcdl.training.starting_point import StartingPoint
 pytest.importorskip("matplotlib")
 
 from gcdl.analysis.plots import plot
+from gcdl.training.watcher import Watcher
 
 RUN = """
 workers = 6
@@ -38,14 +39,6 @@ eval_every = 10
 """
 
 
-class Quiet:
-    def begin(self, config, folder, done): ...
-
-    def step(self, record): ...
-
-    def say(self, line): ...
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Two methods with the same seed, one with another seed, and one in which only the clock ran."""
@@ -54,8 +47,8 @@ def runs(tmp_path_factory):
         "one": [], "other": ["compressor.kind=sign", "wait.count=6", "steps=30"], "reseeded": ["seed=1"],
     }  # fmt: skip
     for name, overrides in cases.items():
-        simulate(StartingPoint(parse(RUN, overrides), root / name), Quiet())
-    simulate(StartingPoint(parse(RUN), root / "clock", timing_only=True), Quiet())
+        simulate(StartingPoint(parse(RUN, overrides), root / name), Watcher())
+    simulate(StartingPoint(parse(RUN), root / "clock", timing_only=True), Watcher())
     return root
 
 
@@ -80,7 +73,7 @@ def test_one_run_is_drawn_into_its_folder(runs):
 
 def test_lost_workers_are_shown(runs, tmp_path):
     folder = tmp_path / "run"
-    simulate(StartingPoint(parse(RUN, ["steps=8"]), folder), Quiet())
+    simulate(StartingPoint(parse(RUN, ["steps=8"]), folder), Watcher())
     lines = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
     for line in lines[4:]:
         line["lost"], line["replies"] = [5], [worker for worker in line["replies"] if worker != 5]
@@ -123,7 +116,7 @@ def test_a_comparison_says_what_differs_and_a_mean_that_it_is_one(runs, tmp_path
     shutil.copytree(runs / "one", tmp_path / "one")
     assert "one, other" in shown
     assert "the same config" in text(plot([runs / "one", tmp_path / "one"], tmp_path / "a.svg")[0])
-    simulate(StartingPoint(parse(RUN, ["steps=160"]), tmp_path / "long"), Quiet())
+    simulate(StartingPoint(parse(RUN, ["steps=160"]), tmp_path / "long"), Watcher())
     assert "training loss (mean over the last 4 steps)" in text(plot([tmp_path / "long"], tmp_path / "a.svg")[0])
 
 
@@ -138,7 +131,7 @@ def test_workers_are_whole_numbers(runs, tmp_path, monkeypatch):
         ticks.extend([*axes.get_yticks(), *axes.get_xticks()])
 
     monkeypatch.setattr(run_figure, "_who", watched)
-    simulate(StartingPoint(parse(RUN, ["workers=2", "steps=2"]), tmp_path / "two"), Quiet())
+    simulate(StartingPoint(parse(RUN, ["workers=2", "steps=2"]), tmp_path / "two"), Watcher())
     plot([tmp_path / "two"], tmp_path / "a.svg")
     assert ticks
     assert all(tick == round(tick) for tick in ticks)

@@ -12,6 +12,7 @@ from gcdl.config import parse
 from gcdl.errors import DataError, ReplayDiffers
 from gcdl.training.roles import simulate
 from gcdl.training.starting_point import StartingPoint
+from gcdl.training.watcher import Watcher
 
 RUN = """
 workers = 6
@@ -43,17 +44,9 @@ seconds_per_shard = 0.001
 """
 
 
-class Quiet:
-    def begin(self, config, folder, done): ...
-
-    def step(self, record): ...
-
-    def say(self, line): ...
-
-
 @pytest.fixture
 def recorded(tmp_path):
-    simulate(StartingPoint(parse(RUN), tmp_path / "run"), Quiet())
+    simulate(StartingPoint(parse(RUN), tmp_path / "run"), Watcher())
     return tmp_path / "run"
 
 
@@ -88,7 +81,7 @@ def test_a_run_with_steps_that_timed_out_replays_to_the_bit(recorded):
     ids=lambda overrides: " ".join(overrides),
 )
 def test_every_kind_of_run_replays(tmp_path, overrides):
-    simulate(StartingPoint(parse(RUN, overrides), tmp_path / "run"), Quiet())
+    simulate(StartingPoint(parse(RUN, overrides), tmp_path / "run"), Watcher())
     assert replay(tmp_path / "run").startswith("identical: 30 steps")
 
 
@@ -110,10 +103,10 @@ def test_a_changed_line_is_found_at_its_step(recorded, step):
 def test_a_reply_that_was_altered_on_its_way_is_found_at_its_step(tmp_path):
     events = 'stragglers.events=[{fault = "corrupt", worker = 2, step = 4}]'
     everyone = ["wait.count=6", "wait.timeout=60.0", "compressor.error_feedback=false"]
-    simulate(StartingPoint(parse(RUN, [events, *everyone]), tmp_path / "altered"), Quiet())
+    simulate(StartingPoint(parse(RUN, [events, *everyone]), tmp_path / "altered"), Watcher())
     with pytest.raises(ReplayDiffers, match="altered: step 4: gradient_norm was"):
         replay(tmp_path / "altered")
-    simulate(StartingPoint(parse(RUN, [events, "run.checksums=true"]), tmp_path / "dropped"), Quiet())
+    simulate(StartingPoint(parse(RUN, [events, "run.checksums=true"]), tmp_path / "dropped"), Watcher())
     assert replay(tmp_path / "dropped").startswith("identical")
 
 
@@ -172,6 +165,6 @@ def test_a_line_that_no_run_wrote_is_an_error_that_names_it(recorded, name):
 def test_what_is_no_run_folder(tmp_path):
     with pytest.raises(DataError, match="not a run folder"):
         replay(tmp_path)
-    simulate(StartingPoint(parse(RUN), tmp_path / "clock", timing_only=True), Quiet())
+    simulate(StartingPoint(parse(RUN), tmp_path / "clock", timing_only=True), Watcher())
     with pytest.raises(DataError, match="has no model to replay"):
         replay(tmp_path / "clock")

@@ -13,6 +13,7 @@ import pytest
 from gcdl.config import parse
 from gcdl.training.roles import simulate
 from gcdl.training.starting_point import StartingPoint
+from gcdl.training.watcher import Watcher
 
 pytestmark = [pytest.mark.exhaustive, pytest.mark.timeout(60)]
 
@@ -43,18 +44,10 @@ checkpoint_every = 3
 COMMANDS = (["resume"], ["resume"], ["replay"], ["trace"], ["plot", "--out", "figure.svg"], ["plot", "--html"])
 
 
-class Quiet:
-    def begin(self, config, folder, done): ...
-
-    def step(self, record): ...
-
-    def say(self, line): ...
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("whole") / "run"
-    simulate(StartingPoint(parse(CONFIG), folder), Quiet())
+    simulate(StartingPoint(parse(CONFIG), folder), Watcher())
     return folder
 
 

@@ -22,6 +22,7 @@ from gcdl.config import parse
 from gcdl.launch.mpirun import mpirun
 from gcdl.training.roles import simulate
 from gcdl.training.starting_point import StartingPoint
+from gcdl.training.watcher import Watcher
 
 LINEAR = """
 seed = 3
@@ -204,23 +205,13 @@ class Start:
         return self.jobs[-1]
 
 
-class Quiet:
-    """Watches a run and says nothing."""
-
-    def begin(self, config, folder, done): ...
-
-    def step(self, record): ...
-
-    def say(self, line): ...
-
-
 @pytest.fixture
 def simulated(tmp_path: Path) -> Callable[..., Ended]:
     """Do what ``gcdl simulate`` does, in this process: it need not import torch for each run."""
 
     def run(*overrides: str, config: str = LINEAR) -> Ended:
         folder = tmp_path / f"simulated{len(list(tmp_path.glob('simulated*')))}"
-        simulate(StartingPoint(parse(config, overrides), folder), Quiet())
+        simulate(StartingPoint(parse(config, overrides), folder), Watcher())
         return Ended(0, "", folder)
 
     return run

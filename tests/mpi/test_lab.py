@@ -13,16 +13,9 @@ from gcdl.errors import ReplayDiffers
 from gcdl.stragglers import delays_at
 from gcdl.training.roles import simulate
 from gcdl.training.starting_point import StartingPoint
+from gcdl.training.watcher import Watcher
 
 pytestmark = [pytest.mark.mpi, pytest.mark.alone]
-
-
-class Quiet:
-    def begin(self, config, folder, done): ...
-
-    def step(self, record): ...
-
-    def say(self, line): ...
 
 
 def test_an_mpi_run_of_200_steps_with_error_feedback_replays_to_the_bit(start, tmp_path):
@@ -60,7 +53,7 @@ def test_simulated_seconds_and_arrivals_are_those_measured(start, tmp_path, kind
     job = start("train", *delays, ranks=9).end()
     assert job.code == 0, job.output
     config = load(job.folder / "config.toml", ["run.seconds_per_shard=0"])
-    summary = simulate(StartingPoint(config, tmp_path / "simulated"), Quiet())
+    summary = simulate(StartingPoint(config, tmp_path / "simulated"), Watcher())
     simulated = [json.loads(line) for line in (tmp_path / "simulated" / "steps.jsonl").read_text().splitlines()]
     assert [line["replies"] for line in simulated] == [line["replies"] for line in job.steps]
     assert summary.model_sha256 == job.summary["model_sha256"]

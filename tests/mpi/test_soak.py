@@ -18,6 +18,7 @@ from gcdl.config import parse
 from gcdl.training import checkpoint_file as checkpoint
 from gcdl.training.roles import simulate
 from gcdl.training.starting_point import StartingPoint
+from gcdl.training.watcher import Watcher
 
 pytestmark = [pytest.mark.mpi, pytest.mark.alone, pytest.mark.soak, pytest.mark.timeout(0)]
 
@@ -42,14 +43,8 @@ checkpoint_every = 100
 """
 
 
-class Quiet:
-    def begin(self, config, folder, done): ...
-    def step(self, record): ...
-    def say(self, line): ...
-
-
 def simulated(folder, *overrides):
-    return simulate(StartingPoint(parse(CONFIG, overrides), folder), Quiet())
+    return simulate(StartingPoint(parse(CONFIG, overrides), folder), Watcher())
 
 
 @pytest.fixture(scope="module")

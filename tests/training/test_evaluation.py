@@ -15,6 +15,7 @@ from gcdl.training import loop
 from gcdl.training import roles as run
 from gcdl.training.evaluation import ConcurrentEvaluator
 from gcdl.training.starting_point import StartingPoint
+from gcdl.training.watcher import Watcher
 
 CONFIG = """
 workers = 3
@@ -32,17 +33,6 @@ eval_every = 4
 checkpoint_every = 4
 keep = 9
 """
-
-
-class Watcher:
-    def begin(self, config, folder, done):
-        pass
-
-    def step(self, record):
-        pass
-
-    def say(self, line):
-        pass
 
 
 def test_lines_and_checkpoints_are_those_of_a_run_that_waits(tmp_path, monkeypatch):

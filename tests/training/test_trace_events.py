@@ -17,6 +17,7 @@ from gcdl.protocol.measurements import StepTiming, rows_of
 from gcdl.training.roles.simulation import simulate
 from gcdl.training.starting_point import StartingPoint
 from gcdl.training.trace_events import Timeline
+from gcdl.training.watcher import Watcher
 
 RUN = """
 workers = 6
@@ -34,14 +35,6 @@ seconds = 0.01357913
 [run]
 seconds_per_shard = 0.0001234567
 """
-
-
-class Quiet:
-    def begin(self, config, folder, done): ...
-
-    def step(self, record): ...
-
-    def say(self, line): ...
 
 
 def slices(text: str) -> dict[int, list[tuple[Any, Any, str]]]:
@@ -63,7 +56,7 @@ def check(rows: dict[int, list[tuple[Any, Any, str]]]) -> None:
 
 
 def test_the_slices_of_a_run_do_not_overlap(tmp_path):
-    simulate(StartingPoint(parse(RUN), tmp_path / "run"), Quiet())
+    simulate(StartingPoint(parse(RUN), tmp_path / "run"), Watcher())
     rows = slices((tmp_path / "run" / "timeline.json").read_text())
     check(rows)
     names = {name for row in rows.values() for *_, name in row}
@@ -99,7 +92,7 @@ def test_whatever_the_times_are_neighbours_touch(began, steps):
 
 def test_each_master_has_a_row_and_workers_have_the_number_of_their_rank(tmp_path):
     config = parse(RUN, ["run.masters=3", "problem.features=300000", "steps=4", "problem.test_samples=1"])
-    summary = simulate(StartingPoint(config, tmp_path / "run"), Quiet())
+    summary = simulate(StartingPoint(config, tmp_path / "run"), Watcher())
     text = (tmp_path / "run" / "timeline.json").read_text()
     names = {
         event["tid"]: event["args"]["name"]

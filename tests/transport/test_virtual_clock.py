@@ -22,6 +22,7 @@ from gcdl.training.build import make_pace, make_workers
 from gcdl.training.roles import simulate
 from gcdl.training.starting_point import StartingPoint
 from gcdl.training.timing_only import NoCodec, NoOptimizer
+from gcdl.training.watcher import Watcher
 from gcdl.transport.simulated.network import Masters, Network, Sizes
 from gcdl.transport.simulated.virtual_clock import Pace, SimulatedTransport
 from gcdl.types import Layout
@@ -239,14 +240,6 @@ decode_seconds = 0.0001
 """
 
 
-class Quiet:
-    def begin(self, config, folder, done): ...
-
-    def step(self, record): ...
-
-    def say(self, line): ...
-
-
 def steps(folder):
     return [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
 
@@ -254,8 +247,8 @@ def steps(folder):
 @pytest.mark.parametrize("downlink", ["model", "sign"])
 def test_timing_only_is_the_same_run_without_its_numbers(tmp_path, downlink):
     config = parse(RUN, [f"downlink.kind={downlink}"])
-    real = simulate(StartingPoint(config, tmp_path / "real"), Quiet())
-    clock = simulate(StartingPoint(config, tmp_path / "clock", timing_only=True), Quiet())
+    real = simulate(StartingPoint(config, tmp_path / "real"), Watcher())
+    clock = simulate(StartingPoint(config, tmp_path / "clock", timing_only=True), Watcher())
     for one, other in zip(steps(tmp_path / "real"), steps(tmp_path / "clock"), strict=True):
         assert other["train_loss"] is None
         one["train_loss"] = None
@@ -273,18 +266,18 @@ def test_timing_only_is_the_same_run_without_its_numbers(tmp_path, downlink):
 
 
 def test_the_limit_is_named(tmp_path):
-    slow = simulate(StartingPoint(parse(RUN, ["simulate.master_bandwidth=1e4"]), tmp_path / "a", timing_only=True), Quiet())
+    slow = simulate(StartingPoint(parse(RUN, ["simulate.master_bandwidth=1e4"]), tmp_path / "a", timing_only=True), Watcher())
     assert slow.link_share == pytest.approx(1.0, abs=0.1)
     assert any(warning.startswith("the master's link is the limit: ") for warning in slow.warnings)
-    busy = simulate(StartingPoint(parse(RUN, ["simulate.decode_seconds=0.1"]), tmp_path / "b", timing_only=True), Quiet())
+    busy = simulate(StartingPoint(parse(RUN, ["simulate.decode_seconds=0.1"]), tmp_path / "b", timing_only=True), Watcher())
     assert any(warning.startswith("the master's decoding and stepping is the limit: ") for warning in busy.warnings)
-    fast = simulate(StartingPoint(parse(RUN, ["simulate.master_bandwidth=inf"]), tmp_path / "c", timing_only=True), Quiet())
+    fast = simulate(StartingPoint(parse(RUN, ["simulate.master_bandwidth=inf"]), tmp_path / "c", timing_only=True), Watcher())
     assert fast.link_share == 0.0
     assert not any("is the limit" in warning for warning in fast.warnings)
 
 
 def test_bytes_are_those_of_the_messages(tmp_path):
-    summary = simulate(StartingPoint(parse(RUN, ["simulate.parameters=1000003"]), tmp_path / "a", timing_only=True), Quiet())
+    summary = simulate(StartingPoint(parse(RUN, ["simulate.parameters=1000003"]), tmp_path / "a", timing_only=True), Watcher())
     replies = sum(len(line["replies"]) + line["late"] for line in steps(tmp_path / "a"))
     assert summary.uplink_bytes == replies * (HEADER_BYTES + 125001 + 4)
     assert summary.downlink_bytes % (TaskFormat(6).overhead_bytes + 4 * 1000003) == 0
@@ -293,11 +286,11 @@ def test_bytes_are_those_of_the_messages(tmp_path):
 
 def test_compute_times_of_a_measured_run_are_drawn_anew(tmp_path):
     base = ["simulate.master_bandwidth=inf", "simulate.latency=0", "stragglers.kind=none", "code.stragglers=0"]
-    simulate(StartingPoint(parse(RUN, [*base, "run.seconds_per_shard=0.375"]), tmp_path / "measured"), Quiet())
+    simulate(StartingPoint(parse(RUN, [*base, "run.seconds_per_shard=0.375"]), tmp_path / "measured"), Watcher())
     again = parse(RUN, [*base, f"simulate.compute={tmp_path / 'measured'}"])
     pace = make_pace(Experiment.of(again, 6), Layout(("w",), ((40,),)))
     assert pace.seconds_per_shard(3) == pytest.approx(np.full(6, 0.375))
-    records = simulate(StartingPoint(again, tmp_path / "again"), Quiet())
+    records = simulate(StartingPoint(again, tmp_path / "again"), Watcher())
     assert records.seconds == pytest.approx(12 * 0.375 + 12 * 6 * 1e-4)
 
 
@@ -332,7 +325,7 @@ def test_thousands_of_workers_with_hundreds_of_millions_of_parameters_are_quick_
     )  # fmt: skip
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.process_time()
-    summary = simulate(StartingPoint(config, tmp_path / "run", timing_only=True), Quiet())
+    summary = simulate(StartingPoint(config, tmp_path / "run", timing_only=True), Watcher())
     assert time.process_time() - began < 20.0  # about 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB; one vector of d is 1.2 GB
     assert summary.uplink_bytes > 25 * 3600 * 37_500_000

@@ -18,11 +18,11 @@ from rich.console import Console
 from gcdl.analysis.sweeps.outcome import Outcome
 from gcdl.config import Config, parse
 from gcdl.errors import GcdlError, Interrupted
-from gcdl.protocol.step_record import StepRecord
 from gcdl.training.display import Display
 from gcdl.training.run_files import CONFIG, STEPS, TIMELINE
 from gcdl.training.run_reader import read_run
 from gcdl.training.starting_point import StartingPoint
+from gcdl.training.watcher import Watcher
 
 Transport = Literal["simulated", "mpi"]
 
@@ -66,7 +66,7 @@ def run_cell(config_toml: str, folder: Path, transport: Transport, *, keep_runs:
 def _simulate(config: Config, folder: Path) -> None:
     from gcdl.training.roles import simulate
 
-    simulate(StartingPoint(config, folder), _Silent())
+    simulate(StartingPoint(config, folder), Watcher())  # it shows nothing: the sweep shows its own progress
 
 
 def _measure(config: Config, folder: Path) -> None:
@@ -83,16 +83,3 @@ def _measure(config: Config, folder: Path) -> None:
     if code:
         said = [line.removeprefix("gcdl: ") for line in shown.getvalue().splitlines() if line.startswith("gcdl: ")]
         raise GcdlError(said[-1] if said else f"the job ended with exit code {code}")
-
-
-class _Silent:
-    """A run's watcher that shows nothing: the sweep shows its own progress."""
-
-    def begin(self, config: Config, folder: Path, done: int) -> None:
-        """Show nothing."""
-
-    def step(self, record: StepRecord) -> None:
-        """Show nothing."""
-
-    def say(self, line: str) -> None:
-        """Show nothing."""
