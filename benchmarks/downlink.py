@@ -31,25 +31,7 @@ from rich.table import Table
 
 from gcdl.launch.mpirun import mpirun
 
-CONFIG = """
-workers = {workers}
-steps = {steps}
-[problem]
-kind = "linear_regression"
-features = {parameters}
-samples = 1
-[code]
-kind = "uncoded"
-[wait]
-kind = "first_replies"
-count = {workers}
-timeout = 600.0
-[optimizer]
-lr = 1e-9
-[run]
-eval_every = 0
-checkpoint_every = 0
-"""
+CONFIG = Path(__file__).with_name("exchange.toml")
 BIT = ["compressor.kind=stochastic_sign", "compressor.scale=max", "compressor.agreed=true"]
 METHODS = {
     "float32 up and down": ["compressor.kind=identity"],
@@ -112,8 +94,7 @@ def main() -> None:
 
 
 def _place(place: str, arguments: argparse.Namespace, scratch: Path) -> dict[str, list[Measured]]:
-    config = scratch / "downlink.toml"
-    config.write_text(CONFIG.format(**vars(arguments)))
+    size = [f"workers={arguments.workers}", f"steps={arguments.steps}", f"problem.features={arguments.parameters}"]
     slots = [1, *(len(part) for part in np.array_split(range(arguments.workers), HOSTS - 1))]
     hosts = None if place == "memory" else Hosts(HOSTS, rate_mbit=float(place), delay_ms=arguments.delay, slots=slots)
     found: dict[str, list[Measured]] = {name: [] for name in arguments.methods}
@@ -126,7 +107,8 @@ def _place(place: str, arguments: argparse.Namespace, scratch: Path) -> dict[str
             for name in arguments.methods:
                 folder = scratch / f"{place}-{repeat}-{name.replace(' ', '-')}"
                 launcher = hosts.mpirun(ranks) if hosts else mpirun(ranks)
-                command = [*launcher, sys.executable, "-m", "gcdl", "train", str(config), *METHODS[name], "--out", str(folder)]
+                train = [sys.executable, "-m", "gcdl", "train", str(CONFIG), *size, *METHODS[name]]
+                command = [*launcher, *train, "--out", str(folder)]
                 found[name].append(measure(command, folder, environment, hosts))
     finally:
         if hosts:

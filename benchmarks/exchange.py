@@ -20,24 +20,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-CONFIG = """
-workers = {workers}
-steps = {steps}
-[problem]
-kind = "linear_regression"
-features = {parameters}
-samples = 1
-[code]
-kind = "uncoded"
-[wait]
-kind = "first_replies"
-count = {workers}
-[optimizer]
-lr = 1e-9
-[run]
-eval_every = 0
-checkpoint_every = 0
-"""
+CONFIG = Path(__file__).with_name("exchange.toml")
 METHODS = {
     "identity": ["compressor.kind=identity"],
     "sign": ["compressor.kind=sign"],
@@ -61,12 +44,11 @@ def main() -> None:
     methods = {name: overrides for name, overrides in METHODS.items() if name in {"identity", *arguments.methods}}
     seconds: dict[str, list[list[float]]] = {name: [] for name in methods}
     with tempfile.TemporaryDirectory() as scratch:
-        config = Path(scratch) / "exchange.toml"
-        config.write_text(CONFIG.format(**vars(arguments)))
+        size = [f"workers={arguments.workers}", f"steps={arguments.steps}", f"problem.features={arguments.parameters}"]
         for repeat in range(arguments.repeats):
             for number, (name, overrides) in enumerate(methods.items()):
                 folder = Path(scratch) / f"{repeat}-{number}"
-                command = [sys.executable, "-m", "gcdl", "run", str(config), *overrides, "--out", str(folder)]
+                command = [sys.executable, "-m", "gcdl", "run", str(CONFIG), *size, *overrides, "--out", str(folder)]
                 subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
                 steps = [json.loads(line)["seconds"] for line in (folder / "steps.jsonl").read_text().splitlines()]
                 seconds[name].append(steps[5:])

@@ -20,6 +20,10 @@ from pathlib import Path
 
 import pytest
 
+from gcdl.config import Config
+from gcdl.protocol.step_record import StepRecord
+from gcdl.training.watcher import Watcher
+
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = ("hosts", "slurm", "", "mpi", "alone")
 """Marks, in the order of their tests; "": none of them."""
@@ -57,6 +61,23 @@ def _share_the_cores(request: pytest.FixtureRequest, tmp_path_factory: pytest.Te
     with (folder / "jobs.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX if turn == "alone" else fcntl.LOCK_SH)
         yield
+
+
+class Heard(Watcher):
+    """Keeps what a run reports."""
+
+    def __init__(self) -> None:
+        self.records: list[StepRecord] = []
+        self.lines: list[str] = []
+
+    def begin(self, config: Config, folder: Path, done: int) -> None:
+        self.done = done
+
+    def step(self, record: StepRecord) -> None:
+        self.records.append(record)
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
 
 
 @dataclass(frozen=True)

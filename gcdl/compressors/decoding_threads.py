@@ -58,6 +58,27 @@ class DecodingThreads(Generic[B, S]):
             other.result()
 
 
+class DecodesOnThreads(Generic[B, S]):
+    """A codec with threads of its own.
+
+    Parameters
+    ----------
+    make_scratch : allocates what a thread needs for itself.
+    """
+
+    def __init__(self, make_scratch: Callable[[], S]) -> None:
+        self._threads = DecodingThreads[B, S](make_scratch)
+
+    @property
+    def threads(self) -> int:
+        """How many threads decode; the bits are the same."""
+        return self._threads.count
+
+    @threads.setter
+    def threads(self, count: int) -> None:
+        self._threads.count = count
+
+
 def _work_on(work: Callable[[B, S], None], blocks: Sequence[B], scratch: S) -> None:
     for block in blocks:
         work(block, scratch)

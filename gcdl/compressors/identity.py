@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from gcdl.compressors.base import Draw, Message, State, Stateless, Voteless
 from gcdl.compressors.bfloat16 import from_bfloat16, to_bfloat16
-from gcdl.compressors.decoding_threads import DecodingThreads
+from gcdl.compressors.decoding_threads import DecodesOnThreads
 from gcdl.types import Buffer, Layout, Vector
 
 _BLOCK = 1 << 16
@@ -62,7 +62,7 @@ class Identity:
         return IdentityCodec(layout, self.dtype)
 
 
-class IdentityCodec(Stateless, Voteless):
+class IdentityCodec(DecodesOnThreads[slice, Vector], Stateless, Voteless):
     """Copies, block by block."""
 
     def __init__(self, layout: Layout, dtype: Literal["float32", "bfloat16", "float16"]) -> None:
@@ -71,7 +71,7 @@ class IdentityCodec(Stateless, Voteless):
         self.payload_bytes = number.stored.itemsize * layout.size
         self._blocks = [slice(start, min(start + _BLOCK, layout.size)) for start in range(0, layout.size, _BLOCK)]
         self._value = np.empty(min(layout.size, _BLOCK), dtype=np.float32)
-        self._threads = DecodingThreads[slice, Vector](lambda: np.empty_like(self._value))
+        super().__init__(lambda: np.empty_like(self._value))
 
     def compress(self, x: Vector, state: State, draw: Draw, out: Buffer, plus: Vector | None = None) -> State:
         """Write x + plus to ``out``."""
@@ -86,15 +86,6 @@ class IdentityCodec(Stateless, Voteless):
         """Overwrite ``into`` with what rounding took off."""
         for block, value in self._values(payload):
             np.subtract(x[block], value, out=into[block])
-
-    @property
-    def threads(self) -> int:
-        """How many threads decode; the bits are the same."""
-        return self._threads.count
-
-    @threads.setter
-    def threads(self, count: int) -> None:
-        self._threads.count = count
 
     def decode(self, messages: Sequence[Message], into: Vector) -> None:
         """Overwrite ``into`` with the weighted sum of the messages; see :class:`gcdl.compressors.base.Codec`."""

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gcdl.compressors.base import Draw, Message, State, Stateless
-from gcdl.compressors.decoding_threads import DecodingThreads
+from gcdl.compressors.decoding_threads import DecodesOnThreads
 from gcdl.compressors.kernels import Kernels, Rows, Values, kernels_for, packed_bytes
 from gcdl.compressors.noise import Adder, Noise
 from gcdl.compressors.scale_groups import Block, Groups
@@ -47,7 +47,7 @@ def lost_share(share: float) -> float:
     return abs(1.0 - share)
 
 
-class SignCodec(Stateless):
+class SignCodec(DecodesOnThreads[Block, Kernels], Stateless):
     """Bits, then (rows, G) float32 levels where the recipe has a scale; without one every value is +-1.
 
     Parameters
@@ -78,7 +78,7 @@ class SignCodec(Stateless):
         self.clipped = 0
         self._groups = Groups.of(layout, block) if scale else Groups(np.array([0, layout.size]))
         self._kernels = kernels_for(layout.size)
-        self._threads = DecodingThreads[Block, Kernels](partial(kernels_for, layout.size))
+        super().__init__(partial(kernels_for, layout.size))
         shares = {int(size): signal_share(int(size)) for size in np.unique(self._groups.sizes) if size}
         signal = [shares.get(size, 0.0) for size in self._groups.sizes.tolist()]
         noises = [noise_share(shares[size]) if size else 0.0 for size in self._groups.sizes.tolist()]
@@ -124,15 +124,6 @@ class SignCodec(Stateless):
         other = copy(self)
         other._kernels = kernels
         return other
-
-    @property
-    def threads(self) -> int:
-        """How many threads decode; the bits are the same."""
-        return self._threads.count
-
-    @threads.setter
-    def threads(self, count: int) -> None:
-        self._threads.count = count
 
     def compress(self, x: Vector, state: State, draw: Draw, out: Buffer, plus: Vector | None = None) -> State:
         """Write the bits, then the levels; see :class:`gcdl.compressors.base.Codec`."""

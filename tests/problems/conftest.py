@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 
 from gcdl.problems import Classifier
 from gcdl.problems.datasets import DATASETS, Dataset, Part
+from gcdl.problems.minibatches import minibatch
 
 TRAIN, TEST = 601, 1203  # no shard size divides them; more than one evaluation batch
 
@@ -48,3 +50,19 @@ def finish():
                 return out, done.value, yielded
 
     return run
+
+
+def point(problem, seed=0):
+    """Return a point of a linear model."""
+    return np.random.default_rng(seed).standard_normal(problem.features).astype(np.float32)
+
+
+def shard_gradient(problem, mean_loss, parameters, shard, step):
+    """Return G_j and (N_j / N) f_j of a linear model, by torch autograd in float64; ``mean_loss`` of (z, y)."""
+    data = problem.load(np.array([shard]))[shard]
+    batch = np.arange(problem.samples)[minibatch(problem.samples, problem.batch_size, problem.seed, shard, step)]
+    w = torch.from_numpy(parameters.astype(np.float64)).requires_grad_()
+    X, y = torch.from_numpy(data.X[batch]).double(), torch.from_numpy(data.y[batch]).double()
+    loss = mean_loss(X @ w, y) / problem.k
+    loss.backward()
+    return w.grad.numpy(), loss.item()

@@ -6,7 +6,11 @@ import torch
 
 from gcdl.errors import ParameterError
 from gcdl.problems import LinearRegression, linear_model
-from gcdl.problems.minibatches import minibatch
+from tests.problems.conftest import point, shard_gradient
+
+
+def mean_loss(z, y):
+    return 0.5 * torch.mean((z - y) ** 2)
 
 
 def make(k=4, seed=2, *, features=11, samples=30, **params):
@@ -18,28 +22,13 @@ def coded(problem, shards, weights):
     return problem.gradient(problem.load(shards), shards, np.array(weights))
 
 
-def point(problem, seed=0):
-    return np.random.default_rng(seed).standard_normal(problem.features).astype(np.float32)
-
-
-def shard_gradient(problem, parameters, shard, step):
-    """G_j and (N_j / N) f_j by torch autograd in float64."""
-    data = problem.load(np.array([shard]))[shard]
-    batch = np.arange(problem.samples)[minibatch(problem.samples, problem.batch_size, problem.seed, shard, step)]
-    w = torch.from_numpy(parameters.astype(np.float64)).requires_grad_()
-    X, y = torch.from_numpy(data.X[batch]).double(), torch.from_numpy(data.y[batch]).double()
-    loss = 0.5 * torch.mean((X @ w - y) ** 2) / problem.k
-    loss.backward()
-    return w.grad.numpy(), loss.item()
-
-
 @pytest.mark.parametrize("batch_size", [0, 1, 7, 30, 99])
 @pytest.mark.parametrize(("shards", "weights"), [([2], [1.0]), ([0, 3], [0.5, -2.0]), ([0, 1, 2, 3], [1.0, 0.1, -0.3, 2.0])])
 def test_the_coded_gradient_is_the_weighted_sum_of_shard_gradients(batch_size, shards, weights, finish):
     problem = make(batch_size=batch_size)
     parameters = point(problem)
     gradient, loss, yielded = finish(coded(problem, shards, weights), parameters, 6)
-    parts = [shard_gradient(problem, parameters, shard, 6) for shard in shards]
+    parts = [shard_gradient(problem, mean_loss, parameters, shard, 6) for shard in shards]
     np.testing.assert_allclose(gradient, sum(w * p[0] for w, p in zip(weights, parts, strict=True)), atol=5e-6)
     assert loss == pytest.approx(sum(w * p[1] for w, p in zip(weights, parts, strict=True)), rel=1e-5)
     assert sum(yielded) == len(shards)

@@ -2,30 +2,14 @@
 
 import numpy as np
 import pytest
-import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from gcdl.problems import LogisticRegression, linear_model
-from gcdl.problems.minibatches import minibatch
+from tests.problems.conftest import point, shard_gradient
 
 
 def make(k=4, seed=2, *, features=11, samples=30, **params):
     return LogisticRegression(k, seed, features=features, samples=samples, **params)
-
-
-def point(problem, seed=0):
-    return np.random.default_rng(seed).standard_normal(problem.features).astype(np.float32)
-
-
-def shard_gradient(problem, parameters, shard, step):
-    """G_j and (N_j / N) f_j by torch autograd in float64."""
-    data = problem.load(np.array([shard]))[shard]
-    batch = np.arange(problem.samples)[minibatch(problem.samples, problem.batch_size, problem.seed, shard, step)]
-    w = torch.from_numpy(parameters.astype(np.float64)).requires_grad_()
-    X, y = torch.from_numpy(data.X[batch]).double(), torch.from_numpy(data.y[batch]).double()
-    loss = binary_cross_entropy_with_logits(X @ w, y) / problem.k
-    loss.backward()
-    return w.grad.numpy(), loss.item()
 
 
 @pytest.mark.parametrize("stacked", [1, 700, 1 << 18])
@@ -35,7 +19,7 @@ def test_the_coded_gradient_is_the_weighted_sum_however_it_is_cut_into_passes(ba
     problem = make(batch_size=batch_size)
     parameters, shards, weights = point(problem), np.arange(4), np.array([1.0, 0.1, -0.3, 2.0])
     gradient, loss, yielded = finish(problem.gradient(problem.load(shards), shards, weights), parameters, 6)
-    parts = [shard_gradient(problem, parameters, shard, 6) for shard in shards]
+    parts = [shard_gradient(problem, binary_cross_entropy_with_logits, parameters, shard, 6) for shard in shards]
     np.testing.assert_allclose(gradient, sum(w * p[0] for w, p in zip(weights, parts, strict=True)), atol=5e-6)
     assert loss == pytest.approx(sum(w * p[1] for w, p in zip(weights, parts, strict=True)), rel=1e-5)
     assert sum(yielded) == 4

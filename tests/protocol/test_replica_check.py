@@ -10,6 +10,7 @@ from gcdl.errors import ConfigError
 from gcdl.protocol.replica_check import sends_equal_bits
 from gcdl.training.roles import simulate
 from gcdl.training.starting_point import StartingPoint
+from tests.conftest import Heard
 
 CONFIG = """
 workers = 6
@@ -35,22 +36,8 @@ CORRUPT = 'stragglers.events=[{fault = "corrupt", worker = 4, step = 3}, {fault 
 CORRELATED = StochasticSign("max", "correlated")
 
 
-class Watcher:
-    def __init__(self):
-        self.records, self.said = [], []
-
-    def begin(self, config, folder, done):
-        pass
-
-    def step(self, record):
-        self.records.append(record)
-
-    def say(self, line):
-        self.said.append(line)
-
-
 def run(folder, *overrides):
-    watcher = Watcher()
+    watcher = Heard()
     return simulate(StartingPoint(parse(CONFIG, overrides), folder), watcher), watcher
 
 

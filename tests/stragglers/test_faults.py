@@ -9,6 +9,7 @@ from gcdl.config import Experiment, parse
 from gcdl.errors import ConfigError, TooManyLost, WorkerError
 from gcdl.training.roles import simulate
 from gcdl.training.starting_point import StartingPoint, resume
+from tests.conftest import Heard
 
 CONFIG = """
 workers = 4
@@ -28,22 +29,8 @@ checkpoint_every = 3
 """
 
 
-class Watcher:
-    def __init__(self):
-        self.records = []
-
-    def begin(self, config, folder, done):
-        self.done = done
-
-    def step(self, record):
-        self.records.append(record)
-
-    def say(self, line):
-        pass
-
-
 def run(folder, events, *overrides):
-    watcher = Watcher()
+    watcher = Heard()
     config = parse(CONFIG, [f"stragglers.events={events}", *overrides])
     return simulate(StartingPoint(config, folder), watcher), watcher.records
 
@@ -58,7 +45,7 @@ def test_a_kill_is_a_worker_lost_at_that_step(tmp_path):
 def test_too_many_kills_end_the_run_and_do_not_strike_again_when_it_is_resumed(tmp_path):
     with pytest.raises(TooManyLost, match=r"step 4.*lost: 1, 2"):
         run(tmp_path, '[{fault = "kill", worker = 1, step = 4}, {fault = "kill", worker = 2, step = 4}]')
-    watcher = Watcher()
+    watcher = Heard()
     summary = simulate(resume(tmp_path, ()), watcher)
     assert watcher.done == 4
     assert summary.lost_workers == []
@@ -67,7 +54,7 @@ def test_too_many_kills_end_the_run_and_do_not_strike_again_when_it_is_resumed(t
 
 def test_a_fault_beyond_what_was_reached_still_strikes_a_resumed_run(tmp_path):
     run(tmp_path, '[{fault = "kill", worker = 1, step = 2}, {fault = "kill", worker = 0, step = 9}]', "steps=6")
-    assert simulate(resume(tmp_path, ("steps=12",)), Watcher()).lost_workers == [0]
+    assert simulate(resume(tmp_path, ("steps=12",)), Heard()).lost_workers == [0]
 
 
 def test_a_stop_is_silence_for_its_seconds(tmp_path):
@@ -88,7 +75,7 @@ def test_a_fault_waits_for_a_job_that_begins(tmp_path):
 @pytest.mark.parametrize("events", ['{fault = "kill", worker = 1, step = 4}', '{fault = "corrupt", worker = 0, step = 3}'])
 def test_the_clock_alone_meets_the_same_faults(tmp_path, events):
     given = parse(CONFIG, [f"stragglers.events=[{events}]", "run.checksums=true"])
-    watchers = Watcher(), Watcher()
+    watchers = Heard(), Heard()
     real = simulate(StartingPoint(given, tmp_path / "real"), watchers[0])
     clock = simulate(StartingPoint(given, tmp_path / "clock", timing_only=True), watchers[1])
     assert [record.replies for record in watchers[0].records] == [record.replies for record in watchers[1].records]

@@ -14,6 +14,7 @@ from gcdl.training import checkpoint_file as checkpoint
 from gcdl.training.durable_file import DurableFile
 from gcdl.training.roles import simulate
 from gcdl.training.starting_point import StartingPoint, resume
+from tests.conftest import Heard
 
 
 @pytest.fixture
@@ -109,14 +110,12 @@ checkpoint_every = 5
 """
 
 
-class Watcher:
+class DiskFiller(Heard):
     """Fills the disk after one step, and makes room after another."""
 
     def __init__(self, disk: Path, full: int, free: int, end: int = -1) -> None:
-        self.disk, self.full, self.free, self.end, self.said = disk, full, free, end, []
-
-    def begin(self, config, folder, done):
-        pass
+        super().__init__()
+        self.disk, self.full, self.free, self.end = disk, full, free, end
 
     def step(self, record):
         if record.step == self.full:
@@ -126,25 +125,22 @@ class Watcher:
         if record.step == self.end:
             raise Interrupted("interrupted")
 
-    def say(self, line):
-        self.said.append(line)
-
 
 def test_a_run_goes_on_while_the_disk_is_full(small_disk, tmp_path):
-    whole = simulate(StartingPoint(parse(CONFIG), tmp_path / "whole"), Watcher(tmp_path, -1, -1))
-    watcher = Watcher(small_disk, full=11, free=30)
+    whole = simulate(StartingPoint(parse(CONFIG), tmp_path / "whole"), DiskFiller(tmp_path, -1, -1))
+    watcher = DiskFiller(small_disk, full=11, free=30)
     summary = simulate(StartingPoint(parse(CONFIG), small_disk / "run"), watcher)
     assert summary.model_sha256 == whole.model_sha256
-    assert any("checkpoint of step 15 not written" in line for line in watcher.said)
-    assert any("the run goes on" in line for line in watcher.said)
+    assert any("checkpoint of step 15 not written" in line for line in watcher.lines)
+    assert any("the run goes on" in line for line in watcher.lines)
     lines = (small_disk / "run" / "steps.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == list(range(40))
     assert checkpoint.newest(small_disk / "run")[0].step == 40
 
 
 def test_a_disk_that_stays_full_has_the_result_all_the_same_in_the_room_that_was_kept_for_it(small_disk, tmp_path):
-    whole = simulate(StartingPoint(parse(CONFIG), tmp_path / "whole"), Watcher(tmp_path, -1, -1))
-    watcher = Watcher(small_disk, full=11, free=-1)
+    whole = simulate(StartingPoint(parse(CONFIG), tmp_path / "whole"), DiskFiller(tmp_path, -1, -1))
+    watcher = DiskFiller(small_disk, full=11, free=-1)
     summary = simulate(StartingPoint(parse(CONFIG), small_disk / "run"), watcher)
     assert summary.model_sha256 == whole.model_sha256
     saved = json.loads((small_disk / "run" / "summary.json").read_text())
@@ -152,15 +148,15 @@ def test_a_disk_that_stays_full_has_the_result_all_the_same_in_the_room_that_was
     assert (small_disk / "run" / "model.pt").read_bytes() == (tmp_path / "whole" / "model.pt").read_bytes()
     lines = (small_disk / "run" / "steps.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == list(range(40))
-    assert any("checkpoint of step 40 not written" in line for line in watcher.said)
+    assert any("checkpoint of step 40 not written" in line for line in watcher.lines)
     assert not (small_disk / "run" / ".reserved").exists()
     watcher.ballast.unlink()
 
 
 def test_a_result_that_can_not_be_written_is_an_error_that_says_what_is_there(small_disk, tmp_path, monkeypatch):
     monkeypatch.setattr("gcdl.training.loop._result_bytes", lambda layout: 0)
-    whole = simulate(StartingPoint(parse(CONFIG), tmp_path / "whole"), Watcher(tmp_path, -1, -1))
-    watcher = Watcher(small_disk, full=11, free=-1)
+    whole = simulate(StartingPoint(parse(CONFIG), tmp_path / "whole"), DiskFiller(tmp_path, -1, -1))
+    watcher = DiskFiller(small_disk, full=11, free=-1)
     with pytest.raises(
         UsageError, match=r"model\.pt: cannot be written: .*; the newest checkpoint is of step 10 of 40: gcdl resume"
     ):
@@ -169,27 +165,27 @@ def test_a_result_that_can_not_be_written_is_an_error_that_says_what_is_there(sm
     assert checkpoint.newest(small_disk / "run")[0].step == 10
     assert not list((small_disk / "run" / "checkpoint").glob("*.draft"))
     watcher.ballast.unlink()
-    resumed = simulate(resume(small_disk / "run", ()), Watcher(small_disk, -1, -1))
+    resumed = simulate(resume(small_disk / "run", ()), DiskFiller(small_disk, -1, -1))
     assert resumed.model_sha256 == whole.model_sha256
 
 
 def test_an_interrupted_run_on_a_full_disk_names_the_checkpoint_that_there_is(small_disk):
-    watcher = Watcher(small_disk, full=11, free=-1, end=20)
+    watcher = DiskFiller(small_disk, full=11, free=-1, end=20)
     with pytest.raises(Interrupted):
         simulate(StartingPoint(parse(CONFIG), small_disk / "run"), watcher)
-    assert any("checkpoint of step 21 not written" in line for line in watcher.said)
+    assert any("checkpoint of step 21 not written" in line for line in watcher.lines)
     assert (
         f"checkpoint after 10 steps in {small_disk / 'run' / 'checkpoint'}; gcdl resume {small_disk / 'run'} goes on"
-        in watcher.said
+        in watcher.lines
     )
 
 
 def test_a_disk_without_room_for_the_result_is_said_at_the_start(small_disk):
     (small_disk / "run").mkdir()
-    watcher = Watcher(small_disk, full=-1, free=-1)
+    watcher = DiskFiller(small_disk, full=-1, free=-1)
     ballast = fill(small_disk)
     with ballast.open("r+b") as file:
         file.truncate(ballast.stat().st_size - (40 << 10))  # room to begin
     with pytest.raises(UsageError, match="cannot be written"):
         simulate(StartingPoint(parse(CONFIG, ["steps=2"]), small_disk / "run"), watcher)
-    assert any("no room for the result, 0.1 MB" in line for line in watcher.said)
+    assert any("no room for the result, 0.1 MB" in line for line in watcher.lines)

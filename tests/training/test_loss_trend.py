@@ -11,6 +11,7 @@ from gcdl.config import parse
 from gcdl.training.loss_trend import LossTrend
 from gcdl.training.roles import simulate
 from gcdl.training.starting_point import StartingPoint, resume
+from tests.conftest import Heard
 
 
 def warnings(losses, final=None):
@@ -65,29 +66,17 @@ checkpoint_every = 30
 """
 
 
-class Watcher:
-    def __init__(self):
-        self.said = []
-
-    def begin(self, config, folder, done): ...
-
-    def step(self, record): ...
-
-    def say(self, line):
-        self.said.append(line)
-
-
 @pytest.mark.parametrize(("lr", "count"), [(2.2, 2), (0.1, 0)])
 def test_a_run_that_diverges_says_so_on_screen_and_in_its_summary(tmp_path, lr, count):
-    watcher = Watcher()
+    watcher = Heard()
     summary = simulate(StartingPoint(parse(DIVERGING, [f"optimizer.lr={lr}"]), tmp_path / "run"), watcher)
     found = [warning for warning in summary.warnings if "the training loss" in warning]
     assert len(found) == count
-    assert [line for line in watcher.said if "the training loss" in line] == [f"warning: {warning}" for warning in found]
+    assert [line for line in watcher.lines if "the training loss" in line] == [f"warning: {warning}" for warning in found]
 
 
 def test_a_resumed_run_is_judged_as_a_whole(tmp_path):
-    whole = simulate(StartingPoint(parse(DIVERGING), tmp_path / "whole"), Watcher())
-    simulate(StartingPoint(parse(DIVERGING, ["steps=30"]), tmp_path / "run"), Watcher())
-    resumed = simulate(resume(tmp_path / "run", ["steps=40"]), Watcher())
+    whole = simulate(StartingPoint(parse(DIVERGING), tmp_path / "whole"), Heard())
+    simulate(StartingPoint(parse(DIVERGING, ["steps=30"]), tmp_path / "run"), Heard())
+    resumed = simulate(resume(tmp_path / "run", ["steps=40"]), Heard())
     assert resumed.warnings == whole.warnings

@@ -14,40 +14,18 @@ from gcdl.training.roles import simulate
 from gcdl.training.starting_point import StartingPoint
 from gcdl.transport.simulated.network import Network
 from gcdl.types import Layout
+from tests.conftest import Heard
+from tests.training.conftest import LARGE
 
-RUN = """
-workers = 32
-steps = 6
-[problem]
-kind = "linear_regression"
-[compressor]
-kind = "sign"
-[downlink]
-kind = "sign"
-[run]
-seconds_per_shard = 0.05
-[simulate]
-parameters = 25_000_000
-latency = 1e-4
-bandwidth = 1.25e8
+RUN = (
+    "workers = 32\n"
+    + LARGE
+    + """bandwidth = 1.25e8
 master_bandwidth = 1.25e8
-decode_seconds = 1.3e-4
-decode_seconds_per_coordinate = 2e-10
 """
+)
 FREE = ["simulate.bandwidth=inf", "simulate.master_bandwidth=inf", "simulate.decode_seconds_per_coordinate=0"]
-LARGE = Layout(("w",), ((25_000_000,),))
-
-
-class Heard:
-    def __init__(self):
-        self.lines = []
-
-    def begin(self, config, folder, done): ...
-
-    def step(self, record): ...
-
-    def say(self, line):
-        self.lines.append(line)
+LAYOUT = Layout(("w",), ((25_000_000,),))
 
 
 def experiment(*overrides, n=32):
@@ -87,7 +65,7 @@ def test_the_prediction_is_what_the_simulation_takes(tmp_path, masters, n, downl
     method = [f"downlink.kind={downlink}", f"workers={n}", "simulate.step_seconds=0.01", "simulate.master_bandwidth=3e8"]
     took, _ = steady(tmp_path / "a", *method, f"run.masters={masters}")
     one = experiment(*method, n=n)
-    assert step_costs(one, LARGE, network_of(one)).seconds(masters) == pytest.approx(took, rel=0.03)
+    assert step_costs(one, LAYOUT, network_of(one)).seconds(masters) == pytest.approx(took, rel=0.03)
 
 
 def test_a_simulation_chooses_by_its_own_links_and_says_so(tmp_path):
@@ -103,11 +81,11 @@ def test_a_simulation_chooses_by_its_own_links_and_says_so(tmp_path):
 def test_one_machine_has_one_master_unless_a_link_is_stated():
     said = []
     open_link = experiment("simulate.master_bandwidth=inf")
-    assert masters_that_pay(open_link, LARGE, said.append, hosts=1) == 1
+    assert masters_that_pay(open_link, LAYOUT, said.append, hosts=1) == 1
     assert "1 host, links of 1 Gbit/s assumed; simulate.master_bandwidth states others" in said[0]
-    assert masters_that_pay(open_link, LARGE, said.append, hosts=5) == 5
-    assert masters_that_pay(experiment(), LARGE, said.append, hosts=1) == 24
-    assert masters_that_pay(experiment("simulate.master_bandwidth=1e12", *FREE[:1]), LARGE, said.append, hosts=5) < 5
+    assert masters_that_pay(open_link, LAYOUT, said.append, hosts=5) == 5
+    assert masters_that_pay(experiment(), LAYOUT, said.append, hosts=1) == 24
+    assert masters_that_pay(experiment("simulate.master_bandwidth=1e12", *FREE[:1]), LAYOUT, said.append, hosts=5) < 5
 
 
 def test_masters_are_settled_before_the_ranks_are_started(tmp_path, monkeypatch):

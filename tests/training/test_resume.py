@@ -18,6 +18,7 @@ from gcdl.training import checkpoint_file as checkpoint
 from gcdl.training.roles import simulate
 from gcdl.training.run_folder import RunFolder
 from gcdl.training.starting_point import StartingPoint, resume
+from tests.conftest import Heard
 
 CONFIG = """
 seed = 5
@@ -48,37 +49,31 @@ checkpoint_every = 4
 """
 
 
-class Watcher:
-    """Keeps what is said; interrupts the run after a step."""
+class Interrupting(Heard):
+    """Interrupts the run after a step."""
 
     def __init__(self, interrupt_at: int | None = None) -> None:
-        self.said: list[str] = []
+        super().__init__()
         self.interrupt_at = interrupt_at
-
-    def begin(self, config, folder, done):
-        self.done = done
 
     def step(self, record):
         if record.step == self.interrupt_at:
             raise Interrupted("interrupted")
 
-    def say(self, line):
-        self.said.append(line)
-
 
 def run(folder, *overrides):
-    return simulate(StartingPoint(parse(CONFIG, overrides), folder), Watcher())
+    return simulate(StartingPoint(parse(CONFIG, overrides), folder), Interrupting())
 
 
 def go_on(folder, *overrides):
-    watcher = Watcher()
+    watcher = Interrupting()
     return simulate(resume(folder, overrides), watcher), watcher
 
 
 def cut(folder, after, *overrides):
     """Run until ``after`` steps are done; then it is interrupted."""
     with pytest.raises(Interrupted):
-        simulate(StartingPoint(parse(CONFIG, overrides), folder), Watcher(interrupt_at=after - 1))
+        simulate(StartingPoint(parse(CONFIG, overrides), folder), Interrupting(interrupt_at=after - 1))
 
 
 def lines(folder):
@@ -194,7 +189,7 @@ def test_shares_of_a_simulated_master_are_of_all_parts(tmp_path):
 
 
 def test_a_timing_only_simulation_has_nothing_to_resume(tmp_path):
-    simulate(StartingPoint(parse(CONFIG), tmp_path, timing_only=True), Watcher())
+    simulate(StartingPoint(parse(CONFIG), tmp_path, timing_only=True), Interrupting())
     assert not (tmp_path / "checkpoint").exists()
     with pytest.raises(UsageError, match="timing-only simulation keeps no model"):
         resume(tmp_path, ("steps=60",))
@@ -219,7 +214,7 @@ def test_a_residual_that_is_not_restored_would_show(tmp_path):
     resumed, watcher = go_on(tmp_path / "cut")
     assert resumed.model_sha256 != whole.model_sha256
     assert any("lacks the compressor's state of worker 0, 1, 2, 3, 4, 5" in warning for warning in resumed.warnings)
-    assert any("lacks the compressor's state" in line for line in watcher.said)
+    assert any("lacks the compressor's state" in line for line in watcher.lines)
 
 
 def test_a_damaged_checkpoint_is_refused_by_name_and_the_one_before_it_is_used(tmp_path):
@@ -229,7 +224,7 @@ def test_a_damaged_checkpoint_is_refused_by_name_and_the_one_before_it_is_used(t
     newest.write_bytes(newest.read_bytes()[:-50])
     resumed, watcher = go_on(tmp_path / "cut")
     assert watcher.done == 8
-    assert any(line.startswith("refused: ") and str(newest) in line for line in watcher.said)
+    assert any(line.startswith("refused: ") and str(newest) in line for line in watcher.lines)
     assert newest.with_suffix(".refused").exists()
     assert_same(resumed, whole)
 
@@ -310,7 +305,7 @@ def simulate_while_locked(start, folder):
     other = RunFolder.reopen(past, "", {}, lambda line: None, workers=6)
     (folder / "config.toml").write_text(past.config_toml)
     try:
-        simulate(start, Watcher())
+        simulate(start, Interrupting())
     finally:
         other.close()
 
@@ -325,7 +320,7 @@ def test_a_shortened_record_is_gone_on_with_where_it_ends(tmp_path, bytes_left, 
         file.truncate(size + bytes_left if bytes_left < 0 else int(bytes_left * size))
     resumed, watcher = go_on(tmp_path / "cut")
     assert watcher.done == step
-    assert any("good lines" in line for line in watcher.said)
+    assert any("good lines" in line for line in watcher.lines)
     assert resumed.model_sha256 == whole.model_sha256
     assert [line["step"] for line in lines(tmp_path / "cut")] == list(range(30))
     assert max(kept(tmp_path / "cut")) == 30

@@ -16,6 +16,8 @@ from gcdl.protocol.task_format import TaskFormat
 from gcdl.protocol.wire import HEADER_BYTES
 from gcdl.training.roles import simulate
 from gcdl.training.starting_point import StartingPoint, resume
+from tests.conftest import Heard
+from tests.training.conftest import LARGE
 
 N = 4
 D = 5 * BLOCK + 1001
@@ -63,18 +65,6 @@ METHODS = {
         "optimizer.weight_decay=0.1",
     ],
 }
-
-
-class Heard:
-    def __init__(self):
-        self.lines = []
-
-    def begin(self, config, folder, done): ...
-
-    def step(self, record): ...
-
-    def say(self, line):
-        self.lines.append(line)
 
 
 def simulated(folder, text, *overrides, timing_only=False, heard=None):
@@ -157,23 +147,6 @@ def test_timing_only_is_the_same_run_without_its_numbers(tmp_path, downlink):
 
 
 # --- seconds ------------------------------------------------------------------------------------------------------------
-
-LARGE = """
-steps = 20
-[problem]
-kind = "linear_regression"
-[compressor]
-kind = "sign"
-[downlink]
-kind = "sign"
-[run]
-seconds_per_shard = 0.05
-[simulate]
-parameters = 25_000_000
-latency = 1e-4
-decode_seconds = 1.3e-4
-decode_seconds_per_coordinate = 2e-10
-"""
 
 
 def seconds_a_step(folder, n, masters, gigabits=1.0, *more):
