@@ -14,9 +14,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,6 +79,11 @@ class Heard(Watcher):
 
     def say(self, line: str) -> None:
         self.lines.append(line)
+
+
+def telling(cases: Iterable[str], *names: str) -> list[Any]:
+    """Parametrize with cases: those with these names here, the others in the exhaustive suite."""
+    return [case if case in names else pytest.param(case, marks=pytest.mark.exhaustive) for case in cases]
 
 
 @dataclass(frozen=True)

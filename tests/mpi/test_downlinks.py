@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 
 from gcdl.analysis.replay import replay
+from tests.conftest import telling
 
 pytestmark = pytest.mark.mpi
 
@@ -22,7 +23,7 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", telling(KINDS, "votes", "sign"))
 def test_workers_that_missed_steps_catch_up_and_a_run_is_its_simulation_to_the_bit(start, simulated, kind):
     # Worker 2 is away for a few steps, then for the rest: what it missed comes as updates, or as a snapshot.
     away = 'stragglers.events=[{fault="stop",worker=1,step=3,seconds=0.2},{fault="stop",worker=1,step=9,seconds=0.6}]'
@@ -52,6 +53,7 @@ def test_with_momentum_at_the_workers_and_sign_steps_one_bit_goes_each_way_and_n
     assert "identical" in replay(ended.folder)
 
 
+@pytest.mark.exhaustive
 def test_a_worker_is_used_again_after_it_missed_one_five_and_fifty_steps(start):
     # Who arrives is not known before: the replay of what was recorded has the whole model, and must find the same run.
     away = [(2, 0.05), (20, 0.2), (40, 1.0)]
@@ -98,4 +100,7 @@ def test_whole_models_are_read_in_shared_memory_and_counted_all_the_same(start, 
     assert sent["shared_bytes"] == 0
     # All tasks, even those to worker 1, which sleeps; less the reference that was sent in place of each model.
     assert shared["shared_bytes"] == 4 * 30 * (4 * 3700 - 64)
-    assert shared["downlink_bytes"] == sent["downlink_bytes"]
+    task, rest = divmod(shared["downlink_bytes"], 4 * 30)
+    assert rest == 0
+    # Tasks to worker 1 that were superseded before they could be sent are not sent.
+    assert sent["downlink_bytes"] in range(shared["downlink_bytes"] - 30 * task, shared["downlink_bytes"] + 1, task)

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from gcdl.analysis.replay import replay
+from tests.conftest import telling
 
 pytestmark = pytest.mark.mpi
 
@@ -60,8 +61,8 @@ def test_a_stopped_worker_is_used_again_when_it_goes_on_and_the_end_does_not_wai
     ("verb", "number"),
     [
         ("run", signal.SIGTERM),
-        ("train", signal.SIGTERM),
-        ("train", signal.SIGINT),
+        pytest.param("train", signal.SIGTERM, marks=pytest.mark.exhaustive),
+        pytest.param("train", signal.SIGINT, marks=pytest.mark.exhaustive),
         ("simulate", signal.SIGINT),
     ],
 )
@@ -76,7 +77,7 @@ def test_an_interrupted_run_leaves_a_checkpoint_and_ends_with_130(start, verb, n
     assert not (ended.folder / "summary.json").exists()
 
 
-@pytest.mark.parametrize("killed", ["master", "mpirun"])
+@pytest.mark.parametrize("killed", telling(("master", "mpirun"), "mpirun"))
 def test_a_killed_master_or_mpirun_ends_the_job_in_seconds(start, killed):
     job = start("run", "steps=1000000", "run.eval_every=0")
     job.until_step(5)
@@ -93,6 +94,7 @@ def test_a_worker_that_dies_before_the_first_step_is_named(start):
     script = """
 import os
 from gcdl.analysis.replay import replay
+from tests.conftest import telling
 from gcdl.problems import linear_model
 def load(self, shards):
     from mpi4py import MPI
@@ -165,7 +167,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("killed", [False, True], ids=["stopped", "master killed"])
+@pytest.mark.parametrize("killed", [False, pytest.param(True, marks=pytest.mark.exhaustive)], ids=["stopped", "master killed"])
 def test_a_worker_in_a_long_pass_does_not_outlive_the_run(start, killed):
     job = start("train", "steps=30" if not killed else "steps=1000000", script=LONG, survive=True)
     if killed:
@@ -265,7 +267,9 @@ def test_a_new_process_takes_the_place_of_a_lost_worker_again_and_again(start):
     assert replay(job.folder).startswith("identical: 900 steps")
 
 
-@pytest.mark.parametrize("killed", [0, 5], ids=["the master is killed", "the replacement is killed"])
+@pytest.mark.parametrize(
+    "killed", [0, pytest.param(5, marks=pytest.mark.exhaustive)], ids=["the master is killed", "the replacement is killed"]
+)
 def test_under_mpirun_too_a_replacement_comes_and_leaves_with_the_run(start, killed):
     events = 'stragglers.events=[{fault = "kill", worker = 1, step = 5}]'
     job = start("train", "steps=1000000", "run.replace=1", "run.eval_every=0", events, survive=True)

@@ -14,10 +14,12 @@ from gcdl.stragglers import delays_at
 from gcdl.training.roles import simulate
 from gcdl.training.starting_point import StartingPoint
 from gcdl.training.watcher import Watcher
+from tests.conftest import telling
 
 pytestmark = [pytest.mark.mpi, pytest.mark.alone]
 
 
+@pytest.mark.exhaustive
 def test_an_mpi_run_of_200_steps_with_error_feedback_replays_to_the_bit(start, tmp_path):
     job = start(
         "train", "steps=200", "compressor.kind=scaled_sign", "compressor.error_feedback=true", "problem.batch_size=7",
@@ -42,7 +44,7 @@ CODES = {
 }
 
 
-@pytest.mark.parametrize("kind", CODES)
+@pytest.mark.parametrize("kind", telling(CODES, "cyclic_repetition"))
 def test_simulated_seconds_and_arrivals_are_those_measured(start, tmp_path, kind):
     # Delays that are far longer than anything else, and far from each other: a busy machine changes no order.
     rows = [[0.05 + 0.15 * ((3 * worker + 5 * step) % 8) for worker in range(8)] for step in range(8)]

@@ -23,7 +23,9 @@ LOCAL = (
 CLASSIFIER = ("problem.kind=classifier", "problem.model=mlp", "problem.hidden=[8]", "steps=8")
 
 
-@pytest.mark.parametrize("kind", [(), CLASSIFIER], ids=["linear_regression", "classifier"])
+@pytest.mark.parametrize(
+    "kind", [(), pytest.param(CLASSIFIER, marks=pytest.mark.exhaustive)], ids=["linear_regression", "classifier"]
+)
 def test_seven_local_steps_over_mpi_are_those_simulated_and_replayed(start, simulated, kind):
     measured = start("train", *LOCAL, *kind).end()
     expected = simulated(*LOCAL, *kind)

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from gcdl.analysis.replay import replay
+from tests.conftest import telling
 
 pytestmark = pytest.mark.mpi
 
@@ -52,7 +53,6 @@ CASES = {
     ("case", "masters"),
     [
         ("dither votes", 2),
-        ("feedback sign clip", 3),
         *(pytest.param(case, masters, marks=pytest.mark.exhaustive) for case in CASES for masters in (2, 3, 5)),
     ],
 )
@@ -66,6 +66,7 @@ def test_any_number_of_masters_gives_the_model_of_one(start, simulated, case, ma
     replay(ended.folder)
 
 
+@pytest.mark.exhaustive
 def test_bytes_are_those_of_all_slices(start):
     one = start("run", "run.shared_memory=false", config=CONFIG).end()
     two = start("run", "run.shared_memory=false", "run.masters=2", config=CONFIG).end()
@@ -74,7 +75,7 @@ def test_bytes_are_those_of_all_slices(start):
     assert [line["uplink_bytes"] for line in two.steps] == [line["uplink_bytes"] + 3 * 64 for line in one.steps]
 
 
-@pytest.mark.parametrize("case", ["dither votes", "feedback sign clip"])
+@pytest.mark.parametrize("case", telling(("dither votes", "feedback sign clip"), "feedback sign clip"))
 def test_a_simulation_counts_the_bytes_that_mpi_is_handed(start, simulated, case):
     given = [*CASES[case], "run.masters=3", "run.shared_memory=false"]
     real, counted = start("run", *given, config=CONFIG).end(), simulated(*given, config=CONFIG)
@@ -118,6 +119,7 @@ def test_a_killed_slice_master_ends_the_run_with_3_and_it_goes_on_with_another_n
     assert resumed.summary["model_sha256"] == whole.summary["model_sha256"]
 
 
+@pytest.mark.exhaustive
 def test_a_stopped_slice_master_is_waited_for_by_name(start):
     job = start("run", "steps=60", "run.masters=2", "run.eval_every=0", config=CONFIG)
     job.until_step(5)

@@ -8,36 +8,40 @@ import json
 import pytest
 
 from gcdl.protocol.wire import HEADER_BYTES
+from tests.conftest import telling
 
 pytestmark = pytest.mark.mpi
 
 LATE = ("stragglers.kind=fixed", "stragglers.workers=[2]", "stragglers.seconds=30.0")
 
 
-@pytest.mark.parametrize(
-    ("overrides", "payload"),
-    [
-        ((), 4 * 37),
-        (("code.kind=cyclic_repetition", "compressor.kind=scaled_sign", "compressor.error_feedback=true"), 5 + 4),
-        (("code.kind=sgc", "code.replication=2", "code.stragglers=1", "compressor.kind=stochastic_sign"), 5 + 4),
+CASES = {
+    "identity": ((), 4 * 37),
+    "cyclic, scaled sign, feedback": (
+        ("code.kind=cyclic_repetition", "compressor.kind=scaled_sign", "compressor.error_feedback=true"),
+        5 + 4,
+    ),
+    "sgc, dither": (("code.kind=sgc", "code.replication=2", "code.stragglers=1", "compressor.kind=stochastic_sign"), 5 + 4),
+    "uncoded, sign, adam, minibatches": (
+        ("code.kind=uncoded", "wait.count=3", "compressor.kind=sign", "optimizer.kind=adam", "problem.batch_size=7"),
+        5,
+    ),
+    "lion": (("compressor.kind=sign", "compressor.momentum=lion", "optimizer.kind=sign", "optimizer.weight_decay=0.1"), 5),
+    "decodable, dither, feedback": (
         (
-            ("code.kind=uncoded", "wait.count=3", "compressor.kind=sign", "optimizer.kind=adam", "problem.batch_size=7"),
-            5,
+            "wait.kind=decodable",
+            "stragglers.workers=[1,2]",
+            "compressor.kind=stochastic_sign",
+            "compressor.error_feedback=true",
         ),
-        (("compressor.kind=sign", "compressor.momentum=lion", "optimizer.kind=sign", "optimizer.weight_decay=0.1"), 5),
-        (
-            (
-                "wait.kind=decodable",
-                "stragglers.workers=[1,2]",
-                "compressor.kind=stochastic_sign",
-                "compressor.error_feedback=true",
-            ),
-            5 + 4,
-        ),
-    ],
-    ids=lambda value: (" ".join(value) or "identity") if isinstance(value, tuple) else "",
-)
-def test_an_mpi_run_is_the_simulated_run_when_the_delays_decide_who_arrives(start, simulated, overrides, payload):
+        5 + 4,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", telling(CASES, "uncoded, sign, adam, minibatches", "decodable, dither, feedback"))
+def test_an_mpi_run_is_the_simulated_run_when_the_delays_decide_who_arrives(start, simulated, case):
+    overrides, payload = CASES[case]
     measured = start("train", *LATE, *overrides).end()
     expected = simulated(*LATE, *overrides)
     assert measured.code == 0, measured.output

@@ -109,11 +109,14 @@ def trainer(**more):
 """
 
 
+UNKNOWN = PLAIN + "trainer(wait={'kind': 'deadline', 'second': 1})"
+
+
 @pytest.mark.parametrize(
     ("script", "ranks", "says"),
     [
-        (PLAIN + "trainer(wait={'kind': 'deadline', 'second': 1})", 3, "wait.second: unknown key"),
-        (LATE + PLAIN + "trainer(wait={'kind': 'deadline', 'second': 1})", 3, "wait.second: unknown key"),
+        (UNKNOWN, 3, "wait.second: unknown key"),
+        pytest.param(LATE + UNKNOWN, 3, "wait.second: unknown key", marks=pytest.mark.exhaustive),
         (PLAIN + "list(trainer(workers=5).fit(3))", 3, "workers: the config says 5, but there are 2"),
         (PROBLEM + "x[:] += rank\nlist(trainer('out', workers=1, code='uncoded').fit(3))", 2, "the samples of rank 1"),
     ],
