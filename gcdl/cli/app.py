@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gcdl.cli import analyse, doctor, run, script, train
+from gcdl.cli import advise, analyse, doctor, run, script, train
 from gcdl.errors import Interrupted
 
 
@@ -30,7 +30,7 @@ app = typer.Typer(
 for _command in (
     run.run, run.simulate, run.resume, train.train,
     analyse.replay, analyse.trace, analyse.plot, analyse.sweep, analyse.code,
-    doctor.doctor,
+    advise.advise, doctor.doctor,
 ):  # fmt: skip
     app.command()(_command)
 app.command(hidden=True, context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})(script.script)

@@ -152,7 +152,7 @@ def make_pace(experiment: Experiment, layout: Layout, slices: Sequence[MasterSli
     options = config.simulate.model_dump(exclude={"compute", "parameters"})
     several = len(slices) > 1
     return Pace(
-        loads=_loads(experiment),
+        loads=gradients_a_step(experiment),
         delays=lambda step: delays_at(experiment.stragglers, experiment.n, config.seed, step),
         seconds_per_shard=_seconds_per_shard(experiment),
         network=Network(**options),
@@ -190,7 +190,7 @@ def _of_several_masters(experiment: Experiment, slices: Sequence[MasterSlice]) -
     }
 
 
-def _loads(experiment: Experiment) -> IntVector:
+def gradients_a_step(experiment: Experiment) -> IntVector:
     """Return how many gradients of a shard each worker computes in a step, (n,): its shards, times the local steps."""
     local = getattr(experiment.problem, "local", None)
     return np.asarray(np.count_nonzero(experiment.code.B, axis=1) * (1 if local is None else local.steps))
@@ -214,7 +214,7 @@ def measured_seconds_per_shard(path: Path) -> Weights:
     DataError : there is no such run, or it recorded no such seconds.
     """
     history = read_run(path)
-    seconds = history.by_worker("compute_seconds") / _loads(Experiment.of(history.config, history.workers))
+    seconds = history.by_worker("compute_seconds") / gradients_a_step(Experiment.of(history.config, history.workers))
     found = seconds[np.isfinite(seconds)]
     if found.size == 0:
         raise DataError(f"{path}: no step was recorded")

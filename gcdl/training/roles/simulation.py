@@ -55,7 +55,7 @@ def simulated_run(
         experiment = experiment.with_masters(masters_that_pay(experiment, layout, watcher.say))
     elif (notice := idle_masters_notice(layout.size, config.run.masters)) is not None:
         watcher.say(notice)
-    made = _timing_only(experiment, layout) if start.timing_only else _learning(experiment, layout)
+    made = timing_only(experiment, layout) if start.timing_only else _learning(experiment, layout)
     stop = StopRequest()
     transport = SimulatedTransport(
         make_pace(experiment, layout, made.slices),
@@ -72,7 +72,7 @@ def simulated_run(
         return (yield from loop.run())
 
 
-class _Simulated(NamedTuple):
+class Simulated(NamedTuple):
     """Both ends of a simulation: the masters' side of learning, their slices if they are several, and the workers, if any."""
 
     learner: Learner
@@ -86,14 +86,14 @@ def _layout(experiment: Experiment, *, timing_only: bool) -> Layout:
     return experiment.problem.layout() if d is None else Layout(("parameters",), ((d,),))
 
 
-def _learning(experiment: Experiment, layout: Layout) -> _Simulated:
+def _learning(experiment: Experiment, layout: Layout) -> Simulated:
     """Return both ends of a simulation that trains a model."""
     codec = experiment.compressor.codec(layout)
     model, slices = slices_of_masters(experiment, codec, experiment.config.run.masters)
-    return _Simulated(Learner.of(experiment, codec, experiment.problem.evaluator(), model), slices, make_workers(experiment))
+    return Simulated(Learner.of(experiment, codec, experiment.problem.evaluator(), model), slices, make_workers(experiment))
 
 
-def _timing_only(experiment: Experiment, layout: Layout) -> _Simulated:
+def timing_only(experiment: Experiment, layout: Layout) -> Simulated:
     """Return both ends of a simulation in which only the clock runs: it needs no workers."""
     codec = experiment.compressor.codec(layout)
     parts = parts_for(codec, layout.size, experiment.config.run.masters)
@@ -102,4 +102,4 @@ def _timing_only(experiment: Experiment, layout: Layout) -> _Simulated:
     publisher = NoPublishers(list(dict.fromkeys(publishers)))
     model = one_slice(code=experiment.code, codec=NoCodec(), optimizer=NoOptimizer(), seed=0, publisher=publisher)
     slices = [MasterSlice(part, each) for part, each in zip(parts or [], publishers, strict=parts is not None)]
-    return _Simulated(Learner(model, 0, NoEvaluator(), layout, learns=False), slices, None)
+    return Simulated(Learner(model, 0, NoEvaluator(), layout, learns=False), slices, None)

@@ -1,0 +1,135 @@
+"""The whole advice on a run: where its time went, who is slow, what other configs would do, and which one to take."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gcdl.analysis.advise.candidates import ONE_BIT
+from gcdl.analysis.advise.links import Links, links_of
+from gcdl.analysis.advise.observed import Observed, observe
+from gcdl.analysis.advise.prediction import Prediction
+from gcdl.analysis.advise.recommendation import Recommendation, recommend
+from gcdl.analysis.advise.search import Laboratory, Progress, Tried, other_sizes, search
+from gcdl.analysis.advise.time_shares import TimeShares, time_shares
+from gcdl.analysis.advise.who_is_slow import Slowness, who_is_slow
+
+SEARCH_SECONDS = 45.0
+"""Of trying candidates; what comes before and after takes a few."""
+_OFF = 0.1
+"""How far the run's own config may be predicted from what was measured, relatively, without being told of."""
+_WIDE = 0.1
+_FEW = 100
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What ``gcdl advise`` says.
+
+    Attributes
+    ----------
+    observed : the run.
+    links : between its hosts, calibrated.
+    shares, slowness : where the time went, and who is slow.
+    own : the run's config, as predicted.
+    ideal : the run's config without stragglers, as predicted.
+    tried : all configs tried, the run's own among them.
+    sizes : the recommended one with fewer and more workers.
+    recommendation : which to take.
+    unsure : what the advice can't know, a sentence each.
+    """
+
+    observed: Observed
+    links: Links
+    shares: TimeShares
+    slowness: Slowness
+    own: Tried
+    ideal: Prediction
+    tried: list[Tried]
+    sizes: list[Tried]
+    recommendation: Recommendation
+    unsure: list[str]
+
+    @property
+    def measured_seconds(self) -> float:
+        """Of a step of the run, mean."""
+        return self.shares.step_seconds
+
+    @property
+    def one_bit_kind(self) -> str:
+        """The compressor that stood for one bit."""
+        return next((one.candidate.kind("compressor") for one in self.tried if one.one_bit), ONE_BIT)
+
+    @property
+    def without_the_slow(self) -> str | None:
+        """What leaving out a worker that is always slow would do, where that is about as good as the recommended config."""
+        fewer = [one for one in self.sizes if one.candidate.config.workers == self.observed.n - 1]
+        best = self.recommendation.best.prediction.seconds
+        if self.slowness.kind != "persistent" or len(self.slowness.workers) != 1 or not fewer:
+            return None
+        seconds = fewer[0].prediction.seconds
+        if seconds > 1.1 * best:
+            return None
+        return f"without worker {self.slowness.workers[0]} at all, {self.observed.n - 1} workers take {seconds:.3g} s a step"
+
+
+def advise(path: Path, progress: Progress = lambda done, total: None, seconds: float = SEARCH_SECONDS) -> Advice:
+    """Advise on a run folder. ``seconds``: how long candidates are tried.
+
+    Raises
+    ------
+    DataError : not a run folder, a damaged one, or one with too few steps.
+    ConfigError : its config is not valid any more.
+    """
+    until = time.monotonic() + seconds
+    observed = observe(path)
+    lab = Laboratory.of(observed, links_of(observed))
+    own = lab.attempt(lab.own)
+    ideal = lab.simulate(lab.own, trace=lab.trace.without_stragglers())
+    shares = time_shares(observed, lab, own.prediction)
+    slowness = who_is_slow(observed)
+    tried, whole = search(lab, until, progress)
+    recommendation = recommend(tried, own, shares, slowness)
+    sizes = other_sizes(lab, recommendation.best.candidate)
+    unsure = _unsure(lab, own, recommendation, whole)
+    return Advice(observed, lab.links, shares, slowness, own, ideal, [own, *tried], sizes, recommendation, unsure)
+
+
+def _unsure(lab: Laboratory, own: Tried, recommendation: Recommendation, whole: bool) -> list[str]:
+    """Return what may make the advice wrong."""
+    observed, found = lab.observed, []
+    measured = float(observed.seconds.mean())
+    off = own.prediction.seconds / measured - 1.0
+    if abs(off) > _OFF:
+        found.append(
+            f"the run's own step is predicted {abs(off):.0%} too {'long' if off > 0 else 'short'}: so may the others be"
+        )
+    if lab.links.source == "assumed":
+        found.append("the links were not measured: 1 Gbit/s assumed")
+    unseen = float(lab.trace.unseen.mean())
+    if unseen > 0.02:
+        found.append(
+            f"{unseen:.0%} of the replies were never seen, so how late they were is a guess; a run that waits for all tells"
+        )
+    if len(observed.seconds) < _FEW:
+        found.append(f"{len(observed.seconds)} steps are few: rare delays may be missing")
+    best = recommendation.best.prediction
+    if best.plus_minus > _WIDE * best.seconds:
+        found.append(f"the delays vary much: {best.seconds:.3g} s may be {best.plus_minus:.2g} s more or less")
+    if recommendation.best.one_bit and not own.one_bit:
+        found.append("one bit is noise: look at the loss; an optimizer with momentum, or Adam, needs it least")
+    if not observed.simulated and len(observed.experiment.code.B) > 1 and _crowded(observed):
+        found.append("ranks share processors: a code's further shards may take longer than their share")
+    if not whole:
+        found.append("there was no time to try all candidates")
+    return found
+
+
+def _crowded(observed: Observed) -> bool:
+    """Whether a host has more ranks than processors, as far as the run says."""
+    cores = observed.manifest.get("processors")
+    busiest = int(np.max(np.unique(observed.hosts, return_counts=True)[1]))
+    return isinstance(cores, int) and busiest > cores

@@ -1,0 +1,58 @@
+"""A problem of which only the sizes are known: all that a simulation needs in which only the clock runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gcdl.config import Config, Experiment
+from gcdl.config.factories import Given
+from gcdl.types import Layout
+
+
+@dataclass(frozen=True)
+class LocalSteps:
+    """How many steps a worker takes by itself."""
+
+    steps: int
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """A model's layout, k shards, and local steps."""
+
+    k: int
+    shape: Layout
+    local: LocalSteps
+
+    def layout(self) -> Layout:
+        """Return the model's tensors."""
+        return self.shape
+
+
+@dataclass(frozen=True)
+class ProblemSizes:
+    """What a simulation needs to know of a problem: the model's layout, and local steps."""
+
+    layout: Layout
+    local_steps: int
+
+    def experiment(self, config: Config) -> Experiment:
+        """Return the experiment of a config, for its number of workers, with the problem left out.
+
+        Raises
+        ------
+        ConfigError : an object can't be built from the config's values, or not with these others.
+        """
+        assert config.workers is not None
+        n = config.workers
+        config = config.for_workers(n)
+        values: Mapping[str, Any] = {"shards": config.choices["problem"].values["shards"]}
+        problem = Given("problem", lambda k: StandIn(k, self.layout, LocalSteps(self.local_steps)), values, kind="stand-in")
+        return Experiment.of(replace(config, choices={**config.choices, "problem": problem}), n).check()
+
+
+def one_tensor(d: int) -> Layout:
+    """Return the layout of a model of d parameters of which no more is known."""
+    return Layout(("parameters",), ((d,),))
