@@ -19,6 +19,7 @@ from gcdl.config import load, parse
 from gcdl.errors import DataError
 from gcdl.training.roles import simulate
 from gcdl.training.starting_point import StartingPoint
+from gcdl.training.watcher import Watcher
 
 RUN = """
 workers = 6
@@ -33,16 +34,8 @@ seconds_per_shard = 0.1
 SLOW_LINK = ("simulate.parameters=100000", "simulate.bandwidth=1e7", "simulate.master_bandwidth=1e7", "simulate.latency=0.001")
 
 
-class Quiet:
-    def begin(self, config, folder, done): ...
-
-    def step(self, record): ...
-
-    def say(self, line): ...
-
-
 def run(folder: Path, *overrides: str, timing_only: bool = True) -> Path:
-    simulate(StartingPoint(parse(RUN, overrides), folder, timing_only=timing_only), Quiet())
+    simulate(StartingPoint(parse(RUN, overrides), folder, timing_only=timing_only), Watcher())
     return folder
 
 
@@ -209,7 +202,7 @@ def test_the_config_written_is_the_recommended_one_and_runs(tmp_path, command_li
     recommended = json.loads(done.stdout)["recommended"]
     config = load(tmp_path / "advised.toml")
     assert config.choices["code"].kind == recommended["code"] != "uncoded"
-    simulate(StartingPoint(config, tmp_path / "again"), Quiet())
+    simulate(StartingPoint(config, tmp_path / "again"), Watcher())
     summary = json.loads((tmp_path / "again" / "summary.json").read_text())
     assert summary["seconds"] / summary["steps"] == pytest.approx(recommended["seconds"], rel=0.05)
     message = command_line("advise", str(folder), "--write", str(tmp_path / "advised.toml")).message

@@ -186,9 +186,9 @@ def test_a_run_without_reply_times_is_an_error_that_names_the_line(tmp_path):
 
 def test_a_poor_fit_is_called_one_and_the_times_themselves_are_offered(tmp_path):
     two_kinds = "stragglers.kind=bernoulli", "stragglers.p=0.3", "stragglers.seconds=1.0", "wait.count=6"
-    simulate(StartingPoint(parse(RUN, two_kinds), tmp_path / "poor"), Quiet())
+    simulate(StartingPoint(parse(RUN, two_kinds), tmp_path / "poor"), Watcher())
     told = report(tmp_path / "poor", None)
     assert "\npoor fit: Kolmogorov-Smirnov" in told
     assert f"gcdl trace {tmp_path / 'poor'} --out trace.csv" in told
-    simulate(StartingPoint(parse(RUN), tmp_path / "good"), Quiet())
+    simulate(StartingPoint(parse(RUN), tmp_path / "good"), Watcher())
     assert "poor fit" not in report(tmp_path / "good", None)
