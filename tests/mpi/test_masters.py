@@ -84,6 +84,16 @@ def test_a_simulation_counts_the_bytes_that_mpi_is_handed(start, simulated, case
             assert [line[key] for line in real.steps] == [line[key] for line in counted.steps], key
 
 
+@pytest.mark.exhaustive
+def test_ranks_that_workers_and_spares_leave_are_masters_where_their_number_is_open(start, simulated):
+    given = ["workers=3", "run.spares=1", "run.masters=0", "wait.count=3"]
+    ended = start("train", *given, config=CONFIG, ranks=6).end()
+    assert ended.code == 0, ended.output
+    assert ended.summary["masters"] == 2
+    one = simulated("wait.count=3", config=CONFIG)
+    assert ended.summary["model_sha256"] == one.summary["model_sha256"]
+
+
 def test_a_model_that_is_too_small_has_one_master_and_the_others_wait(start, simulated):
     ended = start("run", "wait.count=4", "run.masters=3").end()
     assert ended.code == 0, ended.output

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gcdl.compressors import Codec
 from gcdl.compressors.parts import Part
-from gcdl.config import Experiment
+from gcdl.config import Config, Experiment
 from gcdl.errors import TooManyLost, UsageError, WorkerLost
 from gcdl.host.cores import choose_core
 from gcdl.host.launcher_environment import Launch
@@ -87,7 +87,7 @@ def mpi_run(
         start = read()
         experiment = _experiment(job, start)
         # The others wait for as long as this rank may take to load its data.
-        masters = max(1, start.config.run.masters)
+        masters = experiment.config.run.masters
         job.broadcast({"patience": start.config.run.start_timeout, "masters": masters}, patience)
         patience = start.config.run.start_timeout
         if masters > 1:
@@ -146,16 +146,22 @@ def _experiment(job: Job, start: StartingPoint) -> Experiment:
     ------
     UsageError : there are too few ranks, or the config or the folder is wrong.
     """
-    spares, masters = start.config.run.spares, max(1, start.config.run.masters)
+    spares, masters = start.config.run.spares, _masters(start.config, job.size)
     if job.size <= masters + spares:
         needed = f"{masters + spares + 1} ranks at least; there are {job.size}"
         if masters > 1:
             raise UsageError(f"run.masters: {masters} masters, a worker and {spares} spares need {needed}")
         raise UsageError(f"run.spares: {spares} spares need {needed}")
-    experiment = Experiment.of(start.config, job.size - masters - spares).check()
+    experiment = Experiment.of(start.config, job.size - masters - spares).with_masters(masters).check()
     start.check(experiment)
     limit_threads(experiment)
     return experiment
+
+
+def _masters(config: Config, ranks: int) -> int:
+    """Return the number of masters; left open (0) they are all ranks that the workers and the spares leave, or one."""
+    left = 1 if config.workers is None else ranks - config.workers - config.run.spares
+    return config.run.masters or max(1, left)
 
 
 def _told_to_all(experiment: Experiment, start: StartingPoint) -> dict[str, Any]:
@@ -167,7 +173,7 @@ def _told_to_all(experiment: Experiment, start: StartingPoint) -> dict[str, Any]
         "since": start.since,
         "fresh": start.checkpoint is None,
         "n": experiment.n,
-        "masters": max(1, experiment.config.run.masters),
+        "masters": experiment.config.run.masters,
         # A master that waits for stragglers is silent to all others meanwhile.
         "master_timeout": max(experiment.config.run.master_timeout, experiment.wait.timeout + _COLLECTIVE_SECONDS),
         "shifts": experiment.code.shifts.tolist(),
