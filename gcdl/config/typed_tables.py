@@ -79,7 +79,7 @@ class CompressorTable(TypedDict, total=False):
     options: Mapping[str, Any]
 
 
-WaitKind = Literal["first_replies", "decodable", "deadline", "custom"]
+WaitKind = Literal["first_replies", "decodable", "deadline", "adaptive", "custom"]
 
 
 class WaitTable(TypedDict, total=False):

@@ -22,7 +22,7 @@ from gcdl.protocol.replica_check import Replicas
 from gcdl.protocol.step_record import StepRecord
 from gcdl.protocol.tasks import Joined, Task, WorkerState
 from gcdl.protocol.transport import Transport
-from gcdl.protocol.wait_rules import WaitRule
+from gcdl.protocol.wait_rules import LearnsReplyTimes, WaitRule
 from gcdl.types import Buffer, IntVector, Vector, Weights
 
 _NEWS_SECONDS = 10.0
@@ -124,6 +124,7 @@ class Master:
         self.accepted[gathered.arrived & (a != 0.0)] = step
         rows = gathered.table()
         timing = StepTiming(began, sent, waited, decoded, ended, rows, gathered.late)
+        self._learn(timing)
         record = self._record(step, timing, a, norm, gathered, disagreed)
         record.lr = lr
         return record
@@ -140,6 +141,8 @@ class Master:
         next_news = began + _NEWS_SECONDS
         while True:
             expected = self.members.expected() & ~arrived
+            if isinstance(self.wait, LearnsReplyTimes) and arrived.any():
+                self.wait.passed(self.transport.now() - began, expected)
             if arrived.any() and (not expected.any() or self.wait.enough(arrived)):
                 return gathered
             patience = self.wait.patience if arrived.any() else self.wait.timeout
@@ -167,6 +170,14 @@ class Master:
                     )
                 gathered.timed_out = patience > self.wait.timeout
                 return gathered
+
+    def _learn(self, timing: StepTiming) -> None:
+        """Tell the wait rule, if it learns, how long the replies took."""
+        if isinstance(self.wait, LearnsReplyTimes):
+            replied = np.full(self.code.n, np.inf)
+            replied[timing.replies["worker"]] = timing.replies["received"] - timing.began
+            expected = self.members.expected() | np.isfinite(replied)
+            self.wait.learn(replied, timing.waited - timing.began, timing.ended - timing.began, expected)
 
     def _welcome(self, joined: Joined, task: Task, gathered: Gathered) -> None:
         """Go on with another process in a lost worker's place. Nothing of what that one left unsent is known."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from gcdl.codes import GradientCode
 from gcdl.errors import ParameterError
-from gcdl.types import Count, Mask, Nonnegative, Positive
+from gcdl.protocol.adaptive_wait import Adaptive
+from gcdl.types import Count, Mask, Nonnegative, Positive, Weights
 
 _SETS_TRIED = 500
 
@@ -42,6 +43,27 @@ class WaitRule(Protocol):
 
     def losses_left(self, alive: Mask) -> int:
         """Return how many more of these workers, (n,), may be lost, whoever they are, before the rule can't be met."""
+        ...
+
+
+@runtime_checkable
+class LearnsReplyTimes(Protocol):
+    """A wait rule that looks at the clock, and learns from the steps that are over."""
+
+    def passed(self, seconds: float, expected: Mask) -> None:
+        """Take in, before ``enough`` is asked, how many seconds of the step have passed, and who may still reply, (n,)."""
+        ...
+
+    def learn(self, replied: Weights, waited: float, seconds: float, expected: Mask) -> None:
+        """Take in a step that is over.
+
+        Parameters
+        ----------
+        replied : (n,) seconds from its beginning until each reply came that was used; inf: it was not.
+        waited : seconds until the master stopped waiting.
+        seconds : of the whole step.
+        expected : (n,) whose replies came, or might have.
+        """
         ...
 
 
@@ -141,4 +163,5 @@ WAIT_RULES: dict[str, Callable[..., WaitRule]] = {
     "first_replies": FirstReplies,
     "decodable": Decodable,
     "deadline": Deadline,
+    "adaptive": Adaptive,
 }

@@ -13,6 +13,7 @@ from gcdl.config import RESUMED, Config, Experiment, parse_resumed
 from gcdl.config.factories import Given
 from gcdl.errors import DataError, UsageError
 from gcdl.protocol.master import Master
+from gcdl.protocol.wait_rules import LearnsReplyTimes
 from gcdl.training.checkpoint_file import Checkpoint, newest
 from gcdl.training.past_run import PastRun
 from gcdl.training.provenance import manifest, script_command
@@ -127,6 +128,8 @@ class StartingPoint:
             say(f"refused: {error}")
             path.replace(path.with_suffix(".refused"))
         say(f"resumed after {self.step} steps" + ("" if self.checkpoint else ": there is no checkpoint yet"))
+        if isinstance(experiment.wait, LearnsReplyTimes):
+            say(f"wait.kind = {experiment.config.choices['wait'].kind!r}: reply times are learnt anew")
         return RunFolder.reopen(past, experiment.config.toml(), about, say, **sizes)
 
 

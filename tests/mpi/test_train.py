@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from gcdl.analysis.replay import replay
 from gcdl.protocol.wire import HEADER_BYTES
 from tests.conftest import telling
 
@@ -63,6 +64,17 @@ def check_bytes(job, payload):
     assert "of which" not in job.output.replace("of which steps", "")  # no worker sent more than arrived
     task = HEADER_BYTES + 64 + 4 * 37  # header, four steps of acceptance padded to 64, the model
     assert all(line["downlink_bytes"] % task == 0 and line["downlink_bytes"] <= 4 * task for line in job.steps)
+
+
+@pytest.mark.parametrize("masters", [1, 2])
+def test_an_adaptive_wait_leaves_out_the_straggler_and_replays_to_the_bit(start, masters):
+    large = ("problem.features=200000", "problem.samples=2", "problem.test_samples=1", "optimizer.lr=1e-7")
+    job = start("train", *LATE, *large, "wait.kind=adaptive", f"run.masters={masters}", ranks=4 + masters).end()
+    assert job.code == 0, job.output
+    assert len(job.steps) == 30
+    assert not any(2 in line["replies"] or line["timed_out"] for line in job.steps)
+    assert sum(line["seconds"] for line in job.steps) < 30.0  # it never waited for it
+    assert "identical" in replay(job.folder)
 
 
 def test_late_replies_are_dropped_and_counted(start):

@@ -8,6 +8,7 @@ import pytest
 
 from gcdl.codes import GradientCode, add_up, cyclic_repetition, fractional_repetition, uncoded
 from gcdl.errors import ParameterError
+from gcdl.protocol.adaptive_wait import Adaptive
 from gcdl.protocol.wait_rules import WAIT_RULES, Deadline, Decodable, FirstReplies
 
 N = 6
@@ -19,7 +20,7 @@ def masks(n=N):
 
 
 @pytest.fixture(
-    params=[FirstReplies(FR), FirstReplies(FR, count=2), Decodable(FR), Deadline(seconds=0.5)],
+    params=[FirstReplies(FR), FirstReplies(FR, count=2), Decodable(FR), Deadline(seconds=0.5), Adaptive(FR)],
     ids=lambda rule: type(rule).__name__,
 )
 def rule(request):
@@ -30,7 +31,8 @@ def rule(request):
 
 
 def test_the_table_has_the_rules_of_the_design():
-    assert {"first_replies": FirstReplies, "decodable": Decodable, "deadline": Deadline}.items() <= WAIT_RULES.items()
+    rules = {"first_replies": FirstReplies, "decodable": Decodable, "deadline": Deadline, "adaptive": Adaptive}
+    assert rules.items() <= WAIT_RULES.items()
 
 
 def test_everyone_is_enough_and_nobody_is_not(rule):
@@ -151,3 +153,13 @@ def test_losses_left_is_how_many_may_go_whoever_they_are():
     assert FirstReplies(code, count=2).losses_left(one_gone) == 3
     assert Deadline(seconds=1.0).losses_left(one_gone) == 4
     assert Decodable(fractional_repetition(6, 6, stragglers=2)).losses_left(one_gone) == 1
+
+
+def test_an_adaptive_rule_needs_a_worker_of_each_shard():
+    rule = Adaptive(fractional_repetition(6, 6, stragglers=2))  # groups {0, 1, 2}, {3, 4, 5}
+    alive = np.array([True, False, True, False, False, True])
+    assert rule.feasible(alive)
+    assert rule.losses_left(alive) == 0
+    assert rule.losses_left(np.ones(6, dtype=bool)) == 2
+    alive[5] = False
+    assert not rule.feasible(alive)
