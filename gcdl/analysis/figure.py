@@ -6,8 +6,9 @@ in grey.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,9 @@ def saved(files: Sequence[Path], draw: Callable[[Figure], None]) -> list[Path]:
         for file in files:
             try:
                 if file.suffix == ".svg":
-                    figure.savefig(file, metadata={"Date": None})
+                    text = StringIO()
+                    figure.savefig(text, format="svg", metadata={"Date": None})
+                    file.write_text(_rounded(text.getvalue()), encoding="utf-8")
                 else:
                     drawn = BytesIO()
                     figure.savefig(drawn, dpi=150)
@@ -72,6 +75,11 @@ def saved(files: Sequence[Path], draw: Callable[[Figure], None]) -> list[Path]:
             except OSError as error:
                 raise UsageError(f"--out {file}: cannot be written: {error.strerror or error}") from None
     return list(files)
+
+
+def _rounded(svg: str) -> str:
+    """Return an SVG with numbers to a tenth of a point: finer than any screen shows, and a quarter fewer bytes."""
+    return re.sub(r"-?\d+\.\d{2,}(?![\d%])", lambda found: f"{round(float(found[0]), 1):g}", svg)
 
 
 def whole_numbers(*axes: Axis) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -285,6 +286,20 @@ def test_the_command_says_what_is_wrong_and_exits_with_2_and_reports_otherwise(t
             assert "float32" in shown.out
             assert "failed: none, float32 (lr 50 seed 0): worker" in shown.out
             assert "results.csv" in shown.out
+
+
+def test_a_figure_has_five_lines_in_colour_at_most_and_names_the_others(done, tmp_path):
+    with pytest.raises(ConfigError, match=r"highlight: 'none' is no value of the last axis \(valid: float32, 1 bit"):
+        parse_suite('highlight = ["none"]\n' + SUITE)
+    with pytest.raises(ConfigError, match="highlight"):
+        parse_suite('highlight = ["float32", "float32", "float32", "float32", "float32", "float32"]\n' + SUITE)
+    shutil.copytree(done, tmp_path / "sweep")
+    suite = tmp_path / "sweep" / "suite.toml"
+    suite.write_text('highlight = ["1 bit"]\n' + suite.read_text())
+    text = plot_sweep(tmp_path / "sweep", tmp_path / "a.svg", ["straggling=none"])[0].read_text()
+    assert "also run: float32" in text
+    assert "#a8a8a8" in text
+    assert not re.search(r"\d\.\d\d+ ", text.split("</style>")[1])  # a tenth of a point is enough
 
 
 def test_a_plot_is_a_function_of_the_results(done, tmp_path):

@@ -1,6 +1,7 @@
 """``gcdl plot`` of a sweep: for each group a row, the methods at their chosen rates, mean and spread over the seeds.
 
-Simulated: test loss against steps, payload bits and seconds. Measured (``transport = "mpi"``): the seconds of whole jobs.
+Simulated: test loss against steps, payload bits and seconds; at most five methods in colour, the others grey. One group alone
+is drawn as a column, for narrow screens. Measured (``transport = "mpi"``): the seconds of whole jobs.
 Text stays text in an SVG, and nothing in it depends on when it was drawn.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,25 +67,44 @@ def _draw(figure: Figure, results: Results, groups: Sequence[tuple[str, Sequence
         figure.set_size_inches(10.0, 1.5 + 0.16 * sum(len(shown) + 1 for _, shown in groups))
         _jobs(figure, results, groups)
         return
-    figure.set_size_inches(12.0, 0.6 + 3.2 * len(groups))
-    panels = figure.subplots(len(groups), len(_PANELS), squeeze=False, sharey="row")
-    styles = dict(zip(list(results.suite.axes.values())[-1], cycle(STYLES), strict=False))
+    if len(groups) == 1:
+        figure.set_size_inches(5.2, 8.6)
+        figure.suptitle(groups[0][0], fontsize="medium")
+        panels = figure.subplots(len(_PANELS), 1, squeeze=False, sharey=True).T
+    else:
+        figure.set_size_inches(12.0, 1.2 + 3.2 * len(groups))
+        panels = figure.subplots(len(groups), len(_PANELS), squeeze=False, sharey="row")
+    styles = dict(zip(results.suite.highlight, STYLES, strict=False))
     for row, (title, shown) in zip(panels, groups, strict=True):
         _curves(row, results, shown, styles)
-        row[0].set(ylabel=f"{title}\ntest loss" if title else "test loss")
+        for axes in row if len(groups) == 1 else row[:1]:
+            axes.set(ylabel=f"{title}\ntest loss" if title and len(groups) > 1 else "test loss")
+    others = dict.fromkeys(one.place[-1] for _, shown in groups for one in shown if one.place[-1] not in styles)
+    _legend(figure, panels, list(others), results.suite.tune_seeds, columns=1 if len(groups) == 1 else 3)
+
+
+def _legend(figure: Figure, panels: Any, others: Sequence[str], seeds: int, columns: int) -> None:
+    """Name the lines in colour; say what is grey, what a band is, and what the level line is."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
     handles: dict[str, Any] = {}
     for row in panels:
         handles |= {label: handle for handle, label in zip(*row[0].get_legend_handles_labels(), strict=True)}
-    figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=4, frameon=False)
+    if others:
+        handles[fill(f"also run: {', '.join(others)}", 62)] = Line2D([], [], color=_GREY, linewidth=_THIN)
+    if seeds > 1:
+        handles[f"lowest to highest of {seeds} seeds; the line is their mean"] = Patch(color="#888888", alpha=0.3, linewidth=0)
+    figure.legend(list(handles.values()), list(handles), loc="outside lower left", ncols=columns, frameon=False)
 
 
+_GREY, _THIN = "#a8a8a8", 0.8
+"""Of the methods that are not highlighted."""
 _DECADES = 1.9  # that have room for more numbers than powers of ten
 
 
 def _curves(row: Sequence[Axes], results: Results, shown: Sequence[Combination], styles: Any) -> None:
     """Draw a group: the mean over the seeds, and a band from the lowest to the highest."""
-    from matplotlib.ticker import EngFormatter, FormatStrFormatter, LogLocator, NullFormatter
-
     lowest, highest = np.inf, 0.0
     for one in shown:
         outcomes = [outcome for outcome in results.at_chosen(one, results.suite.tune[0]) if outcome.status == "done"]
@@ -91,14 +112,34 @@ def _curves(row: Sequence[Axes], results: Results, shown: Sequence[Combination],
         if not np.isfinite(loss).any():
             continue
         lowest, highest = min(lowest, np.nanmin(loss)), max(highest, np.nanmax(loss[:, 0]))
-        colour, dashes = styles[one.place[-1]]
-        for axes, name in zip(row, _PANELS, strict=True):
-            x = _together(outcomes, name).mean(axis=0)
-            axes.plot(x, loss.mean(axis=0), color=colour, linestyle=dashes, linewidth=1.5, label=one.place[-1])
+        name = one.place[-1]
+        for axes, panel in zip(row, _PANELS, strict=True):
+            x = _together(outcomes, panel).mean(axis=0)
+            if name not in styles:
+                axes.plot(x, loss.mean(axis=0), color=_GREY, linewidth=_THIN, zorder=1.5)
+                continue
+            colour, dashes = styles[name]
+            axes.plot(x, loss.mean(axis=0), color=colour, linestyle=dashes, linewidth=1.5, label=name)
             axes.fill_between(x, loss.min(axis=0), loss.max(axis=0), color=colour, alpha=0.15, linewidth=0)
-        if one.target is not None:
-            for axes in row:
-                axes.axhline(one.target, color="#888888", linewidth=0.8, linestyle=(0, (2, 2)))
+    _scales(row, lowest, highest)
+    if shown[0].target is not None:
+        _target(row, shown[0].target)
+
+
+def _target(row: Sequence[Axes], loss: float) -> None:
+    """Draw the loss that is to be reached."""
+    for axes in row:
+        axes.axhline(loss, color="#555555", linewidth=0.8, linestyle=(0, (2, 2)))
+        axes.annotate(
+            f"target {loss:g}", (1.0, loss), xycoords=("axes fraction", "data"), xytext=(-3, 2),
+            textcoords="offset points", ha="right", fontsize="small", color="#555555",
+        )  # fmt: skip
+
+
+def _scales(row: Sequence[Axes], lowest: float, highest: float) -> None:
+    """Give the panels logarithmic axes, but for steps, with numbers that can be read."""
+    from matplotlib.ticker import EngFormatter, FormatStrFormatter, LogLocator, NullFormatter
+
     for axes, (name, label) in zip(row, _PANELS.items(), strict=True):
         axes.set(xlabel=label, yscale="log", xscale="linear" if name == "steps" else "log")
         if lowest < highest:

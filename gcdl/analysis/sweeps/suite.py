@@ -11,6 +11,7 @@
     target = 0.5                   # a test loss: what it takes to get there is counted
     keep = "curves"                # "runs": every file of every run
     skip = [{method = "A", problem = "B"}]
+    highlight = ["A"]              # five at most, of the last axis: what figures draw in colour; left out: the first five
 
     [base]                         # a config, as gcdl run takes it
     [axes.problem."B"]             # what is laid over it: the keys of a config, target, and rates (not in the last axis)
@@ -44,6 +45,8 @@ Figure = Literal[
 ]  # fmt: skip
 """What learning rates can be tuned by."""
 Rates = tuple[Positive, ...]
+MOST_HIGHLIGHTED = 5
+"""Lines in colour in one figure: more can't be told apart."""
 _OWN = frozenset({"lr", "seed", "chosen", "status", "message", "target"})
 """Columns of ``results.csv`` that an axis can't be named after."""
 
@@ -64,6 +67,7 @@ class _Top(_Own):
     tune_seeds: Count = 1
     search: Literal["grid", "walk"] = "grid"
     keep: Literal["curves", "runs"] = "curves"
+    highlight: Annotated[tuple[str, ...], Len(0, MOST_HIGHLIGHTED)] = ()
     skip: tuple[dict[str, str], ...] = ()
     overrides: tuple[str, ...] = ()
     """``key=value`` of the command line, laid over every cell. The sweep's folder keeps them."""
@@ -130,6 +134,7 @@ class Suite:
     tune_seeds: int
     search: Literal["grid", "walk"]
     keep: Literal["curves", "runs"]
+    highlight: tuple[str, ...]
     axes: Mapping[str, tuple[str, ...]]
     combinations: tuple[Combination, ...]
 
@@ -174,6 +179,9 @@ def parse_suite(text: str, overrides: Sequence[str] = (), *, name: str = "suite"
     for axis, values in top.axes.items():
         _check_axis(axis, values)
     _check_skip(top)
+    compared = list(top.axes.values())[-1]
+    if unknown := [name for name in top.highlight if name not in compared]:
+        raise ConfigError(f"highlight: {unknown[0]!r} is no value of the last axis (valid: {', '.join(compared)})")
     if overrides:
         overrides = [*top.overrides, *overrides]
         text = tomli_w.dumps({**tables, "overrides": overrides})
@@ -182,8 +190,8 @@ def parse_suite(text: str, overrides: Sequence[str] = (), *, name: str = "suite"
         raise ConfigError("skip: nothing is left to run")
     suite = Suite(
         text=text, transport=top.transport, seeds=top.seeds, tune=top.tune, tune_seeds=top.tune_seeds,
-        search=top.search, keep=top.keep, axes={axis: tuple(values) for axis, values in top.axes.items()},
-        combinations=combinations,
+        search=top.search, keep=top.keep, highlight=top.highlight or tuple(compared)[:MOST_HIGHLIGHTED],
+        axes={axis: tuple(values) for axis, values in top.axes.items()}, combinations=combinations,
     )  # fmt: skip
     for combination in combinations:
         if len(set(combination.rates)) < len(combination.rates):
