@@ -14,12 +14,13 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from gcdl.analysis.advise.report_section import predictions
 from gcdl.analysis.report_data import DENSE, SPARSE, TEST, TRAINING, run_data
 from gcdl.analysis.run_names import config_differences, run_names
 from gcdl.errors import UsageError
 
 _PAGE = Path(__file__).parent / "page"
-_SCRIPTS = ("uplot/uPlot.iife.min.js", "look.js", "curves.js", "who.js", "timeline.js", "workers.js", "main.js")
+_SCRIPTS = ("uplot/uPlot.iife.min.js", "look.js", "curves.js", "waterfall.js", "who.js", "timeline.js", "workers.js", "main.js")
 _STYLES = ("uplot/uPlot.min.css", "page.css")
 
 
@@ -36,7 +37,8 @@ def report(paths: Sequence[Path], out: Path | None) -> Path:
     file = out or (paths[0] if len(paths) == 1 else Path()) / "report.html"
     if file.suffix != ".html":
         raise UsageError(f"--out {file}: must end in .html")
-    text = page([{**run_data(path), "name": name} for path, name in zip(paths, run_names(paths), strict=True)])
+    runs = [{**run_data(path), "name": name} for path, name in zip(paths, run_names(paths), strict=True)]
+    text = page(runs, predictions(paths))
     try:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
@@ -44,18 +46,22 @@ def report(paths: Sequence[Path], out: Path | None) -> Path:
     return file
 
 
-def page(runs: Sequence[dict[str, Any]]) -> str:
-    """Return the page of some runs (:func:`gcdl.analysis.report_data.run_data`). The same runs give the same page."""
+def page(runs: Sequence[dict[str, Any]], predicted: Sequence[dict[str, Any]]) -> str:
+    """Return the page of some runs (:func:`gcdl.analysis.report_data.run_data`). The same runs give the same page.
+
+    ``predicted``: of each (:func:`gcdl.analysis.advise.report_section.predictions`).
+    """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((_PAGE / "page.html").read_text(encoding="utf-8"))
     labels = list(dict.fromkeys(label for run in runs for label, _ in run["facts"]))
     facts = [(label, [dict(run["facts"]).get(label, "") for run in runs]) for label in labels]
     drawn = [{key: value for key, value in run.items() if key not in _IN_THE_HTML} for run in runs]
+    data = {"runs": drawn, "panels": _panels(runs), "predictions": list(predicted)}
     return template.render(
         runs=runs,
         facts=facts,
         differences=config_differences([run["config"] for run in runs]),
-        data=_inside_script(json.dumps({"runs": drawn, "panels": _panels(runs)}, separators=(",", ":"))),
+        data=_inside_script(json.dumps(data, separators=(",", ":"))),
         scripts=[Markup(_read(name)) for name in _SCRIPTS],
         styles=[Markup(_read(name)) for name in _STYLES],
         licence=_read("uplot/LICENSE"),

@@ -39,7 +39,7 @@ def run(
         run_script(config, overrides or [], folder, out is not None, hostfile, workers)
     if workers is not None:
         overrides = [*(overrides or []), f"workers={workers}"]
-    checked = _check(config, overrides or [])
+    checked = checked_config(config, overrides or [])
     check_unused(folder)
     with Display(Console(), config.stem) as display:
         code = launch(checked, [str(config), *(overrides or [])], folder, display, hostfile)
@@ -74,7 +74,7 @@ def resume(folder: RunPath, overrides: Overrides = None, hostfile: Hostfile = No
     raise typer.Exit(code)
 
 
-def _check(config: Path, overrides: list[str]) -> Config:
+def checked_config(config: Path, overrides: list[str]) -> Config:
     """Read a config, and find what is wrong with it as far as that needs no data."""
     checked = load(config, overrides)
     if checked.workers is not None:

@@ -8,9 +8,11 @@ files of their own.
 from __future__ import annotations
 
 import math
+import time
 import tomllib
 from collections.abc import Generator, Iterable
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 
@@ -82,6 +84,7 @@ class TrainingLoop:
     stop : whether the user wants to stop.
     began : when the run was launched, in seconds of ``time.time()``.
     hosts : of each worker; None: all are simulated.
+    links : to other hosts, as measured; None: not measured.
     callbacks : are told what happens, and may stop the run.
     loggers : get each step's figures.
     """
@@ -97,6 +100,7 @@ class TrainingLoop:
         *,
         began: float,
         hosts: list[str] | None = None,
+        links: list[dict[str, Any]] | None = None,
         callbacks: Iterable[Callback] = (),
         loggers: Iterable[Logger] = (),
     ) -> None:
@@ -110,7 +114,8 @@ class TrainingLoop:
         self._simulated = hosts is None
         self._steps = experiment.config.steps
         self._options = experiment.config.run
-        self._folder = start.open(experiment, hosts, watcher.say, learner.masters(experiment))
+        ran = {} if hosts is None else {"startup_seconds": round(time.time() - began, 3), "links": links}
+        self._folder = start.open(experiment, hosts, watcher.say, learner.masters(experiment), ran)
         self._master = Master(
             transport,
             code=experiment.code,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -24,6 +25,7 @@ def manifest(ranks: int, hosts: list[str] | None, *, timing_only: bool = False) 
         "versions": versions,
         "platform": platform.platform(),
         "host": platform.node(),
+        "processors": len(os.sched_getaffinity(0)),
         "commit": _commit(),
         "kernels": chosen(),
         "timing_only": timing_only,

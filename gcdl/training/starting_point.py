@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -112,13 +113,21 @@ class StartingPoint:
             "it starts afresh, and the run is not the one that was never interrupted"
         )
 
-    def open(self, experiment: Experiment, hosts: list[str] | None, say: Callable[[str], None], masters: int = 1) -> RunFolder:
+    def open(
+        self,
+        experiment: Experiment,
+        hosts: list[str] | None,
+        say: Callable[[str], None],
+        masters: int = 1,
+        ran: Mapping[str, Any] = {},
+    ) -> RunFolder:
         """Open the run folder; what a resumed run had written after the checkpoint is cut off.
 
-        ``masters``: how many share the model.
+        ``masters``: how many share the model; ``ran``: further fields of the manifest.
         """
         sizes = {"workers": experiment.n, "masters": masters}
         about = manifest(experiment.config.run.ranks(experiment.n), hosts, timing_only=self.timing_only)
+        about.update(ran)
         if self._is_of_a_script and (command := script_command()) is not None:
             about["script"] = command
         if self.past is None:

@@ -10,10 +10,10 @@ import pytest
 from gcdl.analysis.advise.advice import advise
 from gcdl.analysis.advise.as_json import as_json
 from gcdl.analysis.advise.candidates import Candidate
+from gcdl.analysis.advise.laboratory import Laboratory
 from gcdl.analysis.advise.links import links_of
 from gcdl.analysis.advise.observed import observe
 from gcdl.analysis.advise.screen import screen
-from gcdl.analysis.advise.search import Laboratory
 from gcdl.analysis.advise.who_is_slow import who_is_slow
 from gcdl.config import load, parse
 from gcdl.errors import DataError
@@ -178,7 +178,7 @@ def test_no_line_is_longer_than_80_columns(persistent, undisturbed, slow_link):
 
 KEYS = {
     "run", "clock", "steps", "workers", "hosts", "links", "step_seconds", "outside_seconds", "startup_seconds", "time", "slow",
-    "own", "without_stragglers", "candidates", "sizes", "tried", "recommended", "unsure",
+    "predicted", "own", "without_stragglers", "candidates", "sizes", "tried", "recommended", "unsure",
 }  # fmt: skip
 
 

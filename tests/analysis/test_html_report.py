@@ -226,6 +226,40 @@ def test_in_a_browser_a_click_zooms_and_nothing_goes_wrong(several, browser, wid
     assert page.complaints == []
 
 
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """Two runs with the same delays, one of them coded, and one that is too short to say where its time went."""
+    folder = tmp_path_factory.mktemp("compared")
+    exponential = ["steps=60", "stragglers.kind=exponential", "stragglers.seconds=0.1", "stragglers.events=[]"]
+    waiting = ["code.kind=uncoded", "wait.count=4"]
+    for name, overrides in {"coded": exponential, "uncoded": [*exponential, *waiting], "short": ["steps=5"]}.items():
+        simulate(StartingPoint(parse(CONFIG, overrides), folder / name), Watcher())
+    return report([folder / name for name in ("coded", "uncoded", "short")], folder / "report.html")
+
+
+def test_the_parts_of_a_step_add_up_and_a_run_is_predicted_from_another_ones_delays(compared):
+    data = data_of(compared)
+    for one in data["runs"][:2]:
+        assert sum(seconds for _, seconds in one["time"]["parts"]) == pytest.approx(one["time"]["measured"], rel=1e-3)
+    assert data["runs"][2]["time"] is None
+    assert [one.get("from") for one in data["predictions"]] == [1, 1, None]  # the one that waited for all tells the delays
+    for one in data["predictions"][:2]:
+        assert one["predicted"] == pytest.approx(one["measured"], rel=0.05)
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_in_a_browser_the_seconds_of_a_step_are_drawn(compared, browser, width):
+    page = browser(compared, width)
+    assert page.value("document.querySelectorAll('#slow li').length") > 0
+    assert page.value("document.querySelectorAll('#predicted tr').length") == 3
+    assert "waiting for stragglers" in page.value("document.querySelector('#waterfall canvas').getAttribute('aria-label')")
+    assert page.value("document.documentElement.scrollWidth") <= width
+    choose = "document.querySelector('#run').value = '2', document.querySelector('#run').onchange()"
+    page.value(choose)
+    assert page.value("document.querySelector('#time-part').hidden")
+    assert page.complaints == []
+
+
 def events(folder):
     """The tags in a folder's event files, read by TensorBoard itself."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

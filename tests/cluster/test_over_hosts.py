@@ -104,6 +104,11 @@ def test_a_run_over_links_of_100_mbit_is_that_of_one_process_and_survives_a_cabl
         assert summary["lost_workers"] == []
         manifest = json.loads((run.folder / "manifest.json").read_text())
         assert manifest["hosts"] == ["host1", "host1", "host2", "host2", "host3"]
+        links = {link["host"]: link["bytes_per_second"] for link in manifest["links"]}
+        assert set(links) == {"host1", "host2", "host3"}
+        assert 6e6 < links["host2"] < 20e6  # a bucket of 64 kB goes out at once
+        assert links["host1"] > 50e6
+        assert 0.0 < manifest["startup_seconds"] < summary["wall_seconds"]
         # Two hosts are elsewhere, with three of four workers: a model a host crossed the link, and a reply a worker, with some
         # percent of TCP around them.
         traffic = hosts.traffic()["host1"]

@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from gcdl.analysis.advise.candidates import ONE_BIT
+from gcdl.analysis.advise.laboratory import Laboratory, Tried
 from gcdl.analysis.advise.links import Links, links_of
 from gcdl.analysis.advise.observed import Observed, observe
 from gcdl.analysis.advise.prediction import Prediction
 from gcdl.analysis.advise.recommendation import Recommendation, recommend
-from gcdl.analysis.advise.search import Laboratory, Progress, Tried, other_sizes, search
+from gcdl.analysis.advise.search import Progress, other_sizes, search
 from gcdl.analysis.advise.time_shares import TimeShares, time_shares
 from gcdl.analysis.advise.who_is_slow import Slowness, who_is_slow
+from gcdl.config import Config
 
 SEARCH_SECONDS = 45.0
 """Of trying candidates; what comes before and after takes a few."""
@@ -34,9 +36,10 @@ class Advice:
     observed : the run.
     links : between its hosts, calibrated.
     shares, slowness : where the time went, and who is slow.
-    own : the run's config, as predicted.
+    run : the run's config, as predicted.
+    own : the config asked about, as predicted: the run's, or the one that the run was a pilot of.
     ideal : the run's config without stragglers, as predicted.
-    tried : all configs tried, the run's own among them.
+    tried : all configs tried, those two among them.
     sizes : the recommended one with fewer and more workers.
     recommendation : which to take.
     unsure : what the advice can't know, a sentence each.
@@ -46,6 +49,7 @@ class Advice:
     links: Links
     shares: TimeShares
     slowness: Slowness
+    run: Tried
     own: Tried
     ideal: Prediction
     tried: list[Tried]
@@ -76,8 +80,21 @@ class Advice:
         return f"without worker {self.slowness.workers[0]} at all, {self.observed.n - 1} workers take {seconds:.3g} s a step"
 
 
-def advise(path: Path, progress: Progress = lambda done, total: None, seconds: float = SEARCH_SECONDS) -> Advice:
-    """Advise on a run folder. ``seconds``: how long candidates are tried.
+def advise(
+    path: Path,
+    progress: Progress = lambda done, total: None,
+    *,
+    seconds: float = SEARCH_SECONDS,
+    wanted: Config | None = None,
+) -> Advice:
+    """Advise on a run folder.
+
+    Parameters
+    ----------
+    path : the folder.
+    progress : is told how many candidates have been tried.
+    seconds : how long candidates are tried.
+    wanted : the config that the run was a pilot of; None: the run's own is asked about.
 
     Raises
     ------
@@ -86,23 +103,25 @@ def advise(path: Path, progress: Progress = lambda done, total: None, seconds: f
     """
     until = time.monotonic() + seconds
     observed = observe(path)
-    lab = Laboratory.of(observed, links_of(observed))
-    own = lab.attempt(lab.own)
+    lab = Laboratory.of(observed, links_of(observed), wanted)
+    run = lab.attempt(lab.own)
+    own = run if wanted is None else lab.attempt(lab.wanted)
     ideal = lab.simulate(lab.own, trace=lab.trace.without_stragglers())
-    shares = time_shares(observed, lab, own.prediction)
+    shares = time_shares(observed, lab, run.prediction)
     slowness = who_is_slow(observed)
     tried, whole = search(lab, until, progress)
     recommendation = recommend(tried, own, shares, slowness)
     sizes = other_sizes(lab, recommendation.best.candidate)
-    unsure = _unsure(lab, own, recommendation, whole)
-    return Advice(observed, lab.links, shares, slowness, own, ideal, [own, *tried], sizes, recommendation, unsure)
+    unsure = _unsure(lab, run, own, recommendation, whole)
+    mine = [run] if own is run else [run, own]
+    return Advice(observed, lab.links, shares, slowness, run, own, ideal, [*mine, *tried], sizes, recommendation, unsure)
 
 
-def _unsure(lab: Laboratory, own: Tried, recommendation: Recommendation, whole: bool) -> list[str]:
+def _unsure(lab: Laboratory, run: Tried, own: Tried, recommendation: Recommendation, whole: bool) -> list[str]:
     """Return what may make the advice wrong."""
     observed, found = lab.observed, []
     measured = float(observed.seconds.mean())
-    off = own.prediction.seconds / measured - 1.0
+    off = run.prediction.seconds / measured - 1.0
     if abs(off) > _OFF:
         found.append(
             f"the run's own step is predicted {abs(off):.0%} too {'long' if off > 0 else 'short'}: so may the others be"

@@ -6,8 +6,8 @@ from typing import Any
 
 from gcdl.analysis.advise.advice import Advice
 from gcdl.analysis.advise.choice_of_rows import name_of, rows
+from gcdl.analysis.advise.laboratory import Tried
 from gcdl.analysis.advise.prediction import Prediction
-from gcdl.analysis.advise.search import Tried
 
 
 def as_json(advice: Advice) -> dict[str, Any]:
@@ -32,6 +32,7 @@ def as_json(advice: Advice) -> dict[str, Any]:
             "kind": slow.kind, "workers": slow.workers, "hosts": slow.hosts, "share": slow.share, "factor": slow.factor,
             "evidence": slow.evidence,
         },
+        "predicted": {"config": name_of(advice.run), **_predicted(advice.run.prediction)},
         "own": {"config": name_of(advice.own), **_predicted(advice.own.prediction)},
         "without_stragglers": _predicted(advice.ideal),
         "candidates": [_tried(row.tried) for row in rows(advice) if row.key == "candidate" and row.tried is not None],

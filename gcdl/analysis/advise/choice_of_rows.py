@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gcdl.analysis.advise.advice import Advice
+from gcdl.analysis.advise.laboratory import Tried
 from gcdl.analysis.advise.prediction import Prediction
-from gcdl.analysis.advise.search import Tried
 
 _ROWS = 9
 """Candidates shown beside the run's own and those of other sizes."""
@@ -23,7 +23,7 @@ class Row:
 
     Attributes
     ----------
-    key : "measured", "own", "no stragglers", "candidate" or "workers".
+    key : "measured", "run", "no stragglers", "own", "candidate" or "workers".
     name : what it is called.
     seconds : of a step.
     prediction : None: measured.
@@ -42,12 +42,17 @@ class Row:
 def rows(advice: Advice) -> list[Row]:
     """Return the rows, in the order shown."""
     best = advice.recommendation.best
-    own, ideal = advice.own.prediction, advice.ideal
+    run, own, ideal = advice.run.prediction, advice.own.prediction, advice.ideal
+    keep = advice.recommendation.keep
+    piloted = advice.own is not advice.run
+    what = "the pilot" if piloted else "the run"
     found = [
-        Row("measured", "the run, measured", advice.measured_seconds, None),
-        Row("own", f"the run: {name_of(advice.own)}", own.seconds, own, advice.own, advice.recommendation.keep),
+        Row("measured", f"{what}, measured", advice.measured_seconds, None),
+        Row("run", f"{what}: {name_of(advice.run)}", run.seconds, run, advice.run, keep and not piloted),
         Row("no stragglers", "the same without stragglers", ideal.seconds, ideal),
     ]
+    if piloted:
+        found.append(Row("own", f"your config: {name_of(advice.own)}", own.seconds, own, advice.own, keep))
     for one in chosen(advice.tried, best, advice.own):
         name = name_of(one)
         found.append(Row("candidate", name, one.prediction.seconds, one.prediction, one, one is best))

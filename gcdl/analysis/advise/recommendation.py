@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gcdl.analysis.advise.candidates import EXACT
-from gcdl.analysis.advise.search import Tried
+from gcdl.analysis.advise.laboratory import Tried
 from gcdl.analysis.advise.time_shares import TimeShares
 from gcdl.analysis.advise.who_is_slow import Slowness
 from gcdl.training.run_warnings import AMPLIFICATION_BOUND

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from gcdl.analysis.advise.laboratory import Laboratory
 from gcdl.analysis.advise.observed import Observed
 from gcdl.analysis.advise.prediction import Prediction
-from gcdl.analysis.advise.search import Laboratory
 from gcdl.transport.simulated.network import Network, Sizes
 from gcdl.types import IntVector, Weights
 

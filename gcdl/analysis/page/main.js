@@ -19,6 +19,7 @@
   }
 
   function below() {
+    waterfall.draw(chosen());
     who.draw(chosen());
     timeline.recoloured(chosen());
     workers.draw(chosen());
@@ -33,9 +34,11 @@
     if (window.innerWidth === width) return;
     width = window.innerWidth;
     curves.resize();
+    waterfall.draw(chosen());
     who.draw(chosen());
     timeline.draw();
   });
+  waterfall.compare();
   setTheme(stored("gcdl-theme") || (dark.matches ? "dark" : "light"));
   document.documentElement.dataset.ready = "yes";
 })();

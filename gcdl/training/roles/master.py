@@ -79,6 +79,7 @@ def mpi_run(
     UsageError, TooManyLost, WorkerError, Interrupted
     """
     from gcdl.transport.mpi.master_end import MpiTransport
+    from gcdl.transport.mpi.probe import probe_hosts
     from gcdl.transport.mpi.respawn import Replacements
 
     patience = _COLLECTIVE_SECONDS
@@ -98,6 +99,7 @@ def mpi_run(
         job.broadcast({"run": None}, patience)
         raise
     job.broadcast(shared, patience)
+    links = probe_hosts(job) if shared["probe"] else None
     if not job.survives:
         watcher.say(
             "no fault tolerance under this launcher: a killed worker ends the job, and gcdl resume goes on from its last "
@@ -111,7 +113,7 @@ def mpi_run(
         interrupted=stop,
         say=watcher.say,
         spares=options.spares,
-        replacements=Replacements(job, options.replace, shared),
+        replacements=Replacements(job, options.replace, {**shared, "probe": False}),
         masters=shared["masters"],
         shared_memory=options.shared_memory,
     )
@@ -129,6 +131,7 @@ def mpi_run(
                 stop,
                 began=began,
                 hosts=hosts,
+                links=links,
                 callbacks=callbacks,
                 loggers=loggers,
             )
@@ -165,7 +168,8 @@ def _masters(config: Config, ranks: int) -> int:
 
 
 def _told_to_all(experiment: Experiment, start: StartingPoint) -> dict[str, Any]:
-    """Return what all ranks are told of the run, JSON-ready."""
+    """Return what all ranks are told of the run, JSON-ready. ``probe``: the links are measured, for there are several hosts."""
+    launch = Launch.read()
     return {
         "master": this_process(),
         "config": experiment.config.toml(),
@@ -179,7 +183,8 @@ def _told_to_all(experiment: Experiment, start: StartingPoint) -> dict[str, Any]
         "shifts": experiment.code.shifts.tolist(),
         "decoder": experiment.decoder_name,
         **_by_hand(experiment.problem),
-        "core": choose_core(Launch.read()),
+        "core": choose_core(launch),
+        "probe": launch.local_size != launch.size,
     }
 
 

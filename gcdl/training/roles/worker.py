@@ -44,6 +44,7 @@ def run_worker(job: Job, config: Config | None = None, patience: float = _COLLEC
     MasterGone : the master is gone, or silent for too long.
     """
     from gcdl.training.roles.slice_master import serve_slice
+    from gcdl.transport.mpi.probe import answer_host
     from gcdl.transport.mpi.worker_end import serve
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -56,6 +57,8 @@ def run_worker(job: Job, config: Config | None = None, patience: float = _COLLEC
         shared = job.broadcast(None, shared["patience"])
     if shared["run"] is None:
         return False
+    if shared["probe"]:
+        answer_host(job)
     master = shared["master"]
     if master["host"] == platform.node():
         # MPI tells a worker that waits for it. This is for one in the middle of a long pass.

@@ -1,4 +1,6 @@
-"""Measures what lies between the master and every other rank: latency, bandwidth, and how far their clocks are apart.
+"""Measures what lies between the master and other ranks: latency, bandwidth, and how far their clocks are apart.
+
+``gcdl doctor`` measures all ranks; a run, while it starts, one rank of each host, for less long.
 
 Rank 0 asks, one rank after the other; the others answer. Everything has a deadline: a rank that does not answer is reported,
 not waited for. A message is one letter (what to do), or the bytes of a bandwidth test, and is answered by as many bytes; the
@@ -11,6 +13,7 @@ import json
 import os
 import platform
 import time
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -28,6 +31,10 @@ _TAG = 8
 _LONGEST = 1 << 24
 _ENOUGH_SECONDS = (0.02, 0.2)
 """How long a message must have taken to tell the bandwidth: less where there are many ranks."""
+_BRIEF_SECONDS = 0.02
+"""The same, and how long to ping, where a run measures."""
+_MOST_HOSTS = 8
+"""That a run measures: they add less than a second to its start."""
 _ANSWER_SECONDS = 10.0
 _IDLE_SECONDS = 120.0
 _SPIN_SECONDS = 2e-3
@@ -61,7 +68,7 @@ def probe(job: Job, seconds: float = 1.0) -> Probed:
             silent.append(rank)
     for rank in (rank for rank in range(1, job.workers + 1) if rank not in silent):
         try:
-            links.append(_measure(job, buffer, rank, share))
+            links.append(_measure(job, buffer, rank, share, float(np.clip(4.0 / job.workers, *_ENOUGH_SECONDS))))
         except MasterGone:
             silent.append(rank)
         # A rank that is silent now may still wake up; it is told too.
@@ -77,6 +84,49 @@ def answer(job: Job) -> None:
     MasterGone : rank 0 does not ask.
     """
     _send(job, np.frombuffer(json.dumps(about(job)).encode(), dtype=np.uint8), 0)
+    _answer_questions(job)
+
+
+def probe_hosts(job: Job) -> list[dict[str, Any]]:
+    """Be rank 0 of a run that starts: measure the link to one rank of each host; the others call :func:`answer_host`.
+
+    Returns a table for each link, JSON-ready: ``host``, and ``seconds`` and ``bytes_per_second`` as
+    :class:`gcdl.host.probe_report.Link` has them. A rank that does not answer is left out.
+    """
+    buffer = np.zeros(_LONGEST, dtype=np.uint8)
+    first: dict[str, int] = {}
+    for rank in range(1, job.workers + 1):
+        with suppress(MasterGone):
+            first.setdefault(_receive(job, buffer, rank, _ANSWER_SECONDS).tobytes().decode(), rank)
+    chosen = dict(list(first.items())[:_MOST_HOSTS])
+    for rank in sorted({*range(1, job.workers + 1)} - {*chosen.values()}):  # they go on with loading their data
+        _end(job, buffer, rank)
+    links = []
+    for host, rank in chosen.items():
+        with suppress(MasterGone):
+            link = _measure(job, buffer, rank, _BRIEF_SECONDS, _BRIEF_SECONDS)
+            links.append({"host": host, "seconds": link.seconds, "bytes_per_second": link.bytes_per_second})
+        _end(job, buffer, rank)
+    return links
+
+
+def answer_host(job: Job) -> None:
+    """Be another rank of a run that starts: say on which host it is, and answer until rank 0 has measured.
+
+    Raises
+    ------
+    MasterGone : rank 0 does not ask.
+    """
+    _send(job, np.frombuffer(platform.node().encode(), dtype=np.uint8), 0)
+    _answer_questions(job)
+
+
+def _end(job: Job, buffer: Buffer, rank: int) -> None:
+    with suppress(MasterGone):
+        _send(job, buffer[:END], rank)
+
+
+def _answer_questions(job: Job) -> None:
     buffer = np.zeros(_LONGEST, dtype=np.uint8)
     while True:
         asked = _receive(job, buffer, 0, _IDLE_SECONDS)
@@ -85,7 +135,8 @@ def answer(job: Job) -> None:
         _send(job, np.array([time.time()]).view(np.uint8) if asked.size == PING else asked, 0)
 
 
-def _measure(job: Job, buffer: Buffer, rank: int, seconds: float) -> Link:
+def _measure(job: Job, buffer: Buffer, rank: int, seconds: float, enough: float) -> Link:
+    """Measure the link to a rank: ping it for ``seconds``, then send messages until one takes longer than ``enough``."""
     shortest, skew = float("inf"), 0.0
     until = time.monotonic() + seconds
     rounds = 0
@@ -99,7 +150,6 @@ def _measure(job: Job, buffer: Buffer, rank: int, seconds: float) -> Link:
             shortest, skew = took, clock - (before + took / 2.0)
         rounds += 1
     size = 1 << 16
-    enough = float(np.clip(4.0 / job.workers, *_ENOUGH_SECONDS))
     while True:
         began = time.perf_counter()
         _send(job, buffer[:size], rank)

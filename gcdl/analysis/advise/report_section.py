@@ -1,0 +1,90 @@
+"""What the report of runs shows of the advice: where a step's seconds went, who is slow, and how well configs are predicted.
+
+The search for a better config is left to ``gcdl advise``: it takes longer than a page should.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gcdl.analysis.advise.candidates import Candidate
+from gcdl.analysis.advise.laboratory import Laboratory
+from gcdl.analysis.advise.links import links_of
+from gcdl.analysis.advise.observed import Observed, observe
+from gcdl.analysis.advise.time_shares import time_shares
+from gcdl.analysis.advise.who_is_slow import who_is_slow
+from gcdl.errors import ConfigError, DataError
+
+_MOST_WORKERS = 256
+"""Beyond, a simulation takes longer than a page should."""
+
+
+def time_section(path: Path) -> dict[str, Any] | None:
+    """Return where a run's time went, JSON-ready; None: the run is too short or too large, or does not say.
+
+    ::
+
+        {"parts": [[name, seconds of a step], ...], "measured": seconds of a step, "slow": [sentence, ...]}
+    """
+    observed = _observed(path)
+    if observed is None:
+        return None
+    lab = Laboratory.of(observed, links_of(observed))
+    shares = time_shares(observed, lab, lab.simulate(lab.own))
+    return {
+        "parts": [[part.name, _digits(part.seconds)] for part in shares.parts],
+        "measured": _digits(shares.step_seconds),
+        "slow": who_is_slow(observed).evidence,
+    }
+
+
+def predictions(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """Predict each run from the delays of the first of them that has as many workers and waited for all, or of the first.
+
+    Returns for each run ``measured`` and ``predicted`` seconds of a step, and the place of the run it was predicted ``from``;
+    no ``predicted`` where there is none.
+    """
+    runs = [_observed(path) for path in paths]
+    found: list[dict[str, Any]] = []
+    for observed in runs:
+        if observed is None:
+            found.append({})
+            continue
+        like = [i for i, other in enumerate(runs) if other is not None and _alike(other, observed)]
+        source = min(like, key=lambda i: (_unseen(runs[i]), i))
+        seen = runs[source]
+        assert seen is not None
+        lab = Laboratory.of(seen, links_of(seen))
+        entry: dict[str, Any] = {"measured": _digits(float(observed.seconds.mean()))}
+        try:
+            predicted = lab.simulate(Candidate(observed.config))
+            entry |= {"predicted": _digits(predicted.seconds), "plus_minus": _digits(predicted.plus_minus), "from": source}
+        except ConfigError:
+            pass
+        found.append(entry)
+    return found
+
+
+def _observed(path: Path) -> Observed | None:
+    try:
+        observed = observe(path)
+    except (DataError, ConfigError):
+        return None
+    return observed if observed.n <= _MOST_WORKERS else None
+
+
+def _alike(one: Observed, other: Observed) -> bool:
+    """Whether a run's delays can be those of another one: as many workers, the same model, both simulated or both not."""
+    same_model = one.sizes.layout.size == other.sizes.layout.size
+    return (one.n, one.simulated) == (other.n, other.simulated) and same_model
+
+
+def _unseen(observed: Observed | None) -> float:
+    """Return the share of replies that a run did not use."""
+    return 1.0 if observed is None else float((observed.reply != observed.reply).mean())
+
+
+def _digits(value: float) -> float:
+    return float(f"{value:.4g}")
