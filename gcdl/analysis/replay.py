@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from gcdl.config import Experiment
+from gcdl.config import Codings, Experiment
 from gcdl.errors import DataError, GcdlError, Interrupted, ReplayDiffers
 from gcdl.host.stop_request import StopRequest
 from gcdl.protocol.master import Master
+from gcdl.protocol.recoding import RecodeAsRecorded
 from gcdl.protocol.step_record import StepRecord
 from gcdl.training.build import limit_threads, make_workers
 from gcdl.training.run_files import STEPS
@@ -47,6 +48,7 @@ def replay(path: Path, progress: Callable[[int, int], None] = lambda done, total
         code=experiment.code,
         slices=local_slices(experiment, codec),
         wait=AsRecorded(),
+        recoder=_recoder(experiment, history),
     )
     limit_threads(experiment)
     total = len(history.steps)
@@ -68,6 +70,23 @@ def replay(path: Path, progress: Callable[[int, int], None] = lambda done, total
     if found != expected:
         raise ReplayDiffers(f"{path}: every step is the same, but not the model: {found}, the summary says {expected}")
     return f"identical: {total} steps, model {found}"
+
+
+def _recoder(experiment: Experiment, history: History) -> RecodeAsRecorded:
+    """Return what changes the code in the steps in which the run did.
+
+    Raises
+    ------
+    DataError : a line describes no code for the run's workers and shards.
+    """
+    codings = {}
+    for line in history.steps:
+        if line.get("recoded") is not None:
+            try:
+                codings[line["step"]] = Codings(experiment).of_record(line["recoded"], AsRecorded())
+            except (KeyError, TypeError, ValueError) as error:
+                raise DataError(f"{history.path / STEPS}, line {line['step'] + 1}: {error}") from None
+    return RecodeAsRecorded(codings)
 
 
 def _compare(history: History, record: StepRecord) -> None:

@@ -79,6 +79,10 @@ class Experiment:
                 f"this machine has {memory / 1e9:,.0f} GB"
             )
         code: GradientCode = self._build("code", n=self.n, k=self.problem.k, rng=rng_for(self.config.seed, Stream.CODE))
+        return self.with_stated_decoder(code)
+
+    def with_stated_decoder(self, code: GradientCode) -> GradientCode:
+        """Return a code with the decoder that the config states, if it does."""
         decoder = self._choice("code").values["decoder"]
         return code if decoder is None else replace(code, decoder=DECODERS[decoder])
 
@@ -122,7 +126,12 @@ class Experiment:
     @cached_property
     def wait(self) -> WaitRule:
         """The wait rule."""
-        rule: WaitRule = self._build("wait", code=self.code)
+        return self.wait_for(self.code)
+
+    def wait_for(self, code: GradientCode, **changes: Any) -> WaitRule:
+        """Return the wait rule for a code, with other values for some of its keys."""
+        choice = self._choice("wait")
+        rule: WaitRule = built(replace(choice, values={**choice.values, **changes}) if changes else choice, code=code)
         return rule
 
     @cached_property
@@ -157,10 +166,10 @@ class Experiment:
         return self.config.choices[name]
 
     def _build(self, name: str, **context: Any) -> Any:
-        return _built(self._choice(name), **context)
+        return built(self._choice(name), **context)
 
 
-def _built(choice: Choice | Given, **context: Any) -> Any:
+def built(choice: Choice | Given, **context: Any) -> Any:
     """Build what a table describes; an object that the user made is checked."""
     made = choice.build(**context)
     if choice.kind == "custom":
@@ -174,5 +183,5 @@ def _delays(choice: Choice | Given, n: int) -> AnyModel:
     if late and choice.kind in _PLACELESS:
         raise ConfigError(f"{choice.name}.at: {choice.kind!r} has no delay of its own to place before sending")
     parts = tuple(_delays(part, n) for part in choice.values.get("models", ()))
-    model: AnyModel = _built(choice, n=n, models=parts)
+    model: AnyModel = built(choice, n=n, models=parts)
     return BeforeSending(model) if late else model

@@ -173,6 +173,7 @@ class RunTable(TypedDict, total=False):
     masters: int
     spares: int
     replace: int
+    on_loss: Literal["recode", "stop"]
     restart: int
     checksums: bool
     tensorboard: bool

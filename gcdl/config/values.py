@@ -104,6 +104,8 @@ class RunOptions(Table):
     """Extra ranks, each ready to take a lost worker's place."""
     replace: Natural = 0
     """How many new processes may be started for lost workers when no spare is left; on the master's host."""
+    on_loss: Literal["recode", "stop"] = "recode"
+    """When more workers are lost than the wait rule tolerates: the others get their shards, or the run ends."""
     restart: Natural = 0
     """``gcdl run``: how often to start again from the last checkpoint when too many workers are lost, or the master is."""
     checksums: bool = False

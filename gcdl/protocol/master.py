@@ -7,20 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from gcdl.codes import GradientCode, noise_gain
 from gcdl.errors import Interrupted, TooManyLost, WorkerError, WorkerLost
+from gcdl.protocol.coding import Coding
 from gcdl.protocol.compressor_states import CompressorStates
 from gcdl.protocol.gathered import Gathered
 from gcdl.protocol.ledger import Ledger
 from gcdl.protocol.measurements import StepTiming
 from gcdl.protocol.membership import Membership
 from gcdl.protocol.model_slices import ModelSlices, norm_of
+from gcdl.protocol.recoding import CodeChange, NeverRecode, Recoder
 from gcdl.protocol.replica_check import Replicas
 from gcdl.protocol.step_record import StepRecord
-from gcdl.protocol.tasks import Joined, Task, WorkerState
+from gcdl.protocol.tasks import Joined, Loaded, Replies, Task, WorkerState
 from gcdl.protocol.transport import Transport
 from gcdl.protocol.wait_rules import LearnsReplyTimes, WaitRule
 from gcdl.types import Buffer, IntVector, Vector, Weights
@@ -35,9 +38,10 @@ class Master:
     Parameters
     ----------
     transport : the way to the workers.
-    code : decodes what they send.
+    code : decodes what they send, until it is re-coded.
     slices : the model.
-    wait : when to stop waiting.
+    wait : when to stop waiting, until then.
+    recoder : says when another code is to hold; None: never.
     state_bytes : the size of a compressor's state; 0: it has none.
     replicas : compares replies that should be the same, if it is given.
     scratch : a folder for what is large and not to be kept.
@@ -53,24 +57,36 @@ class Master:
         wait: WaitRule,
         state_bytes: int = 0,
         replicas: Replicas | None = None,
+        recoder: Recoder | None = None,
         scratch: Path | None = None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.transport = transport
-        self.code = code
+        self.coding = CodeChange(Coding(0, code, wait, replicas), transport)
         self.slices = slices
-        self.wait = wait
-        self.replicas = replicas
         self.say = say
         self.steps_done = 0
         self.accepted = np.full(code.n, -1, dtype=np.int64)
         """(n,): the last step decoded with each worker's reply; -1: none yet."""
         self.states = CompressorStates(code.n, state_bytes, scratch)
-        self.members = Membership(code.n, wait, say)
+        self.members = Membership(code.n, wait, say, recodes=recoder is not None)
+        self._recoder: Recoder = recoder or NeverRecode()
         self._accused: set[int] = set()
         """Workers whose replies were found to differ from those of their replicas."""
         self._fresh: list[int] = []
         """Whose compressor has begun afresh since the last step."""
+        self._recoded: dict[str, Any] | None = None
+        """What is to be recorded of the code that the step began with, if it was another before."""
+
+    @property
+    def code(self) -> GradientCode:
+        """The code that holds."""
+        return self.coding.now.code
+
+    @property
+    def wait(self) -> WaitRule:
+        """The wait rule that holds."""
+        return self.coding.now.wait
 
     def run(self, steps: int) -> Iterator[StepRecord]:
         """Train until ``steps`` steps are done and stop the workers; yields a record after each step.
@@ -108,7 +124,9 @@ class Master:
     def _step(self, step: int) -> StepRecord:
         clock = self.transport.now
         began = clock()
-        task = Task(step, self.accepted.copy(), self.slices.model, self.slices.agreed, self.slices.content)
+        self._recode(step)
+        slices = self.slices
+        task = Task(step, self.accepted.copy(), slices.model, slices.agreed, slices.content, self.coding.now.number)
         self._send(task)
         sent = clock()
         gathered = self._gather(task, began)
@@ -127,11 +145,12 @@ class Master:
         self._learn(timing)
         record = self._record(step, timing, a, norm, gathered, disagreed)
         record.lr = lr
+        self._recoder.saw(step, self.coding.now, timing)
         return record
 
     def _send(self, task: Task) -> None:
-        """Hand a task to all workers that are alive."""
-        for worker in np.flatnonzero(self.members.alive):
+        """Hand a task to all workers that are alive and have a row of the code."""
+        for worker in np.flatnonzero(self.coding.able(self.members.alive)):
             self.transport.send(int(worker), task)
 
     def _gather(self, task: Task, began: float) -> Gathered:
@@ -140,7 +159,7 @@ class Master:
         arrived = gathered.arrived
         next_news = began + _NEWS_SECONDS
         while True:
-            expected = self.members.expected() & ~arrived
+            expected = self.members.expected() & self.coding.now.members & ~arrived
             if isinstance(self.wait, LearnsReplyTimes) and arrived.any():
                 self.wait.passed(self.transport.now() - began, expected)
             if arrived.any() and (not expected.any() or self.wait.enough(arrived)):
@@ -150,12 +169,15 @@ class Master:
             try:
                 received = self.transport.receive(min(until, next_news), self.wait.lacking(arrived))
             except WorkerLost as lost:
-                self.members.leave(lost, step)
+                self._part(lost, step)
                 continue
             if isinstance(received, WorkerState):
                 self.states.take(received)
             elif isinstance(received, Joined):
                 self._welcome(received, task, gathered)
+            elif isinstance(received, Loaded):
+                if self.coding.loaded(received.worker, received.number) and not arrived[received.worker]:
+                    self.transport.send(received.worker, task)
             elif received is not None:
                 gathered.take(received, step)
             else:
@@ -179,23 +201,84 @@ class Master:
             expected = self.members.expected() | np.isfinite(replied)
             self.wait.learn(replied, timing.waited - timing.began, timing.ended - timing.began, expected)
 
+    def _part(self, lost: WorkerLost, step: int) -> None:
+        """Go on without a worker. Raises TooManyLost."""
+        self.coding.lost(lost.worker)
+        self.members.leave(lost, step)
+
     def _welcome(self, joined: Joined, task: Task, gathered: Gathered) -> None:
         """Go on with another process in a lost worker's place. Nothing of what that one left unsent is known."""
         worker = joined.worker
         self.members.join(worker, joined.name, task.step)
-        self.accepted[worker] = -1
-        self.states.forget(worker)
+        self._forget(worker)
+        able = self.coding.joined(worker)
         if gathered.arrived[worker]:
             gathered.joined.append(worker)
         else:
             self._fresh.append(worker)
-            self.transport.send(worker, task)
+            if able:
+                self.transport.send(worker, task)
+
+    def _forget(self, worker: int) -> None:
+        """Note that a worker's compressor begins afresh."""
+        self.accepted[worker] = -1
+        self.states.forget(worker)
+
+    # -- re-coding
+
+    def _recode(self, step: int) -> None:
+        """Let another code be loaded, if one is wanted, and let it hold once it is.
+
+        Raises
+        ------
+        TooManyLost : the code that holds has no worker left, and the workers of the next do not come to load it.
+        """
+        coding, alive = self.coding, self.members.alive
+        while True:
+            wanted = self._recoder.wanted(step, coding.following, self.members)
+            if wanted is not None:
+                coding.begin(wanted, alive)
+            if coding.next is None or coding.is_ready(alive) or coding.able(alive).any():
+                break
+            self._await_rows(step)
+        if coding.is_ready(alive):
+            changed = coding.switch()
+            for worker in changed:
+                self._forget(worker)
+            self._fresh += [worker for worker in changed if coding.now.members[worker]]
+            self.members.wait = coding.now.wait
+            self._recoded = coding.now.recorded()
+            self.say(f"step {step}: re-coded for {len(coding.now.workers)} workers: {coding.now.name}")
+
+    def _await_rows(self, step: int) -> None:
+        """Take in what comes while nobody can be sent a task, up to the first change in who has which row."""
+        until = self.transport.now() + self.wait.timeout
+        while True:
+            try:
+                received = self.transport.receive(until, self.code.n)
+            except WorkerLost as lost:
+                self._part(lost, step)
+                return
+            if isinstance(received, WorkerState):
+                self.states.take(received)
+            elif isinstance(received, Joined):
+                self.members.join(received.worker, received.name, step)
+                self._forget(received.worker)
+                self.coding.joined(received.worker)
+                self._fresh.append(received.worker)
+                return
+            elif isinstance(received, Loaded):
+                self.coding.loaded(received.worker, received.number)
+                return
+            elif received is None:
+                raise TooManyLost(f"step {step}: nobody has loaded the shards of those lost within {self.wait.timeout:g} s")
 
     def _verify(self, step: int, gathered: Gathered) -> list[int]:
         """Drop replies that are not what their replicas sent; return the workers that are, or may be, at fault."""
-        if self.replicas is None:
+        replicas = self.coding.now.replicas
+        if replicas is None:
             return []
-        verdict = self.replicas.compare(self.slices.identities(step, gathered.payloads()))
+        verdict = replicas.compare(self.slices.identities(step, gathered.payloads()))
         for workers, what in (
             (verdict.outvoted, "outvoted"),
             (verdict.disputed, "too few to tell which is wrong: all are used"),
@@ -244,11 +327,12 @@ class Master:
             lost=self.members.lost,
             disagreed=disagreed,
             clipped=int(rows["clipped"].sum()),
-            fresh=sorted(self._fresh),
+            fresh=sorted(set(self._fresh)),
             coverage=self.code.coverage(a),
             timing=timing,
+            recoded=self._recoded,
         )
-        self._fresh = gathered.joined
+        self._fresh, self._recoded = gathered.joined, None
         return record
 
     # -- checkpoints
@@ -302,11 +386,9 @@ class Master:
                 continue  # too late to matter
             if received is None:
                 break
-            if isinstance(received, Joined):
-                continue
             if isinstance(received, WorkerState):
                 self.states.take(received)
                 until = self.transport.now() + _COLLECT_SECONDS
-            else:
+            elif isinstance(received, Replies):
                 dropped += len(received.rows)
         return dropped

@@ -17,18 +17,20 @@ class Membership:
     Parameters
     ----------
     n : how many there are.
-    wait : says whether those that are left are enough.
+    wait : says whether those that are left are enough; the rule of the code that holds.
     say : takes a line for the user.
+    recodes : where they are too few, those that are left get another code.
     """
 
-    def __init__(self, n: int, wait: WaitRule, say: Callable[[str], None]) -> None:
+    def __init__(self, n: int, wait: WaitRule, say: Callable[[str], None], *, recodes: bool = False) -> None:
         self.alive: Mask = np.ones(n, dtype=bool)
         self.coming: Mask = np.zeros(n, dtype=bool)
         """Lost, and about to be replaced."""
         self.replaced: list[int] = []
         """Whose place another process took, in the order of it."""
-        self._wait = wait
+        self.wait = wait
         self._say = say
+        self._recodes = recodes
 
     @property
     def lost(self) -> list[int]:
@@ -38,7 +40,7 @@ class Membership:
     @property
     def losses_left(self) -> int:
         """How many more workers may be lost, whoever they are."""
-        return self._wait.losses_left(self.alive)
+        return self.wait.losses_left(self.alive)
 
     def expected(self) -> Mask:
         """Return which workers may still reply, (n,)."""
@@ -49,14 +51,18 @@ class Membership:
 
         Raises
         ------
-        TooManyLost : those that are left are too few for the wait rule.
+        TooManyLost : nobody is left; or those that are left are too few for the wait rule, and are not re-coded.
         """
         self.alive[lost.worker] = False
         self.coming[lost.worker] = bool(lost.replaced)
         if lost.replaced:
             self._say(f"step {step}: {lost}; {lost.replaced} takes its place")
             return
-        if not self._wait.feasible(self.expected()):
+        feasible = self.wait.feasible(self.expected())
+        if not feasible and self._recodes and self.expected().any():
+            self._say(f"step {step}: {lost}; the workers left are too few for the wait rule: they share its shards")
+            return
+        if not feasible:
             raise TooManyLost(
                 f"step {step}: {lost}; the {int(self.alive.sum())} workers left are too few for the wait rule "
                 f"(lost: {', '.join(map(str, self.lost))})"

@@ -40,6 +40,8 @@ class Replicas:
     def __init__(self, B: Matrix, compressor: Compressor) -> None:
         rows: dict[bytes, list[int]] = {}
         for worker, row in enumerate(B):
+            if not row.any():
+                continue  # it has no part in the code
             rows.setdefault(row.tobytes(), []).append(worker)
         self.groups = [group for group in rows.values() if len(group) > 1]
         if not self.groups:

@@ -43,6 +43,7 @@ class StepRecord:
     test_loss, test_accuracy : of the model after the step; None in steps without an evaluation. An accuracy is 0 to 1.
     samples : of the minibatches in the decoded gradient, each shard's counted once; with local steps, of all of them. None
         where the problem does not count them.
+    recoded : the code that took over at the beginning of the step (:meth:`gcdl.protocol.coding.Coding.recorded`); None: none.
     metrics : the user's own figures, by name; what is added before the next step is asked for is written too.
     """
 
@@ -66,6 +67,7 @@ class StepRecord:
     test_loss: float | None = None
     test_accuracy: float | None = None
     samples: int | None = None
+    recoded: dict[str, Any] | None = None
     metrics: dict[str, float] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -95,6 +97,8 @@ class StepRecord:
             del fields["test_loss"], fields["test_accuracy"]
         if self.samples is None:
             del fields["samples"]
+        if self.recoded is None:
+            del fields["recoded"]
         fields |= self.ledger.fields()
         if self.metrics:
             fields["metrics"] = json_ready(self.metrics)

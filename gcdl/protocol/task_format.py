@@ -54,7 +54,7 @@ class TaskFormat:
         buffer[self._accepted].view(np.int64)[:] = task.accepted
         if self._scales:
             buffer[self._agreed].view(np.float32)[:] = np.nan if task.agreed is None else task.agreed
-        header = Header(Kind.TASK, run, step=task.step, body_bytes=buffer.size - HEADER_BYTES)
+        header = Header(Kind.TASK, run, step=task.step, body_bytes=buffer.size - HEADER_BYTES, clipped=task.coding)
         header.write(buffer, checksum=self.checksums)
 
     def read(self, header: Header, buffer: Buffer) -> Brought:

@@ -16,7 +16,8 @@ class Task:
     """Compute the coded gradient of step ``step`` at ``model``, (d,).
 
     ``accepted``, (n,): the last step decoded with each worker's reply, -1 for none yet. ``agreed``, (G,): the scales that the
-    workers agreed on, if they do. ``content``: what a worker elsewhere has to be sent for it to have the model.
+    workers agreed on, if they do. ``content``: what a worker elsewhere has to be sent for it to have the model. ``coding``: the
+    number of the code whose rows hold (:mod:`gcdl.protocol.coding`).
     """
 
     step: int
@@ -24,6 +25,7 @@ class Task:
     model: Vector
     agreed: Vector | None = None
     content: Content | None = None
+    coding: int = 0
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -93,3 +95,11 @@ class Joined:
 
     worker: int
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A worker has loaded the shards of its row of code ``number``."""
+
+    worker: int
+    number: int

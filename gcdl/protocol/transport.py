@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from gcdl.protocol.coding import CodeRow
 from gcdl.protocol.ledger import Traffic
-from gcdl.protocol.tasks import Joined, Replies, Task, WorkerState
+from gcdl.protocol.tasks import Joined, Loaded, Replies, Task, WorkerState
 
 
 class Transport(Protocol):
@@ -33,12 +34,21 @@ class Transport(Protocol):
         """
         ...
 
-    def receive(self, until: float, at_most: int) -> Replies | WorkerState | Joined | None:
+    def recode(self, worker: int, number: int, row: CodeRow, *, fresh: bool) -> bool:
+        """Let a worker load the shards of its row of code ``number``; return whether it has them at once. Never blocks.
+
+        Otherwise :meth:`receive` says when it has. The row holds from the first task on that has this number; ``fresh``: its
+        compressor begins afresh then. Asked before the next step's task is sent, as :meth:`save`.
+        """
+        ...
+
+    def receive(self, until: float, at_most: int) -> Replies | WorkerState | Joined | Loaded | None:
         """Return what comes next, or None when the clock has reached ``until``.
 
-        That is replies, one at least and ``at_most`` so many; a state that was asked for; or a worker that takes a lost one's
-        place. What has come later than the last of the replies is not seen yet: the caller may stop waiting there. The reply
-        to a worker's newest task stays valid until that worker is sent another; anything else until the next call.
+        That is replies, one at least and ``at_most`` so many; a state that was asked for; a worker that takes a lost one's
+        place; or one that has loaded a row. What has come later than the last of the replies is not seen yet: the caller may
+        stop waiting there. The reply to a worker's newest task stays valid until that worker is sent another; anything else
+        until the next call.
 
         Raises
         ------

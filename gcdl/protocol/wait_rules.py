@@ -24,10 +24,15 @@ _SETS_TRIED = 500
 class WaitRule(Protocol):
     """Decides by the arrived set alone, so that runs with the same arrivals are the same."""
 
-    timeout: float
-    """Seconds after which a step ends with what is there, or the run if there is nothing."""
-    patience: float
-    """Seconds after which one reply is enough; inf: never."""
+    @property
+    def timeout(self) -> float:
+        """Seconds after which a step ends with what is there, or the run if there is nothing."""
+        ...
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which one reply is enough; inf: never."""
+        ...
 
     def enough(self, arrived: Mask) -> bool:
         """Say whether the replies of these workers, (n,), suffice. Asked when one has come, before ``patience``."""

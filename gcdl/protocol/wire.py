@@ -8,7 +8,7 @@ A message is a 64-byte header and a body::
     5       1     kind
     6       2     worker
     8       4     step
-    12      4     coordinates clipped, 2^32 - 1: so many or more (replies)
+    12      4     coordinates clipped, 2^32 - 1: so many or more (replies); number of the code that holds (tasks)
     16      8     run id
     24      8     bytes in the body
     32      8     coded loss, float64 (replies); where the part begins in the state, int64 (states)
@@ -20,8 +20,8 @@ A message is a 64-byte header and a body::
     60      4     CRC-32 of the 60 bytes before
 
 Body of a TASK: :mod:`gcdl.protocol.task_format`. Body of a REPLY: the compressor's payload. HELLO, READY, BYE and ERROR: JSON.
-STATE: a part of a compressor's state. LOAD: all of one. What masters tell each other: :mod:`gcdl.transport.mpi.master_channel`.
-The other kinds have no body. All little-endian.
+STATE: a part of a compressor's state. LOAD: all of one. RECODE: :mod:`gcdl.protocol.coding`. What masters tell each other:
+:mod:`gcdl.transport.mpi.master_channel`. The other kinds have no body. All little-endian.
 """
 
 from __future__ import annotations
@@ -100,6 +100,10 @@ class Kind(IntEnum):
     """Rank 0, to a slice master that has long said nothing: answer."""
     PONG = 25
     """Slice master: it is there."""
+    RECODE = 26
+    """Master: load the shards of this row of the code; it holds from the first task on that has this number, ``step``."""
+    LOADED = 27
+    """Worker: it has loaded its row of the code that has the number ``step``."""
     POST = 15
     """Master: put the content of the next task on your board, under the number ``step`` (gcdl.transport.mpi.shared_memory)."""
 
@@ -114,7 +118,7 @@ class Header:
     body_bytes : the size of the body.
     loss : the coded loss of a reply.
     slept, computed, held, encoded : seconds of a reply's parts; see :class:`gcdl.protocol.tasks.Reply`.
-    clipped : coordinates of a reply that lay beyond the scale agreed on.
+    clipped : coordinates of a reply that lay beyond the scale agreed on; of a task, see :attr:`coding`.
     offset : where the body of a STATE message begins in the whole state, in bytes.
     """
 
@@ -130,6 +134,11 @@ class Header:
     encoded: float = 0.0
     clipped: int = 0
     offset: int = 0
+
+    @property
+    def coding(self) -> int:
+        """Of a task: the number of the code that holds. It lies where a reply has ``clipped``."""
+        return self.clipped
 
     def write(self, buffer: Buffer, *, checksum: bool = False) -> None:
         """Write this header to the start of ``buffer``. With ``checksum`` the body must be there already."""

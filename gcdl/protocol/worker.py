@@ -8,15 +8,16 @@ there. A dropped task changes nothing: the worker's own state is updated only wh
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gcdl.compressors import Codec, Draw
-from gcdl.errors import NonFiniteGradient
+from gcdl.errors import MessageError, NonFiniteGradient
 from gcdl.problems import CodedGradient
+from gcdl.protocol.coding import CodeRow
 from gcdl.protocol.tasks import Reply, Task
 from gcdl.protocol.wire import HEADER_BYTES
 from gcdl.stragglers import AnyModel, Fault, InjectedError, delays_at
@@ -58,6 +59,8 @@ class Struck:
 
 
 Pause = Sleep | Slowdown | Work | Encode | Struck
+Load = Callable[[CodeRow], Callable[[], CodedGradient]]
+"""Loads the shards of a row, which may happen in another thread; returns what then makes the coded gradient, which may not."""
 
 
 class Worker:
@@ -74,6 +77,7 @@ class Worker:
     shift : its place under correlated dither; see :class:`gcdl.compressors.Draw`.
     faults : strike this worker, once each.
     coded : what the coded gradient is computed into, (d,), where that is not this process's memory: a tensor on a GPU.
+    load_row : loads the shards of another row of the code; None: the row stays what it is.
     """
 
     def __init__(
@@ -89,6 +93,7 @@ class Worker:
         shift: int = 0,
         faults: Sequence[Fault] = (),
         coded: Any = None,
+        load_row: Load | None = None,
     ) -> None:
         self.worker = worker
         self.n = n
@@ -103,6 +108,11 @@ class Worker:
         self._coded = aligned_vector(layout.size) if coded is None else coded
         self._message = aligned_buffer(HEADER_BYTES + codec.payload_bytes)
         self._saved = aligned_buffer(HEADER_BYTES + codec.state_bytes)
+        self._load_row = load_row
+        self._coding = 0
+        """The number of the code that the gradient is of."""
+        self._prepared: dict[int, tuple[Callable[[], CodedGradient], bool]] = {}
+        """By the number of their code: makes the gradient, and whether the compressor begins afresh with it."""
 
     def handle(self, task: Task) -> Generator[Pause, None, Reply]:
         """Work on a task; see the module. The reply's message is valid until the next task is handled to its end.
@@ -111,7 +121,10 @@ class Worker:
         ------
         NonFiniteGradient : the coded gradient has a NaN or an infinity.
         InjectedError : a fault says so.
+        MessageError : it has not been given its row of the code that the task is of.
         """
+        if task.coding != self._coding:
+            self._change_row(task.coding)
         self._state = self._codec.settle(self._state, int(task.accepted[self.worker]))
         delays = delays_at(self._stragglers, self.n, self.seed, task.step)
         sleep = float(delays.before_compute[self.worker])
@@ -185,6 +198,33 @@ class Worker:
             except StopIteration as done:
                 reply: Reply = done.value
                 return reply
+
+    def load_row(self, row: CodeRow) -> Callable[[], CodedGradient]:
+        """Load the shards of another row, which may happen in a thread of its own; hand the result to :meth:`prepare`.
+
+        Raises
+        ------
+        DataError : they can't be read.
+        """
+        assert self._load_row is not None
+        return self._load_row(row)
+
+    def prepare(self, number: int, gradient: Callable[[], CodedGradient], *, fresh: bool) -> None:
+        """Take a row that was loaded. It holds from the first task on that is of code ``number``.
+
+        ``fresh``: the compressor forgets its state then.
+        """
+        self._prepared[number] = gradient, fresh
+
+    def _change_row(self, number: int) -> None:
+        """Compute another row of the code from now on; rows of earlier codes are forgotten."""
+        if number not in self._prepared:
+            raise MessageError(f"worker {self.worker}: a task of code {number}, of which it has no row")
+        make, fresh = self._prepared[number]
+        self._gradient, self._coding = make(), number
+        if fresh:
+            self._state = self._codec.init()
+        self._prepared = {later: row for later, row in self._prepared.items() if later > number}
 
     def begin_afresh(self) -> None:
         """Forget the compressor's state."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -20,10 +20,11 @@ from gcdl.errors import DataError
 from gcdl.host.launcher_environment import Launch
 from gcdl.optimizers import Tuned
 from gcdl.problems import CodedGradient, Samples
+from gcdl.protocol.coding import CodeRow
 from gcdl.protocol.task_format import TaskFormat
 from gcdl.protocol.tasks import Task
 from gcdl.protocol.wire import HEADER_BYTES
-from gcdl.protocol.worker import Worker
+from gcdl.protocol.worker import Load, Worker
 from gcdl.stragglers import Fault, delays_at
 from gcdl.training.run_reader import read_run
 from gcdl.training.shared_gradients import SharedGradient, on_host
@@ -31,24 +32,6 @@ from gcdl.training.slice_messages import MasterSlice, reply_sizes, shared_by, ta
 from gcdl.transport.simulated.network import Network, Sizes
 from gcdl.transport.simulated.virtual_clock import Pace
 from gcdl.types import IntVector, Layout, Stream, Weights, rng_for
-
-
-class CodeRow(NamedTuple):
-    """What a worker knows of the code: its shards, their entries in B, and its place under correlated dither."""
-
-    shards: IntVector
-    weights: Weights
-    shift: int
-
-    def plain(self) -> tuple[list[int], list[float], int]:
-        """Return it as plain numbers, for JSON."""
-        return self.shards.tolist(), self.weights.tolist(), self.shift
-
-    @classmethod
-    def of_plain(cls, plain: tuple[list[int], list[float], int]) -> CodeRow:
-        """Return the row that :meth:`plain` described."""
-        shards, weights, shift = plain
-        return cls(np.array(shards), np.array(weights), shift)
 
 
 def row_of(experiment: Experiment, worker: int) -> CodeRow:
@@ -65,11 +48,30 @@ def faults_since(experiment: Experiment, step: int) -> list[Fault]:
 
 def make_worker(experiment: Experiment, worker: int, row: CodeRow, samples: Samples, faults: Sequence[Fault] = ()) -> Worker:
     """Return a worker. Its shards are in ``samples``; of ``faults`` it takes those that name it."""
-    return _worker_of(experiment, worker, row, experiment.problem.gradient(samples, row.shards, row.weights), faults)
+    problem, held = experiment.problem, samples
+
+    def load_row(row: CodeRow) -> Callable[[], CodedGradient]:
+        missing = np.array([j for j in row.shards if int(j) not in held], dtype=np.int64)
+        found = {**held, **(problem.load(missing) if missing.size else {})}
+        wanted = {int(j): found[int(j)] for j in row.shards}
+
+        def make() -> CodedGradient:
+            nonlocal held
+            held = wanted
+            return problem.gradient(wanted, row.shards, row.weights)
+
+        return make
+
+    return _worker_of(experiment, worker, row, problem.gradient(samples, row.shards, row.weights), load_row, faults)
 
 
 def _worker_of(
-    experiment: Experiment, worker: int, row: CodeRow, gradient: CodedGradient, faults: Sequence[Fault] = ()
+    experiment: Experiment,
+    worker: int,
+    row: CodeRow,
+    gradient: CodedGradient,
+    load_row: Load,
+    faults: Sequence[Fault] = (),
 ) -> Worker:
     layout = experiment.problem.layout()
     coded, codec = vector_and_codec(gradient, experiment.compressor.codec(layout), layout.size)
@@ -84,6 +86,7 @@ def _worker_of(
         shift=row.shift,
         faults=[fault for fault in faults if fault.worker == worker],
         coded=coded,
+        load_row=load_row,
     )
 
 
@@ -96,15 +99,25 @@ def make_workers(experiment: Experiment) -> list[Worker]:
     """
     limit_threads(experiment)
     samples = experiment.problem.load(np.arange(experiment.problem.k))
+    d = experiment.problem.layout().size
+    gradients: WeakValueDictionary[tuple[bytes, bytes], SharedGradient] = WeakValueDictionary()
+
+    def load_row(row: CodeRow) -> Callable[[], CodedGradient]:
+        def make() -> CodedGradient:
+            key = (row.shards.tobytes(), row.weights.tobytes())
+            shared = gradients.get(key)
+            if shared is None:
+                gradient = experiment.problem.gradient(samples, row.shards, row.weights)
+                if not on_host(gradient):
+                    return gradient
+                shared = gradients[key] = SharedGradient(gradient, d)
+            shared.holders += 1
+            return shared
+
+        return make
+
     rows = [row_of(experiment, i) for i in range(experiment.n)]
-    keys = [(row.shards.tobytes(), row.weights.tobytes()) for row in rows]
-    d, holders = experiment.problem.layout().size, Counter(keys)
-    gradients: dict[tuple[bytes, bytes], CodedGradient] = {}
-    for key, row in zip(keys, rows, strict=True):
-        if key not in gradients:
-            gradient = experiment.problem.gradient(samples, row.shards, row.weights)
-            gradients[key] = SharedGradient(gradient, d) if holders[key] > 1 and on_host(gradient) else gradient
-    return [_worker_of(experiment, i, rows[i], gradients[keys[i]]) for i in range(experiment.n)]
+    return [_worker_of(experiment, i, row, load_row(row)(), load_row) for i, row in enumerate(rows)]
 
 
 def master_threads(experiment: Experiment) -> int:
@@ -153,6 +166,7 @@ def make_pace(experiment: Experiment, layout: Layout, slices: Sequence[MasterSli
     several = len(slices) > 1
     return Pace(
         loads=gradients_a_step(experiment),
+        passes=_passes(experiment),
         delays=lambda step: delays_at(experiment.stragglers, experiment.n, config.seed, step),
         seconds_per_shard=_seconds_per_shard(experiment),
         network=Network(**options),
@@ -192,8 +206,13 @@ def _of_several_masters(experiment: Experiment, slices: Sequence[MasterSlice]) -
 
 def gradients_a_step(experiment: Experiment) -> IntVector:
     """Return how many gradients of a shard each worker computes in a step, (n,): its shards, times the local steps."""
+    return np.asarray(np.count_nonzero(experiment.code.B, axis=1) * _passes(experiment))
+
+
+def _passes(experiment: Experiment) -> int:
+    """Return how many gradients of each of its shards a worker computes in a step: the local steps."""
     local = getattr(experiment.problem, "local", None)
-    return np.asarray(np.count_nonzero(experiment.code.B, axis=1) * (1 if local is None else local.steps))
+    return 1 if local is None else int(local.steps)
 
 
 def _seconds_per_shard(experiment: Experiment) -> Callable[[int], Weights]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from gcdl.config import Experiment
+from gcdl.config import Codings, Experiment
 from gcdl.errors import GcdlError, Interrupted, MasterLost, NonFiniteLoss, UsageError
 from gcdl.host.stop_request import StopRequest
 from gcdl.problems import CountsSamples, Evaluation, Problem
@@ -123,6 +123,7 @@ class TrainingLoop:
             wait=experiment.wait,
             state_bytes=learner.state_bytes,
             replicas=experiment.replicas,
+            recoder=Codings(experiment).recoder(),
             scratch=start.out,
             say=watcher.say if hosts is not None else lambda line: None,  # virtual seconds keep nobody waiting
         )

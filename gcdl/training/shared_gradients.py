@@ -20,16 +20,26 @@ class SharedGradient:
     ----------
     gradient : computes it, into host memory.
     d : parameters of the model.
+
+    Attributes
+    ----------
+    holders : how many workers ask for it; of a single one the gradient is not kept.
     """
 
     def __init__(self, gradient: CodedGradient, d: int) -> None:
         self._gradient = gradient
-        self._computed = aligned_vector(d)
+        self.holders = 0
+        self._d = d
+        self._computed: Vector | None = None
         self._step = -1
         self._loss = 0.0
 
     def compute(self, parameters: Vector, step: int, out: Vector) -> Generator[float, None, float]:
         """Compute it when the first worker asks for it in a step; afterwards copy it. All workers of a step have one model."""
+        if self.holders < 2:
+            return (yield from self._gradient.compute(parameters, step, out))
+        if self._computed is None:
+            self._computed = aligned_vector(self._d)
         if step != self._step:
             self._loss = yield from self._gradient.compute(parameters, step, self._computed)
             self._step = step

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from gcdl.errors import Interrupted
+from gcdl.protocol.coding import CodeRow
 from gcdl.protocol.ledger import Traffic
 from gcdl.protocol.measurements import rows_of
-from gcdl.protocol.tasks import Joined, Replies, Task, WorkerState
+from gcdl.protocol.tasks import Joined, Loaded, Replies, Task, WorkerState
 from gcdl.protocol.worker import Worker
 from gcdl.types import Mask
 
@@ -56,7 +57,12 @@ class ReplayTransport:
     def save(self, worker: int, accepted: int) -> None:
         """Do nothing: nobody writes a checkpoint."""
 
-    def receive(self, until: float, at_most: int) -> Replies | WorkerState | Joined | None:
+    def recode(self, worker: int, number: int, row: CodeRow, *, fresh: bool) -> bool:
+        """Give a worker its row of another code, at once."""
+        self._workers[worker].prepare(number, self._workers[worker].load_row(row), fresh=fresh)
+        return True
+
+    def receive(self, until: float, at_most: int) -> Replies | WorkerState | Joined | Loaded | None:
         """Return all of the step's replies; before them, each worker that began afresh, as if it had taken its own place."""
         assert self._task is not None
         step = self._task.step

@@ -27,7 +27,7 @@ def test_a_killed_worker_is_a_straggler_that_never_answers(start):
 
 
 def test_too_many_killed_workers_end_the_run_with_3_and_a_checkpoint(start):
-    job = start("run", "steps=1000000", "run.checkpoint_every=0", "run.eval_every=0")
+    job = start("run", "steps=1000000", "run.checkpoint_every=0", "run.eval_every=0", "run.on_loss=stop")
     job.until_step(5)
     for rank in (1, 4):
         os.kill(job.pid(rank), signal.SIGKILL)
@@ -130,7 +130,7 @@ def test_injected_faults_strike_real_processes_and_the_model_is_that_of_the_undi
 
 def test_a_run_that_loses_too_many_workers_starts_again_with_all_of_them(start, simulated):
     events = 'stragglers.events=[{fault = "kill", worker = 0, step = 15}, {fault = "kill", worker = 3, step = 17}]'
-    job = start("run", "run.restart=1", events)
+    job = start("run", "run.restart=1", "run.on_loss=stop", events)
     ended = job.end()
     undisturbed = simulated()
     assert ended.code == 0, ended.output

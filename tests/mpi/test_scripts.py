@@ -33,7 +33,7 @@ trainer = gcdl.Trainer(
     problem, code={"kind": "fractional_repetition", "stragglers": 1}, wait={"kind": "first_replies", "count": 2},
     compressor={"kind": "scaled_sign", "error_feedback": True}, optimizer={"lr": 0.02}, seed=3,
     stragglers={"kind": "fixed", "workers": [1], "seconds": args.slow, "events": events},
-    run={"eval_every": 5, "checkpoint_every": 5}, out=args.out,
+    run={"eval_every": 5, "checkpoint_every": 5, "on_loss": "stop"}, out=args.out,
 )
 for record in trainer.fit(args.steps):
     record.metrics["mine"] = 1.0

@@ -116,7 +116,7 @@ def test_two_of_eight_stopped_and_continued(start, undisturbed, trial):
 @pytest.mark.parametrize("trial", share(20))
 def test_three_of_eight_killed(start, undisturbed, trial):
     draws = random.Random(1000 * SEED + trial)
-    job = start("run", config=CONFIG)
+    job = start("run", "run.on_loss=stop", config=CONFIG)
     killed = draws.sample(range(8), 3)
     for worker, step in zip(killed, moments(draws, 3), strict=True):
         job.until_step(step)

@@ -43,8 +43,9 @@ def test_a_kill_is_a_worker_lost_at_that_step(tmp_path):
 
 
 def test_too_many_kills_end_the_run_and_do_not_strike_again_when_it_is_resumed(tmp_path):
+    events = '[{fault = "kill", worker = 1, step = 4}, {fault = "kill", worker = 2, step = 4}]'
     with pytest.raises(TooManyLost, match=r"step 4.*lost: 1, 2"):
-        run(tmp_path, '[{fault = "kill", worker = 1, step = 4}, {fault = "kill", worker = 2, step = 4}]')
+        run(tmp_path, events, "run.on_loss=stop")
     watcher = Heard()
     summary = simulate(resume(tmp_path, ()), watcher)
     assert watcher.done == 4

@@ -15,7 +15,8 @@ from gcdl.errors import UsageError
 from gcdl.host.cores import leave_core
 from gcdl.host.processes import end_soon, when_gone
 from gcdl.problems import MadeByHand
-from gcdl.training.build import CodeRow, faults_since, limit_threads, make_ends, make_worker
+from gcdl.protocol.coding import CodeRow
+from gcdl.training.build import faults_since, limit_threads, make_ends, make_worker
 from gcdl.training.slices import parts_for, slice_ends
 from gcdl.types import aligned_vector
 
@@ -125,11 +126,11 @@ class _Preparation:
         parts = parts_for(codec, built.layout.size, shared["masters"])
         limit_threads(experiment)
         if parts is None:
-            return Prepared(built, [experiment.downlink.follower(ends, fresh=fresh)])
+            return Prepared(built, [experiment.downlink.follower(ends, fresh=fresh)], k=experiment.problem.k)
         model = aligned_vector(built.layout.size)
         follower = experiment.downlink.follower
         followers = [follower(slice_ends(ends, part, model[part.where]), fresh=fresh) for part in parts]
-        return Prepared(built, followers, parts, model)
+        return Prepared(built, followers, parts, model, experiment.problem.k)
 
     def _check_same(self) -> None:
         if self.script and self.experiment.config.toml() != self.shared["config"]:

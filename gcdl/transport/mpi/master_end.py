@@ -27,9 +27,10 @@ from mpi4py import MPI
 
 from gcdl.errors import Interrupted, MessageError, TooManyLost, WorkerError, WorkerLost
 from gcdl.host.processes import birth
+from gcdl.protocol.coding import CodeRow, with_row
 from gcdl.protocol.ledger import Traffic
 from gcdl.protocol.task_format import TaskFormat
-from gcdl.protocol.tasks import Joined, Replies, Reply, Task, WorkerState
+from gcdl.protocol.tasks import Joined, Loaded, Replies, Reply, Task, WorkerState
 from gcdl.protocol.wire import HEADER_BYTES, Header, Kind, bare, with_state
 from gcdl.transport.mpi.backoff import Backoff
 from gcdl.transport.mpi.job import CONTROL_BYTES, LAUNCHER_SECONDS, SHUTDOWN_SECONDS, TAG, Job, check_size
@@ -125,7 +126,7 @@ class MpiTransport:
         self._lanes.offer(peer.lane, task)
         peer.lane.idle = peer.replied == peer.newest
         peer.newest = task.step
-        peer.reply_in_use = peer.state_asked = False
+        peer.reply_in_use, peer.awaited = False, True
         self._partial.pop(worker, None)
         self._post(peer)
         self._flush(peer)
@@ -137,10 +138,17 @@ class MpiTransport:
     def save(self, worker: int, accepted: int) -> None:
         """Ask a worker for its state; see :class:`gcdl.protocol.transport.Transport`."""
         self._peers[worker].reply_in_use = False
-        self._peers[worker].state_asked = True
+        self._peers[worker].awaited = False
         self._note(self._peers[worker], bare(Kind.SAVE, self._run, worker=worker, step=accepted))
 
-    def receive(self, until: float, at_most: int = 1) -> Replies | WorkerState | Joined | None:
+    def recode(self, worker: int, number: int, row: CodeRow, *, fresh: bool) -> bool:
+        """Let a worker load the shards of a row, which it does beside its tasks."""
+        self._peers[worker].reply_in_use = False
+        self._peers[worker].awaited = False
+        self._note(self._peers[worker], with_row(self._run, worker, number, row, fresh=fresh))
+        return False
+
+    def receive(self, until: float, at_most: int = 1) -> Replies | WorkerState | Joined | Loaded | None:
         """Return the next reply; see :class:`gcdl.protocol.transport.Transport`."""
         backoff = Backoff()
         while True:
@@ -156,7 +164,7 @@ class MpiTransport:
                 return None
             backoff.sleep(left)
 
-    def poll(self) -> Reply | WorkerState | Joined | None:
+    def poll(self) -> Reply | WorkerState | Joined | Loaded | None:
         """Move all messages on, and return what has come from a worker, if anything has. Never blocks."""
         self._look_for_newcomers()
         self._look_for_dead()
@@ -349,8 +357,8 @@ class MpiTransport:
         except MPI.Exception as error:
             self._lost(peer, error)
 
-    def _poll(self, peer: Peer) -> Reply | WorkerState | Joined | None:
-        """Move what is on its way to and from a worker; return its reply, or its state, if there is one."""
+    def _poll(self, peer: Peer) -> Reply | WorkerState | Joined | Loaded | None:
+        """Move what is on its way to and from a worker; return its reply, or what else the master loop has to know of."""
         if peer.gone:
             return None
         self._flush(peer)

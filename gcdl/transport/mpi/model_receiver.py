@@ -95,7 +95,7 @@ class Model:
             self._lacking = True
             return None
         self._lacking = False
-        return Task(header.step, brought.accepted, model, brought.agreed)
+        return Task(header.step, brought.accepted, model, brought.agreed, coding=header.coding)
 
     def intact(self) -> bool:
         """Say whether the model is still what it was when it was taken in: a board is written anew some steps later."""

@@ -24,8 +24,8 @@ class Peer:
     """A receive into the inbox is under way."""
     reply_in_use: bool = False
     """The inbox has the reply to the newest task, which the master may still read: nothing may be received into it."""
-    state_asked: bool = False
-    """Since its newest task the worker was asked for its state: nobody reads a reply to that task any more."""
+    awaited: bool = True
+    """Somebody may read the reply to its newest task. Not any more, once the worker was asked for its state, or re-coded."""
     newest: int = -1
     """The step of the newest task."""
     replied: int = -1

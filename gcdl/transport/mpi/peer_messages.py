@@ -8,7 +8,7 @@ from collections.abc import Callable
 from gcdl.errors import MessageError, WorkerError
 from gcdl.host.processes import birth
 from gcdl.protocol.ledger import Traffic
-from gcdl.protocol.tasks import Joined, Reply, WorkerState
+from gcdl.protocol.tasks import Joined, Loaded, Reply, WorkerState
 from gcdl.protocol.wire import HEADER_BYTES, Header, Kind
 from gcdl.transport.mpi.job import CONTROL_BYTES, PART_BYTES
 from gcdl.transport.mpi.messages_in import Body
@@ -52,7 +52,7 @@ class PeerMessages:
         self._take_place = take_place
         self._shared_memory = shared_memory
 
-    def understand(self, peer: Peer, header: Header, received: int) -> Reply | WorkerState | Joined | None:
+    def understand(self, peer: Peer, header: Header, received: int) -> Reply | WorkerState | Joined | Loaded | None:
         """Do what a message asks for; return what the master loop has to know of.
 
         Raises
@@ -65,7 +65,9 @@ class PeerMessages:
         if header.kind is Kind.REPLY:
             return self._reply(peer, header, received)
         if header.kind is Kind.STATE:
-            state: WorkerState | Joined | None = self._state(peer, header, received)
+            state: WorkerState | Joined | Loaded | None = self._state(peer, header, received)
+        elif header.kind is Kind.LOADED:
+            state = Loaded(peer.worker, header.step)
         else:
             act = {
                 Kind.HELLO: self._hello,
@@ -88,7 +90,7 @@ class PeerMessages:
         peer.replied = header.step
         self._traffic.received(peer.worker, received - HEADER_BYTES, HEADER_BYTES)
         peer.received_bytes += received
-        peer.reply_in_use = header.step == peer.newest and not peer.state_asked
+        peer.reply_in_use = header.step == peer.newest and peer.awaited
         return Reply(
             peer.worker,
             header.step,

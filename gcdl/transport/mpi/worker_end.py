@@ -19,15 +19,17 @@ from gcdl.compressors.parts import Part
 from gcdl.downlinks import Follower
 from gcdl.errors import MasterGone, MessageError, NonFiniteGradient
 from gcdl.host.processes import this_process
+from gcdl.protocol.coding import read_row, row_bytes
 from gcdl.protocol.task_format import TaskFormat
 from gcdl.protocol.tasks import Reply, Task
-from gcdl.protocol.wire import HEADER_BYTES, Header, Kind, with_json
+from gcdl.protocol.wire import HEADER_BYTES, Header, Kind, bare, with_json
 from gcdl.protocol.worker import Encode, Pause, Sleep, Slowdown, Struck, Worker
 from gcdl.stragglers import flip_bits
 from gcdl.transport.mpi.backoff import Backoff
 from gcdl.transport.mpi.error_fields import error_fields
 from gcdl.transport.mpi.fault_injection import strike
 from gcdl.transport.mpi.job import CONTROL_BYTES, PART_BYTES, Job
+from gcdl.transport.mpi.row_loader import RowLoader
 from gcdl.transport.mpi.worker_lane import WorkerLane
 from gcdl.types import Buffer, Vector, aligned_buffer
 
@@ -36,13 +38,15 @@ class Prepared(NamedTuple):
     """A worker that has loaded its data, and its ends of the downlinks.
 
     ``followers`` and ``parts``: of each slice of the model. ``parts`` is None where one master has all of it. ``model``: (d,),
-    in which the followers of several slices keep theirs; None: a single follower says where its model is.
+    in which the followers of several slices keep theirs; None: a single follower says where its model is. ``k``: how many
+    shards there are.
     """
 
     worker: Worker
     followers: Sequence[Follower]
     parts: Sequence[Part] | None = None
     model: Vector | None = None
+    k: int = 0
 
 
 def serve(
@@ -95,6 +99,7 @@ class _Service:
         self._lanes = [self._first]
         self._step = -1
         self._heard = time.monotonic()
+        self._rows: RowLoader | None = None
 
     def serve(self, n: int, prepare: Callable[[int, int], Prepared]) -> None:
         """See the function of this name."""
@@ -108,6 +113,7 @@ class _Service:
         except (MPI.Exception, MasterGone):
             raise
         except (Exception, SystemExit) as error:
+            self._rows = None
             told = {**error_fields(error), "host": platform.node()}
             self._first.outbox.send(with_json(Kind.ERROR, self._run, self._me, told, step=self._step))
             for lane in self._lanes:
@@ -144,7 +150,7 @@ class _Service:
             part = None if parts is None else parts[lane.master]
             scales = worker.agreed_count if part is None else part.codec.agreed_count
             leads = lane.master == 0
-            least = max(CONTROL_BYTES, HEADER_BYTES + worker.state_bytes) if leads else HEADER_BYTES
+            least = max(CONTROL_BYTES, HEADER_BYTES + worker.state_bytes, row_bytes(prepared.k)) if leads else HEADER_BYTES
             lane.connect(follower, TaskFormat(n if leads else 0, scales), least, part)
             assert lane.model is not None
             ready = {"version": follower.version, "board": lane.model.address}
@@ -164,7 +170,8 @@ class _Service:
     # -- messages
 
     def _polled(self) -> WorkerLane | None:
-        """Return a lane on which a message has come. Sends move on only while somebody looks."""
+        """Return a lane on which a message has come. Sends move on only while somebody looks, and so does loading."""
+        self._look_for_loaded()
         for lane in self._lanes:
             try:
                 lane.outbox.empty()
@@ -175,6 +182,12 @@ class _Service:
                     raise
                 self._abandon(lane)
         return None
+
+    def _look_for_loaded(self) -> None:
+        """Take a row of another code whose shards have been loaded, and say so."""
+        if self._rows is not None and (row := self._rows.look()) is not None:
+            self._rows.worker.prepare(row.number, row.gradient, fresh=row.fresh)
+            self._first.outbox.send(bare(Kind.LOADED, self._run, worker=self._me, step=row.number))
 
     def _abandon(self, lane: WorkerLane) -> None:
         """Go on without a slice master that is gone, until rank 0 says STOP: no further step can begin."""
@@ -233,6 +246,7 @@ class _Service:
     def _work_until_stopped(self, prepared: Prepared) -> None:
         """Do what the masters ask for, until all of them have said STOP."""
         worker = prepared.worker
+        self._rows = RowLoader(worker)
         while not all(lane.stopped for lane in self._lanes):
             lane, header, buffer = self._next()
             if header.kind is Kind.LOAD:
@@ -243,6 +257,9 @@ class _Service:
                 self._flush()  # one state's parts at a time
                 for part in _state(worker, header.step, self._run, self._me):
                     self._first.outbox.send(part)
+            elif header.kind is Kind.RECODE:
+                row, fresh = read_row(header, buffer)
+                self._rows.begin(header.step, row, fresh=fresh)
             elif header.kind is Kind.POST:
                 assert lane.model is not None
                 lane.model.post_under = header.step
@@ -277,7 +294,7 @@ class _Service:
         for lane, task in zip(self._lanes, tasks, strict=True):
             if task is not None and task.agreed is not None:
                 agreed[lane.groups or slice(None)] = task.agreed
-        return Task(first.step, first.accepted, prepared.model, None if first.agreed is None else agreed)
+        return Task(first.step, first.accepted, prepared.model, None if first.agreed is None else agreed, coding=first.coding)
 
     def _work(self, worker: Worker, task: Task) -> None:
         """Do one task and send the reply, unless something newer comes."""

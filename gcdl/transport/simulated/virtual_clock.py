@@ -5,6 +5,8 @@ A worker sleeps and computes for as long as its delays and its shards say; messa
 finished the shard it is at, as over MPI. What happens at the same instant happens in worker order. Gradients are computed
 only where the reply is still wanted; without workers, nowhere: then only the clock runs (*timing only*).
 
+A row of another code is there at once, and its shards take no time to load.
+
 The seconds of a job are known when it begins: so the events of a step are found for all workers at once, in arrays, when its
 tasks are sent. A later task can only take replies away that were to come after it.
 """
@@ -18,9 +20,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from gcdl.errors import GcdlError, Interrupted, WorkerError, WorkerLost
+from gcdl.protocol.coding import CodeRow
 from gcdl.protocol.ledger import Traffic
 from gcdl.protocol.measurements import Rows
-from gcdl.protocol.tasks import Joined, Replies, Task, WorkerState
+from gcdl.protocol.tasks import Joined, Loaded, Replies, Task, WorkerState
 from gcdl.protocol.wire import HEADER_BYTES
 from gcdl.protocol.worker import Worker
 from gcdl.stragglers import Delays, Fault, flip_bits
@@ -37,7 +40,8 @@ _STALE: Buffer = aligned_buffer(0)
 class Pace:
     """How long everything takes.
 
-    ``loads``, (n,): shards of each worker. ``delays``: step -> what is injected. ``seconds_per_shard``: step -> (n,) seconds
+    ``loads``, (n,): gradients of a shard that each worker computes in a step; ``passes``: so many for each of its shards.
+    ``delays``: step -> what is injected. ``seconds_per_shard``: step -> (n,) seconds
     that one shard's gradient takes each worker. ``d``: coordinates that a master decodes. ``task_bytes``: of the messages that
     bring a task to a worker with this version of the model, ``task_overhead`` of all of them not its content;
     ``reply_bytes``: of a reply's. ``masters``: how they share the work.
@@ -52,6 +56,7 @@ class Pace:
     reply_bytes: Sizes
     network: Network
     masters: Masters = ONE_MASTER
+    passes: int = 1
 
 
 class SimulatedTransport:
@@ -108,6 +113,11 @@ class SimulatedTransport:
         """The version of the model that each worker has, or is being sent; and the one that its newest task leads to."""
         self._leads_to = self._held.copy()
         self._jobs = Jobs(n)
+        self._loads = pace.loads.copy()
+        self._coding = 0
+        """The number of the code that ``_loads`` belong to."""
+        self._next_loads: dict[int, IntVector] = {}
+        """By the number of a later code."""
         self._arrivals = Arrivals()
         self._since = self._out_until = 0.0
 
@@ -132,7 +142,15 @@ class SimulatedTransport:
         self.traffic.control += HEADER_BYTES + message.size
         self._states.append(WorkerState(worker, accepted, message[HEADER_BYTES:]))
 
-    def receive(self, until: float, at_most: int) -> Replies | WorkerState | Joined | None:
+    def recode(self, worker: int, number: int, row: CodeRow, *, fresh: bool) -> bool:
+        """Give a worker its row of another code, at once."""
+        loads = self._next_loads.setdefault(number, np.zeros(self.n, dtype=np.int64))
+        loads[worker] = row.shards.size * self._pace.passes
+        if self._workers is not None:
+            self._workers[worker].prepare(number, self._workers[worker].load_row(row), fresh=fresh)
+        return True
+
+    def receive(self, until: float, at_most: int) -> Replies | WorkerState | Joined | Loaded | None:
         """Return the next replies, or None and go on to ``until``; states come first."""
         if self._states:
             return self._states.popleft()
@@ -240,6 +258,9 @@ class SimulatedTransport:
         """Find what the newest task leads to: when it arrives, what it ends, and which replies come until the next one."""
         assert self._task is not None
         pace, jobs, step = self._pace, self._jobs, self._task.step
+        if self._task.coding != self._coding:
+            self._coding = self._task.coding
+            self._loads = self._next_loads.pop(self._coding)
         self._account()
         arrives = np.full(self.n, np.inf)
         to, arrives[to] = self._queue(to)
@@ -251,7 +272,7 @@ class SimulatedTransport:
             self._spare(worker)
         jobs.place(to, news, pace.seconds_per_shard(step)[to])
         silent, slept = self._strike(step, to)
-        replies = jobs.plan(to, step, pace.loads, pace.delays(step), silent, slept)
+        replies = jobs.plan(to, step, self._loads, pace.delays(step), silent, slept)
         notes = self._network.latency if pace.masters.count > 1 else 0.0
         self._arrivals.add(replies, self._network, pace.reply_bytes, notes)
 

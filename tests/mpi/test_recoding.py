@@ -1,0 +1,79 @@
+"""Workers that are killed for good: those that are left share the shards, and the run goes on to its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from gcdl.analysis.replay import replay
+
+pytestmark = pytest.mark.mpi
+
+EIGHT = """
+seed = 3
+workers = 8
+steps = 400
+[problem]
+kind = "linear_regression"
+features = 37
+samples = 20
+[code]
+kind = "fractional_repetition"
+stragglers = 1
+[optimizer]
+lr = 0.05
+[run]
+eval_every = 0
+checkpoint_every = 0
+[stragglers]
+kind = "exponential"
+seconds = 0.005
+"""
+
+
+def kill_one_after_the_other(job, workers, *, every=40, masters=1):
+    for place, worker in enumerate(workers):
+        job.until_step(20 + every * place)
+        os.kill(job.pid(worker + masters), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "killed"),
+    [
+        ((), (3, 0, 6, 7, 1)),
+        ((), (3, 0, 6, 7, 1, 2, 5)),
+        (("compressor.kind=scaled_sign", "compressor.error_feedback=true", "downlink.kind=replies"), (7, 6, 5, 2)),
+    ],
+    ids=["five", "all but one", "residuals and replicas"],
+)
+def test_workers_killed_one_after_the_other(start, overrides, killed):
+    job = start("run", *overrides, config=EIGHT)
+    kill_one_after_the_other(job, killed)
+    ended = job.end()
+    assert ended.code == 0, ended.output
+    assert sorted(ended.summary["lost_workers"]) == sorted(killed)
+    assert len(ended.steps) == 400
+    assert set(ended.steps[-1]["replies"]) <= set(range(8)) - set(killed)
+    assert ended.steps[-1]["decoding_error"] < 1e-9
+    assert ended.steps[-1]["train_loss"] < 0.2 * ended.steps[0]["train_loss"]
+    assert any("recoded" in line for line in ended.steps)
+    assert replay(ended.folder).startswith("identical: 400 steps")
+
+
+def test_stop_ends_the_run_with_3(start):
+    job = start("run", "run.on_loss=stop", "steps=1000000", config=EIGHT)
+    kill_one_after_the_other(job, (0, 3))
+    ended = job.end()
+    assert ended.code == 3, ended.output
+
+
+def test_several_masters_re_code_too(start):
+    job = start("run", "run.masters=2", "problem.features=70000", "problem.samples=4", "optimizer.lr=1e-5", config=EIGHT)
+    kill_one_after_the_other(job, (3, 0, 6), masters=2)
+    ended = job.end()
+    assert ended.code == 0, ended.output
+    assert ended.summary["lost_workers"] == [0, 3, 6]
+    assert any("recoded" in line for line in ended.steps)
+    assert replay(ended.folder).startswith("identical: 400 steps")
