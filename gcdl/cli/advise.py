@@ -62,6 +62,10 @@ def advise(
         Path | None, typer.Option(metavar="FILE", help="Write the recommended config, whole.", show_default=False)
     ] = None,
     seconds: Annotated[float, typer.Option(metavar="S", min=1.0, help="Of a config: how long to run it at most.")] = 60.0,
+    target_loss: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Weigh noise too: by the seconds to this training loss, simulated.", show_default=False),
+    ] = None,
     hostfile: Hostfile = None,
 ) -> None:
     """Say where a run's time went, who is slow, what other configs would do, and which one to take.
@@ -85,7 +89,7 @@ def advise(
     elif overrides:
         raise UsageError(f"{overrides[0]}: overrides go with a config; {run} is a run folder")
     with _Meanwhile("trying configs") as trying:
-        advice = advise_on(folder, trying, wanted=wanted)
+        advice = advise_on(folder, trying, wanted=wanted, target_loss=target_loss)
     if write is not None:
         try:
             write.write_text(advice.recommendation.best.candidate.resolved, encoding="utf-8")

@@ -10,9 +10,11 @@ import pytest
 from gcdl.analysis.advise.advice import advise
 from gcdl.analysis.advise.as_json import as_json
 from gcdl.analysis.advise.candidates import Candidate
+from gcdl.analysis.advise.choice_of_rows import name_of
 from gcdl.analysis.advise.laboratory import Laboratory
 from gcdl.analysis.advise.links import links_of
 from gcdl.analysis.advise.observed import observe
+from gcdl.analysis.advise.pilot import pilot_toml
 from gcdl.analysis.advise.screen import screen
 from gcdl.analysis.advise.who_is_slow import who_is_slow
 from gcdl.config import load, parse
@@ -168,6 +170,16 @@ def test_guesses_of_delays_that_nobody_saw_lie_beyond_the_steps_wait(tmp_path):
     assert np.isfinite(total).all()
 
 
+def test_of_a_pilot_the_config_asked_about_is_judged(tmp_path):
+    wanted = parse(RUN, ["code.kind=cyclic_repetition", "code.stragglers=1", "stragglers.kind=exponential", "steps=77"])
+    simulate(StartingPoint(parse(pilot_toml(wanted), ["steps=60"]), tmp_path / "pilot"), Watcher())
+    advice = advise(tmp_path / "pilot", wanted=wanted)
+    assert name_of(advice.run) == "uncoded"
+    assert name_of(advice.own) == "cyclic rep. s=1"
+    assert "your config: cyclic rep. s=1" in screen(advice)
+    assert parse(advice.recommendation.best.candidate.resolved).steps == 77
+
+
 def test_no_line_is_longer_than_80_columns(persistent, undisturbed, slow_link):
     for advice in (persistent, undisturbed, slow_link):
         text = screen(advice)
@@ -178,7 +190,8 @@ def test_no_line_is_longer_than_80_columns(persistent, undisturbed, slow_link):
 
 KEYS = {
     "run", "clock", "steps", "workers", "hosts", "links", "step_seconds", "outside_seconds", "startup_seconds", "time", "slow",
-    "predicted", "own", "without_stragglers", "candidates", "sizes", "tried", "recommended", "unsure",
+    "predicted", "own", "without_stragglers", "candidates", "sizes", "tried", "recommended", "target_loss", "to_loss",
+    "unsure",
 }  # fmt: skip
 
 
@@ -207,6 +220,22 @@ def test_the_config_written_is_the_recommended_one_and_runs(tmp_path, command_li
     assert summary["seconds"] / summary["steps"] == pytest.approx(recommended["seconds"], rel=0.05)
     message = command_line("advise", str(folder), "--write", str(tmp_path / "advised.toml")).message
     assert "advised.toml: is there already" in message
+
+
+def test_a_target_loss_weighs_what_a_step_is_worth(tmp_path):
+    """Gradients of half the shards are there sooner; steps with them lead less far."""
+    config = ("problem.features=20", "problem.samples=50", "optimizer.lr=0.05", "steps=100", *DELAYS["exponential"])
+    folder = run(tmp_path / "run", *config, "run.seconds_per_shard=0.02", timing_only=False)
+    advice = advise(folder, target_loss=0.5)
+    reached = {name_of(one.tried): one for one in advice.to_loss}
+    assert len(reached) > 2
+    soonest = advice.to_loss[0]
+    assert advice.recommendation.best is soonest.tried
+    assert all(steps <= 100 for steps in soonest.steps)
+    assert soonest.seconds == pytest.approx(np.mean(soonest.steps) * soonest.tried.prediction.seconds)
+    assert "TO TRAINING LOSS 0.5" in screen(advice)
+    none = advise(folder, target_loss=1e-30, seconds=5.0)
+    assert "no candidate reached the training loss 1e-30" in none.recommendation.reason
 
 
 def test_what_is_no_run_with_enough_steps_is_one_line(tmp_path, command_line):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,14 +14,17 @@ from gcdl.analysis.advise.laboratory import Laboratory, Tried
 from gcdl.analysis.advise.links import Links, links_of
 from gcdl.analysis.advise.observed import Observed, observe
 from gcdl.analysis.advise.prediction import Prediction
-from gcdl.analysis.advise.recommendation import Recommendation, recommend
+from gcdl.analysis.advise.recommendation import Recommendation, by_loss, recommend, worth_training
 from gcdl.analysis.advise.search import Progress, other_sizes, search
+from gcdl.analysis.advise.target_loss import Reached, seconds_to_loss
 from gcdl.analysis.advise.time_shares import TimeShares, time_shares
 from gcdl.analysis.advise.who_is_slow import Slowness, who_is_slow
 from gcdl.config import Config
 
 SEARCH_SECONDS = 45.0
 """Of trying candidates; what comes before and after takes a few."""
+TRAINING_SECONDS = 60.0
+"""Of training candidates in simulation, where a loss is asked for."""
 _OFF = 0.1
 """How far the run's own config may be predicted from what was measured, relatively, without being told of."""
 _WIDE = 0.1
@@ -43,6 +47,8 @@ class Advice:
     sizes : the recommended one with fewer and more workers.
     recommendation : which to take.
     unsure : what the advice can't know, a sentence each.
+    target_loss : a training loss that was asked for; None: none was.
+    to_loss : what candidates take to it, the soonest first.
     """
 
     observed: Observed
@@ -56,6 +62,8 @@ class Advice:
     sizes: list[Tried]
     recommendation: Recommendation
     unsure: list[str]
+    target_loss: float | None = None
+    to_loss: Sequence[Reached] = ()
 
     @property
     def measured_seconds(self) -> float:
@@ -86,6 +94,7 @@ def advise(
     *,
     seconds: float = SEARCH_SECONDS,
     wanted: Config | None = None,
+    target_loss: float | None = None,
 ) -> Advice:
     """Advise on a run folder.
 
@@ -95,11 +104,14 @@ def advise(
     progress : is told how many candidates have been tried.
     seconds : how long candidates are tried.
     wanted : the config that the run was a pilot of; None: the run's own is asked about.
+    target_loss : weigh noise as well: by the seconds to this training loss, in simulations that train. That takes up to
+        ``TRAINING_SECONDS`` more.
 
     Raises
     ------
     DataError : not a run folder, a damaged one, or one with too few steps.
     ConfigError : its config is not valid any more.
+    UsageError : ``target_loss``, and the problem can't be trained here.
     """
     until = time.monotonic() + seconds
     observed = observe(path)
@@ -111,10 +123,18 @@ def advise(
     slowness = who_is_slow(observed)
     tried, whole = search(lab, until, progress)
     recommendation = recommend(tried, own, shares, slowness)
+    to_loss: list[Reached] = []
+    if target_loss is not None:
+        chosen = worth_training(tried, own, recommendation.best)
+        to_loss = seconds_to_loss(lab, chosen, target_loss, time.monotonic() + TRAINING_SECONDS)
+        recommendation = by_loss(recommendation, to_loss, own, target_loss)
     sizes = other_sizes(lab, recommendation.best.candidate)
     unsure = _unsure(lab, run, own, recommendation, whole)
     mine = [run] if own is run else [run, own]
-    return Advice(observed, lab.links, shares, slowness, run, own, ideal, [*mine, *tried], sizes, recommendation, unsure)
+    tried = [*mine, *tried]
+    return Advice(
+        observed, lab.links, shares, slowness, run, own, ideal, tried, sizes, recommendation, unsure, target_loss, to_loss
+    )
 
 
 def _unsure(lab: Laboratory, run: Tried, own: Tried, recommendation: Recommendation, whole: bool) -> list[str]:

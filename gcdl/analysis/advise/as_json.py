@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 from gcdl.analysis.advise.advice import Advice
@@ -42,6 +43,11 @@ def as_json(advice: Advice) -> dict[str, Any]:
             **_tried(found.best), "keep": found.keep, "nothing_wrong": found.nothing_wrong, "reason": found.reason,
             "one_bit": found.one_bit, "one_bit_gain": found.one_bit_gain, "toml": found.best.candidate.snippet,
         },
+        "target_loss": advice.target_loss,
+        "to_loss": [
+            {"config": name_of(one.tried), "steps": one.steps, "seconds": one.seconds if isfinite(one.seconds) else None}
+            for one in advice.to_loss
+        ],
         "unsure": advice.unsure,
     }  # fmt: skip
 

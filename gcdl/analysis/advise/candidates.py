@@ -108,7 +108,7 @@ def codes_and_waits(base: Candidate, reply_seconds: Mapping[float, float]) -> It
             keys = SECTIONS["code"].keys(kind)
             coded = base.with_changes(code={"kind": kind, **{key: value for key, value in wanted.items() if key in keys}})
             for rule in WAIT_RULES:
-                for table in _waits(rule, reply_seconds):
+                for table in _waits(rule, reply_seconds if s == 1 else {}):
                     yield coded.with_changes(wait=table)
     for rule in WAIT_RULES:
         for table in _waits(rule, reply_seconds):
@@ -117,10 +117,10 @@ def codes_and_waits(base: Candidate, reply_seconds: Mapping[float, float]) -> It
 
 
 def _waits(rule: str, reply_seconds: Mapping[float, float]) -> list[dict[str, Any]]:
-    """Return the tables of a wait rule that are tried; a rule that needs a deadline gets some."""
+    """Return the tables of a wait rule that are tried; a rule that needs a deadline gets each of ``reply_seconds``."""
     if "seconds" not in SECTIONS["wait"].keys(rule):
         return [{"kind": rule}]
-    return [{"kind": rule, "seconds": float(f"{reply_seconds[q]:.3g}")} for q in DEADLINES if reply_seconds[q] > 0.0]
+    return [{"kind": rule, "seconds": float(f"{seconds:.3g}")} for seconds in reply_seconds.values() if seconds > 0.0]
 
 
 def bits_and_downlinks(found: Candidate, one_bit: Mapping[str, Any]) -> Iterator[Candidate]:

@@ -100,7 +100,8 @@ def _merits(one: Tried) -> tuple[float, ...]:
     p = one.prediction
     noise = p.amplification if one.one_bit else 0.0
     error = 0.0 if one.exact else p.decoding_error
-    return p.seconds, error, noise, float(one.one_bit), float(one.lossy_downlink), float(one.masters)
+    downlink = float(one.experiment.downlink.replicas) + float(one.lossy_downlink)
+    return p.seconds, error, noise, float(one.one_bit), downlink, float(one.masters)
 
 
 def name_of(tried: Tried) -> str:

@@ -117,13 +117,19 @@ class Laboratory:
         trace: Trace | None = None,
         network: Network | None = None,
         columns: IntVector | None = None,
+        steps: int | None = None,
     ) -> Tried:
-        """As :meth:`simulate`; ``columns``: the workers of the run whose delays the candidate's workers have."""
+        """As :meth:`simulate`.
+
+        ``columns``: the workers of the run whose delays the candidate's workers have; ``steps``: to simulate.
+        """
         everyone = np.arange(self.observed.n) if columns is None else columns
         experiment = self.observed.sizes.experiment(candidate.config)
         chosen = (self.trace if trace is None else trace).of_workers(everyone)
         links = self._network(experiment, everyone) if network is None else network
-        prediction = predict(experiment, self.observed.sizes.layout, chosen, links, self._encode(experiment), self.steps)
+        prediction = predict(
+            experiment, self.observed.sizes.layout, chosen, links, self._encode(experiment), steps or self.steps
+        )
         return Tried(candidate, experiment, prediction)
 
     def _network(self, experiment: Experiment, columns: IntVector) -> Network:

@@ -46,8 +46,7 @@ def pilot(config: Config, out: Path, seconds: float, hostfile: Path | None, prog
     """
     with tempfile.TemporaryDirectory(prefix="gcdl-pilot-") as folder:
         path, log = Path(folder) / "pilot.toml", Path(folder) / "log"
-        tables = {**tomllib.loads(config.toml()), **_PLAIN}
-        path.write_text(tomli_w.dumps({**tables, "run": {**tables["run"], **_OPTIONS}}), encoding="utf-8")
+        path.write_text(pilot_toml(config), encoding="utf-8")
         command = [sys.executable, "-m", "gcdl", "run", str(path), "--out", str(out)]
         command += [] if hostfile is None else ["--hostfile", str(hostfile)]
         with log.open("w") as said:
@@ -68,6 +67,12 @@ def pilot(config: Config, out: Path, seconds: float, hostfile: Path | None, prog
             lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
             last = (lines or [f"exit code {process.returncode}"])[-1].removeprefix("gcdl: ")
             raise UsageError(f"the pilot run came to {done} steps, of {LEAST_STEPS} that an advice needs: {last}")
+
+
+def pilot_toml(config: Config) -> str:
+    """Return the config of a config's pilot run."""
+    tables = {**tomllib.loads(config.toml()), **_PLAIN}
+    return tomli_w.dumps({**tables, "run": {**tables["run"], **_OPTIONS}})
 
 
 def _watch(process: subprocess.Popen[bytes], steps: Path, seconds: float, progress: Callable[[int, int], None]) -> None:

@@ -8,10 +8,12 @@ Only configs whose gradient is whole in every step are recommended, unless the r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf, isfinite
 
 from gcdl.analysis.advise.candidates import EXACT
 from gcdl.analysis.advise.laboratory import Tried
+from gcdl.analysis.advise.target_loss import Reached
 from gcdl.analysis.advise.time_shares import TimeShares
 from gcdl.analysis.advise.who_is_slow import Slowness
 from gcdl.training.run_warnings import AMPLIFICATION_BOUND
@@ -59,6 +61,26 @@ def recommend(tried: Sequence[Tried], own: Tried, shares: TimeShares, slowness: 
     gain, sentence = _one_bit(tried, best)
     keep = best.candidate.resolved == own.candidate.resolved
     return Recommendation(best, keep, nothing_wrong, _reason(best, own, keep, nothing_wrong, slowness), sentence, gain)
+
+
+def worth_training(tried: Sequence[Tried], own: Tried, best: Tried) -> list[Tried]:
+    """Return the candidates that may be the soonest at a loss, the likeliest first: each kind of code and of replies once."""
+    ordered = sorted(tried, key=_priced)
+    kinds = {(one.candidate.kind("code"), one.one_bit, one.exact): one for one in reversed(ordered)}
+    found = {one.candidate.resolved: one for one in (best, own, *sorted(kinds.values(), key=_priced))}
+    return list(found.values())
+
+
+def by_loss(found: Recommendation, reached: Sequence[Reached], own: Tried, target: float) -> Recommendation:
+    """Return the recommendation that goes by the seconds to a loss; the same where no candidate reached it."""
+    if not reached or not isfinite(reached[0].seconds):
+        return replace(found, reason=f"{found.reason}; no candidate reached the training loss {target:g}", nothing_wrong=False)
+    first = reached[0]
+    keep = first.tried.candidate.resolved == own.candidate.resolved
+    mine = next((one.seconds for one in reached if one.tried is own), inf)
+    change = "the run's own config is the soonest" if keep else f"{first.seconds:.3g} s to the training loss {target:g}"
+    than = f", the run's own config {mine:.3g} s" if isfinite(mine) and not keep else ""
+    return replace(found, best=first.tried, keep=keep, nothing_wrong=False, reason=f"{change}{than}")
 
 
 def _quiet(one: Tried) -> bool:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Iterator
+from math import isfinite
 
 from gcdl.analysis.advise.advice import Advice
-from gcdl.analysis.advise.choice_of_rows import Row, rows
+from gcdl.analysis.advise.choice_of_rows import Row, name_of, rows
 
 WIDTH = 80
-_NAME = 49
+_NAME = 48
 
 
 def screen(advice: Advice) -> str:
     """Return the advice as text, no line of which is longer than 80 columns."""
-    parts = [_title(advice), _time(advice), _slow(advice), _what_if(advice), _recommendation(advice)]
+    parts = [_title(advice), _time(advice), _slow(advice), _what_if(advice)]
+    parts += [_to_loss(advice)] if advice.to_loss else []
+    parts += [_recommendation(advice)]
     return "\n\n".join("\n".join(part) for part in parts)
 
 
@@ -63,7 +66,7 @@ def _slow(advice: Advice) -> Iterator[str]:
 
 
 def _what_if(advice: Advice) -> Iterator[str]:
-    yield f"{'WHAT IF (predicted)':<{_NAME}}{'s/step':>7}{'+-':>6}{'MB':>6}{'error':>6}{'noise':>6}"
+    yield f"{'WHAT IF (predicted)':<{_NAME}}{'s/step':>7}{'+-':>7}{'MB':>6}{'error':>6}{'noise':>6}"
     for row in rows(advice):
         yield _line(row)
     yield from _wrapped(
@@ -83,7 +86,21 @@ def _line(row: Row) -> str:
     megabytes, error = (p.up + p.down) / 1e6, p.decoding_error if p.decoding_error > 1e-4 else 0.0
     noise = f"{p.amplification:.2g}" if row.tried is not None and row.tried.one_bit else "-"
     spread = p.plus_minus if p.plus_minus > 1e-3 * p.seconds else 0.0
-    return f"{shown:<{_NAME}}{p.seconds:>7.3g}{spread:>6.1g}{megabytes:>6.2g}{error:>6.2g}{noise:>6}"
+    return f"{shown:<{_NAME}}{p.seconds:>7.3g}{spread:>7.1g}{_short(megabytes):>6}{error:>6.2g}{noise:>6}"
+
+
+def _to_loss(advice: Advice) -> Iterator[str]:
+    yield f"{f'TO TRAINING LOSS {advice.target_loss:g} (simulated)':<{_NAME}}{'s/step':>7}{'steps':>12}{'s':>12}"
+    for one in advice.to_loss:
+        name = f"  {name_of(one.tried)}"
+        shown = name if len(name) < _NAME else f"{name[: _NAME - 2]}~"
+        steps = f"{sum(one.steps) / len(one.steps):.0f}" if isfinite(one.seconds) else f"> {one.limit}"
+        seconds = f"{one.seconds:.3g}" if isfinite(one.seconds) else f"> {one.limit * one.tried.prediction.seconds:.3g}"
+        yield f"{shown:<{_NAME}}{one.tried.prediction.seconds:>7.3g}{steps:>12}{seconds:>12}"
+
+
+def _short(megabytes: float) -> str:
+    return f"{megabytes:.2g}" if megabytes >= 0.01 else "<0.01"
 
 
 def _recommendation(advice: Advice) -> Iterator[str]:

@@ -20,6 +20,10 @@ from gcdl.analysis.advise.laboratory import Laboratory, Tried, takes_one_bit
 from gcdl.analysis.advise.trace import Trace
 from gcdl.errors import ConfigError
 
+_SHORTER = 3
+"""Times as few steps as usual that all codes and wait rules get at first; the promising ones then get all."""
+_NEAR, _MOST_NEAR = 1.4, 16
+"""Times as slow as the fastest that is promising, and how many of those are."""
 _KEPT = 4
 """Codes with their wait rules that go on to the second round."""
 
@@ -33,7 +37,10 @@ def search(lab: Laboratory, until: float, progress: Progress) -> tuple[list[Trie
     quantiles = {q: float(np.quantile(replies, q, method="lower")) for q in DEADLINES}
     finite = {q: seconds if np.isfinite(seconds) else float(lab.observed.waited.max()) for q, seconds in quantiles.items()}
     first = list(codes_and_waits(lab.wanted, finite))
-    tried, done = _try(lab, first, until - 0.5 * (until - time.monotonic()), progress)
+    looked_at, done = _try(lab, first, until - 0.6 * (until - time.monotonic()), progress, steps=lab.steps // _SHORTER)
+    promising = [one.candidate for one in _promising(looked_at)]
+    tried, looked_again = _try(lab, promising, until - 0.4 * (until - time.monotonic()), progress, len(first))
+    done = done and looked_again
     exact = sorted((one for one in tried if one.exact), key=lambda one: one.prediction.seconds)
     plain = [one for one in exact if one.candidate.kind("code") == "uncoded"][:1]
     best = _different([*plain, *exact])[:_KEPT]
@@ -44,13 +51,13 @@ def search(lab: Laboratory, until: float, progress: Progress) -> tuple[list[Trie
     one_bit = lab.wanted.tables["compressor"] if takes_one_bit(wanted) else {"kind": ONE_BIT}
     one_bit.pop("agreed", None)
     second = [candidate for one in best for candidate in bits_and_downlinks(one.candidate, one_bit)]
-    more, all_of_them = _try(lab, second, until, progress, len(first))
+    more, all_of_them = _try(lab, second, until, progress, len(first) + len(promising))
     masters = run.n if lab.observed.simulated else len(set(lab.observed.hosts))
     fastest = [
         min(those, key=lambda one: one.prediction.seconds) for those in _by_compressor([one for one in more if one.exact])
     ]
     third = [candidate for one in fastest for candidate in more_masters(one.candidate, masters)]
-    shared, rest = _try(lab, third, until, progress, len(first) + len(second))
+    shared, rest = _try(lab, third, until, progress, len(first) + len(promising) + len(second))
     return _once([*tried, *more, *shared]), done and all_of_them and rest
 
 
@@ -80,9 +87,14 @@ def other_sizes(lab: Laboratory, found: Candidate) -> list[Tried]:
 
 
 def _try(
-    lab: Laboratory, candidates: Iterable[Candidate], until: float, progress: Progress, before: int = 0
+    lab: Laboratory,
+    candidates: Iterable[Candidate],
+    until: float,
+    progress: Progress,
+    before: int = 0,
+    steps: int | None = None,
 ) -> tuple[list[Tried], bool]:
-    """Try all candidates that can be, while there is time."""
+    """Try all candidates that can be, while there is time; ``before``: how many have been."""
     tried: list[Tried] = []
     listed = list(candidates)
     for number, candidate in enumerate(listed):
@@ -90,10 +102,22 @@ def _try(
             return tried, False
         progress(before + number, before + len(listed))
         try:
-            tried.append(lab.attempt(candidate))
+            tried.append(lab.attempt(candidate, steps=steps))
         except ConfigError:
             continue  # there is no such code for these sizes, or these tables don't go together
     return tried, True
+
+
+def _promising(tried: Iterable[Tried]) -> list[Tried]:
+    """Return what is worth more steps: not much slower than the fastest exact one, or the best of its code and wait rule."""
+    by_speed = sorted(tried, key=lambda one: one.prediction.seconds)
+    exact = [one for one in by_speed if one.exact]
+    near = [one for one in exact if one.prediction.seconds <= _NEAR * exact[0].prediction.seconds]
+    of_kinds = list({(one.candidate.kind("code"), one.exact): one for one in reversed(by_speed)}.values())
+    waits = list({one.candidate.kind("wait"): one for one in reversed(exact)}.values())
+    plain = [one for one in exact if one.candidate.kind("code") == "uncoded"]
+    lossy = [one for one in by_speed if not one.exact and one.candidate.kind("code") == "uncoded"]
+    return list({id(one): one for one in (*plain, *near[:_MOST_NEAR], *of_kinds, *waits, *lossy)}.values())
 
 
 def _by_compressor(tried: Iterable[Tried]) -> list[list[Tried]]:

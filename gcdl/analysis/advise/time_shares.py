@@ -54,7 +54,7 @@ def time_shares(observed: Observed, lab: Laboratory, own: Prediction) -> TimeSha
     even = lab.simulate(lab.own, trace=trace)
     no_up = lab.simulate(lab.own, trace=trace, network=_Instant.of(lab.network, up=True, down=False))
     no_link = lab.simulate(lab.own, trace=trace, network=_Instant.of(lab.network, up=True, down=True))
-    typical = float(np.median(trace.delay))
+    typical = lab.trace.least_delay
     master = float(np.mean(observed.decoding + observed.updating))
     measured = float(observed.seconds.mean())
     found = {

@@ -23,6 +23,7 @@ from gcdl.types import IntVector, Mask, Matrix, Weights
 
 _FASTER = (1.0, 1.25, 1.6, 2.0, 3.0, 5.0, 10.0, 100.0)
 """Times as fast that the links may turn out to be."""
+_LEAST = 0.1
 _ENOUGH = 8
 """Replies of a worker that tell its delays."""
 
@@ -47,10 +48,15 @@ class Trace:
         return Trace(self.seconds_per_shard[:, columns], self.delay[:, columns], self.unseen[:, columns])
 
     def without_stragglers(self) -> Trace:
-        """Return a trace in which every worker takes as long as a typical one, in every step."""
+        """Return a trace in which every worker computes as long as a typical one, and is delayed by the least."""
         shape = self.delay.shape
-        typical = np.full(shape, np.median(self.seconds_per_shard)), np.full(shape, np.median(self.delay))
-        return Trace(*typical, np.zeros(shape, dtype=np.bool_))
+        even = np.full(shape, np.median(self.seconds_per_shard)), np.full(shape, self.least_delay)
+        return Trace(*even, np.zeros(shape, dtype=np.bool_))
+
+    @property
+    def least_delay(self) -> float:
+        """A delay below which few are: what every reply takes beside computing and the links, e.g. until somebody looks."""
+        return float(np.quantile(self.delay, _LEAST))
 
 
 def trace_of(observed: Observed, links: Links, rng: np.random.Generator) -> tuple[Trace, Links]:
