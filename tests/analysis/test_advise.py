@@ -242,6 +242,11 @@ def test_what_is_no_run_with_enough_steps_is_one_line(tmp_path, command_line):
     assert "not a run folder" in command_line("advise", str(tmp_path)).message
     few = run(tmp_path / "few", "steps=19")
     assert command_line("advise", str(few)).message.endswith("19 steps are too few to advise on; 20 at least")
+    recoded = run(tmp_path / "recoded")
+    lines = (recoded / "steps.jsonl").read_text().splitlines()
+    lines[7] = json.dumps(json.loads(lines[7]) | {"recoded": {}})
+    (recoded / "steps.jsonl").write_text("\n".join(lines) + "\n")
+    assert "7 steps with the config's code are too few" in command_line("advise", str(recoded)).message
     damaged = run(tmp_path / "damaged")
     lines = (damaged / "steps.jsonl").read_text().splitlines()
     lines[7] = lines[7][:30]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +104,11 @@ def observe(path: Path) -> Observed:
     ConfigError : its config is not valid any more.
     """
     history = read_run(path)
+    recorded = history.steps
+    history = replace(history, steps=list(takewhile(_with_the_configs_code, recorded)))
     if len(history.steps) < LEAST_STEPS:
-        raise DataError(f"{path / STEPS}: {len(history.steps)} steps are too few to advise on; {LEAST_STEPS} at least")
+        which = "steps" if len(history.steps) == len(recorded) else "steps with the config's code"
+        raise DataError(f"{path / STEPS}: {len(history.steps)} {which} are too few to advise on; {LEAST_STEPS} at least")
     manifest = _manifest(path / MANIFEST)
     config = history.config.for_workers(history.workers)
     sizes = _sizes(history, config, timing_only=bool(manifest.get("timing_only")))
@@ -127,6 +132,11 @@ def observe(path: Path) -> Observed:
         reply=reply, compute=compute - encode + slowness, encode=encode, slept=slept - slowness,
         task_bytes=_task_bytes(steps), lost=_lost(steps),
     )  # fmt: skip
+
+
+def _with_the_configs_code(line: Mapping[str, Any]) -> bool:
+    """Whether a step has the code of the config: no other one has taken over in it (``run.on_loss``)."""
+    return line.get("recoded") is None
 
 
 def _manifest(path: Path) -> dict[str, Any]:
