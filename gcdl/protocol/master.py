@@ -6,6 +6,7 @@ Replies are decoded in worker order, not in order of arrival, so that the arrive
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from gcdl.errors import Interrupted, TooManyLost, WorkerError, WorkerLost
 from gcdl.protocol.coding import Coding
 from gcdl.protocol.compressor_states import CompressorStates
 from gcdl.protocol.gathered import Gathered
-from gcdl.protocol.ledger import Ledger
+from gcdl.protocol.ledger import Ledger, Traffic
 from gcdl.protocol.measurements import StepTiming
 from gcdl.protocol.membership import Membership
 from gcdl.protocol.model_slices import ModelSlices, norm_of
@@ -30,6 +31,16 @@ from gcdl.types import Buffer, IntVector, Vector, Weights
 
 _NEWS_SECONDS = 10.0
 _COLLECT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, eq=False)
+class _Begun:
+    """A step whose tasks have gone out: when, on the transport's clock, and what had been sent and received before."""
+
+    task: Task
+    began: float
+    sent: float
+    before: Traffic
 
 
 class Master:
@@ -77,6 +88,8 @@ class Master:
         """Whose compressor has begun afresh since the last step."""
         self._recoded: dict[str, Any] | None = None
         """What is to be recorded of the code that the step began with, if it was another before."""
+        self._begun: _Begun | None = None
+        """The step that comes next, if its tasks have gone out already."""
 
     @property
     def code(self) -> GradientCode:
@@ -88,8 +101,11 @@ class Master:
         """The wait rule that holds."""
         return self.coding.now.wait
 
-    def run(self, steps: int) -> Iterator[StepRecord]:
+    def run(self, steps: int, send_ahead: Callable[[StepRecord], bool] = lambda record: False) -> Iterator[StepRecord]:
         """Train until ``steps`` steps are done and stop the workers; yields a record after each step.
+
+        ``send_ahead`` is asked after each step but the last whether the next step's tasks may go out before the record is
+        yielded. Then the workers compute while the caller looks at the record. These tasks' bytes count for the next step.
 
         After the last step the states of the workers' compressors are collected, and the workers are stopped. Only then comes
         the last record, which counts what was drained. If the user interrupts that, the record still comes, and then the
@@ -101,35 +117,50 @@ class Master:
         WorkerError, Interrupted : from the transport.
         """
         for step in range(self.steps_done, steps):
-            before = self.transport.traffic.copy()
-            record = self._step(step)
+            begun = self._begin(step) if self._begun is None else self._begun
+            self._begun, ended = None, None
+            record = self._step(begun)
             self.steps_done = step + 1
-            interrupted = self._end(record) if step == steps - 1 else None
-            record.ledger = Ledger.between(before, self.transport.traffic)
+            try:
+                if step == steps - 1:
+                    self._end(record)
+                elif send_ahead(record):
+                    self._begun = self._begin(step + 1)
+            except (Interrupted, TooManyLost) as error:
+                ended = error
+            record.ledger = Ledger.between(begun.before, self.transport.traffic if self._begun is None else self._begun.before)
             yield record
-            if interrupted is not None:
-                raise interrupted
+            if ended is not None:
+                raise ended
 
-    def _end(self, record: StepRecord) -> Interrupted | None:
-        """Collect the final states and stop the workers, in the last step; return the interrupt that kept it from that."""
-        try:
-            self.slices.collect(states=True)
-            record.late += self.collect_states() + self.transport.close()
-        except Interrupted as error:
-            return error
-        return None
+    def _end(self, record: StepRecord) -> None:
+        """Collect the final states and stop the workers, in the last step."""
+        self.slices.collect(states=True)
+        record.late += self.collect_states() + self.transport.close()
 
     # -- one step
 
-    def _step(self, step: int) -> StepRecord:
-        clock = self.transport.now
-        began = clock()
+    def _begin(self, step: int) -> _Begun:
+        """Send a step's tasks to all workers that are alive and have a row of the code that holds.
+
+        Raises
+        ------
+        TooManyLost : see :meth:`_recode`.
+        """
+        before = self.transport.traffic.copy()
+        began = self.transport.now()
         self._recode(step)
         slices = self.slices
         task = Task(step, self.accepted.copy(), slices.model, slices.agreed, slices.content, self.coding.now.number)
-        self._send(task)
-        sent = clock()
-        gathered = self._gather(task, began)
+        for worker in np.flatnonzero(self.coding.able(self.members.alive)):
+            self.transport.send(int(worker), task)
+        return _Begun(task, began, self.transport.now(), before)
+
+    def _step(self, begun: _Begun) -> StepRecord:
+        """Gather and decode the replies to a step's tasks, and step the model."""
+        clock = self.transport.now
+        step = begun.task.step
+        gathered = self._gather(begun.task, begun.began)
         waited = clock()
         disagreed = self._verify(step, gathered)
         a, norm = self._decode(step, gathered)
@@ -141,17 +172,12 @@ class Master:
         # A reply decoded with weight zero was not used: its sender keeps its residual.
         self.accepted[gathered.arrived & (a != 0.0)] = step
         rows = gathered.table()
-        timing = StepTiming(began, sent, waited, decoded, ended, rows, gathered.late)
+        timing = StepTiming(begun.began, begun.sent, waited, decoded, ended, rows, gathered.late)
         self._learn(timing)
         record = self._record(step, timing, a, norm, gathered, disagreed)
         record.lr = lr
         self._recoder.saw(step, self.coding.now, timing)
         return record
-
-    def _send(self, task: Task) -> None:
-        """Hand a task to all workers that are alive and have a row of the code."""
-        for worker in np.flatnonzero(self.coding.able(self.members.alive)):
-            self.transport.send(int(worker), task)
 
     def _gather(self, task: Task, began: float) -> Gathered:
         """Collect replies to a task until the wait rule is met, or until it times out."""

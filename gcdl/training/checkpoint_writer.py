@@ -55,13 +55,16 @@ class CheckpointWriter:
         self.written = 0
         """The step of the newest checkpoint that was written; 0: none was."""
 
+    def ask(self) -> None:
+        """Ask the workers for the states that the next snapshot needs. Call it before the next step's tasks go out."""
+        self._master.ask_for_states()
+
     def begin(self, *, hold: bool = False) -> None:
-        """Take a snapshot of the run, between two steps, and write it as soon as it is complete.
+        """Take a snapshot of the run, after a step, and write it as soon as it is complete. :meth:`ask` goes before.
 
         ``hold``: not before the next :meth:`look`.
         """
         self._write()
-        self._master.ask_for_states()
         self._waiting = self._snapshot(hold=hold)
         if not hold:
             self.look()

@@ -40,7 +40,7 @@ class ConcurrentEvaluator:
 
     def __init__(self, evaluator: Evaluator, *, concurrent: bool, limit: Callable[[], None]) -> None:
         self._evaluator = evaluator
-        self._concurrent = concurrent
+        self.concurrent = concurrent
         self._limit = limit
         self._running: _Running | None = None
 
@@ -54,7 +54,7 @@ class ConcurrentEvaluator:
 
         Raises what the evaluation raises, here or in :meth:`settle`.
         """
-        if not self._concurrent:
+        if not self.concurrent:
             _note(record, self._evaluator.evaluate(parameters, train=False))
             return
         copy = parameters.copy()

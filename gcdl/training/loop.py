@@ -87,6 +87,8 @@ class TrainingLoop:
     links : to other hosts, as measured; None: not measured.
     callbacks : are told what happens, and may stop the run.
     loggers : get each step's figures.
+    send_ahead : a step's tasks go out before the record of the step before is handed out, so that the workers compute while
+        records and checkpoints are written. Not for a run that its caller may leave at a record: those tasks would be wasted.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class TrainingLoop:
         links: list[dict[str, Any]] | None = None,
         callbacks: Iterable[Callback] = (),
         loggers: Iterable[Logger] = (),
+        send_ahead: bool = False,
     ) -> None:
         limit_threads(experiment)
         self._experiment = experiment
@@ -111,6 +114,7 @@ class TrainingLoop:
         self._watcher = watcher
         self._learner = learner
         self._stop = stop
+        self._ahead = send_ahead
         self._simulated = hosts is None
         self._steps = experiment.config.steps
         self._options = experiment.config.run
@@ -154,7 +158,7 @@ class TrainingLoop:
         """
         try:
             self._begin()
-            for record in self._master.run(self._steps):
+            for record in self._master.run(self._steps, self._send_ahead):
                 self._count(record)
                 yield from self._hand_out_evaluated()
                 yield from self._refuse_nonfinite(record)
@@ -194,6 +198,18 @@ class TrainingLoop:
             self._warnings.append(risen)  # in an earlier part of the run
         for warning in problem_warnings(self._experiment) if self._learner.learns else []:
             self._warn(warning)
+
+    def _send_ahead(self, record: StepRecord) -> bool:
+        """Say whether the next tasks may go out before this record is handed out.
+
+        If a checkpoint is due, the workers are asked for their states here: that must precede the next tasks.
+        """
+        if self._learner.learns and not math.isfinite(record.train_loss):
+            return False
+        done = record.step + 1
+        if _is_due(self._options.checkpoint_every, done):
+            self._checkpoints.ask()
+        return self._ahead and (self._evaluator.concurrent or not _is_due(self._options.eval_every, done))
 
     def _count(self, record: StepRecord) -> None:
         """Add a step to the totals, and hold its record until it may be handed out."""

@@ -156,6 +156,9 @@ class NoCheckpointWriter:
 
     written = 0
 
+    def ask(self) -> None:
+        """Do nothing."""
+
     def begin(self, *, hold: bool = False) -> None:
         """Do nothing."""
 

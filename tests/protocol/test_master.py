@@ -138,6 +138,7 @@ class Script:
         if not self.tasks or self.tasks[-1]["step"] != task.step:
             self.tasks.append({"step": task.step, "to": [], "accepted": task.accepted.copy()})
         self.tasks[-1]["to"].append(worker)
+        self.traffic.sent(worker, task.step + 1, HEADER_BYTES)
 
     def decoded(self, replies):
         pass
@@ -288,3 +289,23 @@ def test_an_mmse_decoder_is_told_the_noise_of_each_message():
     # v = 6 of 3 * 4.
     a = 2.0 / (2.0 + 6.0 * 6.0 / 12.0)
     np.testing.assert_allclose(master.slices.parameters, -(1.0 + 2.0 * a), rtol=1e-6)
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_tasks_go_out_before_a_record_is_yielded_where_that_is_wanted_and_nothing_else_changes(ahead):
+    answers = {t: [(i, t, 1.0) for i in range(3)] for t in range(4)}
+    master, transport = scripted(answers)
+    asked: list[int] = []
+
+    def send_ahead(record):
+        assert len(transport.tasks) == record.step + 1, "asked after the tasks had gone out"
+        asked.append(record.step)
+        return ahead
+
+    for record in master.run(4, send_ahead):
+        assert len(transport.tasks) == min(record.step + 1 + ahead, 4)
+        assert record.ledger.uplink_bytes == 3 * (HEADER_BYTES + 4 * D)
+        assert record.ledger.downlink_bytes == 4 * (HEADER_BYTES + record.step + 1)
+    assert asked == [0, 1, 2]
+    assert [task["accepted"].tolist() for task in transport.tasks] == [[t - 1] * 3 + [-1] for t in range(4)]
+    np.testing.assert_allclose(master.slices.parameters, -8.0)

@@ -56,6 +56,7 @@ def test_a_checkpoint_is_of_the_step_it_was_begun_at_however_late_the_states_com
     master, said = Master(), []
     keeper = keeper_of(master, tmp_path, said)
     master.advance(0, 1)
+    keeper.ask()
     keeper.begin()
     assert master.asked == [(0, 0), (1, 0)]  # nothing of worker 2 was ever used: its state is that of the beginning
     master.state(0, 0)
@@ -77,12 +78,14 @@ def test_a_worker_that_was_not_used_since_is_not_asked_again(tmp_path):
     master, said = Master(), []
     keeper = keeper_of(master, tmp_path, said)
     master.advance(0, 1)
+    keeper.ask()
     keeper.begin()
     master.state(0, 0)
     master.state(1, 0)
     keeper.look()
     master.advance(1)
     master.asked.clear()
+    keeper.ask()
     keeper.begin()
     assert master.asked == [(1, 1)]
     master.state(1, 1)
@@ -95,9 +98,11 @@ def test_a_state_that_has_not_come_when_the_next_checkpoint_is_due_is_left_out_a
     master, said = Master(), []
     keeper = keeper_of(master, tmp_path, said)
     master.advance(0, 1)
+    keeper.ask()
     keeper.begin()
     master.state(0, 0)
     master.advance(0)
+    keeper.ask()
     keeper.begin()
     assert steps(tmp_path) == [1]
     found = checkpoint.newest(tmp_path)[0]
@@ -111,6 +116,7 @@ def test_nobody_waits_for_the_state_of_a_lost_worker(tmp_path):
     master, said = Master(), []
     keeper = keeper_of(master, tmp_path, said)
     master.advance(0, 1)
+    keeper.ask()
     keeper.begin()
     master.state(0, 0)
     master.alive.discard(1)
@@ -133,6 +139,7 @@ def test_stopped_together_with_a_worker_a_run_goes_on_from_the_last_checkpoint_t
     master.advance(0, 1)
     for worker in (0, 1):
         master.state(worker, 0)
+    keeper.ask()
     keeper.begin()
     master.advance(0, 1)
     master.state(0, 1)  # worker 1 is killed by whoever stops the run

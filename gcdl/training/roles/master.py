@@ -49,7 +49,7 @@ def run_master(
     job: Job, read: Callable[[], StartingPoint], watcher: Watcher, began: float, ready: Ready = _tell_nobody
 ) -> Summary:
     """As :func:`mpi_run`, to its end."""
-    return run_to_end(mpi_run(job, read, watcher, began, ready=ready))
+    return run_to_end(mpi_run(job, read, watcher, began, ready=ready, send_ahead=True))
 
 
 def mpi_run(
@@ -60,6 +60,8 @@ def mpi_run(
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[Logger] = (),
     ready: Ready = _tell_nobody,
+    *,
+    send_ahead: bool = False,
 ) -> Run:
     """Be rank 0 of a run, step by step; the other ranks call :func:`gcdl.training.roles.run_worker`.
 
@@ -73,6 +75,7 @@ def mpi_run(
     began : when the job was launched, in seconds of ``time.time()``.
     callbacks, loggers : of a script.
     ready : is told how many workers are ready, of how many, while they start.
+    send_ahead : see :class:`gcdl.training.loop.TrainingLoop`.
 
     Raises
     ------
@@ -134,6 +137,7 @@ def mpi_run(
                 links=links,
                 callbacks=callbacks,
                 loggers=loggers,
+                send_ahead=send_ahead,
             )
             return (yield from loop.run())
     except WorkerLost as lost:
