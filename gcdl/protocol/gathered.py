@@ -26,19 +26,23 @@ class Gathered:
         self.late: Rows = rows_of(0)
         self.joined: list[int] = []
         self.timed_out = False
-        self._rows: list[Rows] = []
+        self._table = rows_of(n)
+        """The reply of each worker that has arrived."""
         self._messages: dict[int, Buffer] = {}
 
     def take(self, replies: Replies, step: int) -> None:
         """Keep the replies to this step; count all others as late."""
-        workers = replies.rows["worker"]
-        fresh = (replies.rows["step"] == step) & ~self.arrived[workers]
+        rows, messages = replies.rows, replies.messages
+        workers = rows["worker"]
+        fresh = (rows["step"] == step) & ~self.arrived[workers]
         if not fresh.all():
-            self.late = np.concatenate([self.late, replies.rows[~fresh]])
-        self.arrived[workers[fresh]] = True
-        self._rows.append(replies.rows[fresh])
-        if replies.messages:
-            self._messages.update((int(workers[i]), replies.messages[int(i)]) for i in np.flatnonzero(fresh))
+            self.late = np.concatenate([self.late, rows[~fresh]])
+            messages = [messages[i] for i in np.flatnonzero(fresh).tolist()] if messages else messages
+            rows = rows[fresh]
+            workers = rows["worker"]
+        self.arrived[workers] = True
+        self._table[workers] = rows
+        self._messages.update(zip(workers.tolist(), messages, strict=False))
 
     def drop(self, worker: int) -> None:
         """Treat a worker as if it had not replied."""
@@ -47,10 +51,7 @@ class Gathered:
 
     def table(self) -> Rows:
         """Return the replies' table, in worker order."""
-        rows: Rows = np.concatenate(self._rows)
-        rows = rows[self.arrived[rows["worker"]]]
-        order = np.argsort(rows["worker"])
-        return rows[order]
+        return self._table[self.arrived]
 
     def payloads(self) -> dict[int, Buffer]:
         """Return the replies' payloads by worker, in worker order; none where the transport moves no data."""

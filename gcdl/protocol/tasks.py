@@ -66,14 +66,14 @@ class Replies:
     messages: Sequence[Buffer]
 
     @classmethod
-    def of(cls, reply: Reply, received: float) -> Replies:
-        """Return one reply, which came at ``received``."""
-        rows = rows_of(1)
-        rows[0] = (
-            reply.worker, reply.step, received, reply.loss, reply.slept, reply.computed, reply.held, reply.encoded,
-            reply.clipped,
-        )  # fmt: skip
-        return cls(rows, [reply.message])
+    def of(cls, replies: Sequence[Reply], received: float) -> Replies:
+        """Return replies that came at ``received``."""
+        rows = rows_of(len(replies))
+        rows[:] = [
+            (one.worker, one.step, received, one.loss, one.slept, one.computed, one.held, one.encoded, one.clipped)
+            for one in replies
+        ]
+        return cls(rows, [one.message for one in replies])
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -40,6 +40,7 @@ from gcdl.types import Buffer, aligned_buffer
 
 HEADER_BYTES = 64
 _VERSION = 4
+_KIND_AT = 5
 _MOST_CLIPPED = (1 << 32) - 1
 _MAGIC = b"GCDL"
 _START = struct.Struct("<4sBBHiIQQ")
@@ -81,7 +82,7 @@ class Kind(IntEnum):
     LACKING = 14
     """Worker: it could not take in what the task of ``step`` brings, and says which version of the model it has."""
     HOLDS = 16
-    """Slice master, to rank 0: it has its slice of a reply to this step. ``worker`` is the rank of the process that sent it."""
+    """Slice master, to rank 0: it has its slices of some replies to this step."""
     BEGIN = 17
     """Rank 0, to a slice master: send the tasks of ``step``, the first of this part of the run."""
     DECODE = 18
@@ -186,6 +187,11 @@ class Header:
         loss = 0.0 if kind is Kind.STATE else _LOSS.unpack_from(head, 32)[0]
         slept, computed, held, encoded = _SECONDS.unpack_from(head, 40)
         return cls(kind, run, worker, step, body_bytes, loss, slept, computed, held, encoded, clipped, offset)
+
+
+def is_of_kind(buffer: Buffer, kind: Kind) -> bool:
+    """Say whether the message in ``buffer`` says that it is of this kind. It is not checked."""
+    return int(buffer[_KIND_AT]) == kind
 
 
 def bare(kind: Kind, run: int, *, worker: int = 0, step: int = -1) -> Buffer:

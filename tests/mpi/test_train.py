@@ -158,12 +158,13 @@ from gcdl.protocol import master
 from gcdl.protocol import worker
 def watched(cls, name):
     original = getattr(cls, name)
-    def watch(self, step):
+    def watch(self, given):
+        step = given if isinstance(given, int) else given.task.step
         if step == 2:
             tracemalloc.start()
         if step == 19:
             print("peak", *tracemalloc.get_traced_memory(), flush=True)
-        return original(self, step)
+        return original(self, given)
     setattr(cls, name, watch)
 watched(master.Master, "_step")
 watched(worker.Worker, "_check_finite")

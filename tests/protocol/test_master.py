@@ -158,7 +158,7 @@ class Script:
         message = aligned_buffer(HEADER_BYTES + 4 * D)
         message[HEADER_BYTES:].view(np.float32)[:] = value
         self.traffic.received(worker, message.size - HEADER_BYTES, HEADER_BYTES)
-        return Replies.of(Reply(worker, step, float(value), message), self.clock)
+        return Replies.of([Reply(worker, step, float(value), message)], self.clock)
 
     def close(self) -> int:
         self.closed += 1

@@ -5,7 +5,7 @@
     slice master            rank 0
     HELLO, READY     ->
                      <-     ARRAYS (a resumed run), BEGIN
-    HOLDS            ->             for each reply, as it comes: 64 bytes, and what replicas and MMSE decoding need
+    HOLDS            ->             as replies come: whose, and what replicas and MMSE decoding need of each
                      <-     DECODE  the decoding vector
     DECODED          ->             squared norms of the BLOCKs, traffic
                      <-     STEP    only where gradients are clipped: the norm of all slices
@@ -17,9 +17,11 @@
     TRAFFIC          ->
                      <-     END
 
-Bodies: DECODE has a, (n,) float64, then (n,) uint8, who has arrived. HOLDS has 16 bytes of a digest of the payload, then its
-energies, (blocks, 2) float64. DECODED has the squared norms, (blocks,) float64, then the traffic. The run's config decides
-whether digests and energies are there. Arrays follow their ARRAYS message in pieces without a header.
+Bodies: DECODE has a, (n,) float64, then (n,) uint8, who has arrived. HOLDS has m, int64, then (m,) int64, the ranks of the
+processes that sent m replies, then a note on each: 16 bytes of a digest of the payload, and its energies, (blocks, 2) float64.
+Replies that have come together share a message: rank 0 would have n (K - 1) of them to read in a step. DECODED has the squared
+norms, (blocks,) float64, then the traffic. The run's config decides whether digests and energies are there. Arrays follow
+their ARRAYS message in pieces without a header.
 """
 
 from __future__ import annotations
@@ -131,6 +133,32 @@ class MasterChannel:
 def digest(payload: Buffer) -> Buffer:
     """Return DIGEST_BYTES bytes that differ where two payloads do."""
     return np.frombuffer(hashlib.blake2b(payload.data, digest_size=DIGEST_BYTES).digest(), dtype=np.uint8)
+
+
+def note_bytes(blocks: int) -> int:
+    """Return the most bytes that a HOLDS message has for a reply, of whose slice there are so many BLOCKs."""
+    return 8 + DIGEST_BYTES + 16 * blocks
+
+
+def holds_body(notes: Mapping[int, Buffer]) -> Buffer:
+    """Return the body of a HOLDS message. ``notes``: by the sender's rank, all of one size."""
+    ranks = np.array([len(notes), *notes], dtype=np.int64)
+    return np.concatenate([ranks.view(np.uint8), *notes.values()])
+
+
+def read_holds_body(body: Buffer) -> list[tuple[int, Buffer]]:
+    """Return the senders' ranks and the notes on their replies, as copies.
+
+    Raises
+    ------
+    MessageError : the body is not of this form.
+    """
+    count = int(body[:8].copy().view(np.int64)[0]) if body.size >= 8 else 0
+    rest = body.size - 8 - 8 * count
+    if count < 1 or rest < 0 or rest % count:
+        raise MessageError(f"a HOLDS message with a body of {body.size} bytes")
+    ranks = body[8 : 8 + 8 * count].copy().view(np.int64).tolist()
+    return list(zip(ranks, body[8 + 8 * count :].reshape(count, -1).copy(), strict=True))
 
 
 def decode_body(a: Weights, arrived: Mask) -> Buffer:

@@ -16,34 +16,28 @@ it computes at lies in one while the next one lands in the other.
 
 from __future__ import annotations
 
-import os
 import platform
-import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
-from mpi4py import MPI
-
-from gcdl.errors import Interrupted, MessageError, TooManyLost, WorkerError, WorkerLost
-from gcdl.host.processes import birth
+from gcdl.errors import Interrupted, TooManyLost, WorkerLost
 from gcdl.protocol.coding import CodeRow, with_row
 from gcdl.protocol.ledger import Traffic
 from gcdl.protocol.task_format import TaskFormat
 from gcdl.protocol.tasks import Joined, Loaded, Replies, Reply, Task, WorkerState
-from gcdl.protocol.wire import HEADER_BYTES, Header, Kind, bare, with_state
+from gcdl.protocol.wire import HEADER_BYTES, Kind, bare, is_of_kind, with_state
 from gcdl.transport.mpi.backoff import Backoff
-from gcdl.transport.mpi.job import CONTROL_BYTES, LAUNCHER_SECONDS, SHUTDOWN_SECONDS, TAG, Job, check_size
+from gcdl.transport.mpi.job import Job, check_size
+from gcdl.transport.mpi.lost_workers import LostWorkers
 from gcdl.transport.mpi.other_masters import OtherMasters
-from gcdl.transport.mpi.peer import Peer
 from gcdl.transport.mpi.peer_messages import PeerMessages
+from gcdl.transport.mpi.peers import Peers
 from gcdl.transport.mpi.respawn import Replacements
 from gcdl.transport.mpi.shared_memory import Board
-from gcdl.transport.mpi.task_sender import Lane, Lanes
-from gcdl.types import Buffer, aligned_buffer
+from gcdl.transport.mpi.shutdown import Shutdown
+from gcdl.transport.mpi.task_sender import Lanes
 
 _NEWS_SECONDS = 10.0
-_LOOK_SECONDS = 0.2
 
 
 class MpiTransport:
@@ -75,37 +69,26 @@ class MpiTransport:
     ) -> None:
         self.n = job.size - masters - spares
         self.traffic = Traffic(self.n)
+        self.traffic.control = job.told_bytes
         self.abandoned: list[int] = []
         """Workers that had not stopped when :meth:`close` gave up waiting."""
         self._job = job
-        self.traffic.control = job.told_bytes
-        self._lanes = Lanes(run, TaskFormat(self.n), self.traffic, platform.node())
-        self._messages = PeerMessages(self._lanes, self.traffic, say, self._take_place, shared_memory=shared_memory)
         self._run = run
         self._interrupted = interrupted
         self._say = say
-        self._status = MPI.Status()
-        self._losses: list[WorkerLost] = []
-        """To be raised by the next :meth:`receive`."""
-        self._next = 0
-        self._closed = False
-        ranks = enumerate(range(masters, job.size))
-        everyone = [Peer(i, rank, aligned_buffer(CONTROL_BYTES), Lane(job.comm, rank, i)) for i, rank in ranks]
-        self._look_at = 0.0
-        self._peers, self._spares = everyone[: self.n], everyone[self.n :]
-        self._dead: list[Peer] = []
-        """Those replaced: MPI may still hold their buffers."""
-        self._replacements = replacements
         self._leads = job.rank == 0
         """Whether this master decides: it replaces lost workers, and ends those that do not stop."""
+        self._shared_memory = shared_memory
+        self._closed = False
         self._others: OtherMasters | None = None
         self._partial: dict[int, Reply] = {}
         """Replies of which the other masters have not got all slices yet, by worker."""
-        self._shared_memory = shared_memory
-        self._kept: list[object] = []
-        """What MPI may still send of the first messages to new processes."""
-        for peer in everyone:
-            self._post(peer)
+        self._lanes = Lanes(run, TaskFormat(self.n), self.traffic, platform.node())
+        workers = range(masters, masters + self.n)
+        self._peers = Peers(job, self._lanes, workers, range(workers.stop, job.size), say)
+        self._lost = LostWorkers(self._peers, run, replacements, leads=self._leads, forget=self._forget)
+        self._messages = PeerMessages(run, self._lanes, self.traffic, say, self._lost.take_place, shared_memory=shared_memory)
+        self._shutdown = Shutdown(job, self._peers, self._lanes, self._messages, say)
 
     def attach(self, others: OtherMasters) -> None:
         """On rank 0: from now on a reply has come when the other masters have their slices of it too."""
@@ -120,81 +103,87 @@ class MpiTransport:
 
     def send(self, worker: int, task: Task) -> None:
         """Hand a task to a worker; see the module."""
-        peer = self._peers[worker]
+        peer = self._peers.workers[worker]
         if peer.gone:
             return
         self._lanes.offer(peer.lane, task)
         peer.lane.idle = peer.replied == peer.newest
         peer.newest = task.step
         peer.reply_in_use, peer.awaited = False, True
-        self._partial.pop(worker, None)
-        self._post(peer)
-        self._flush(peer)
+        self._forget(worker)
+        self._peers.post(peer)
+        self._peers.flush(peer)
 
     def load(self, state: WorkerState) -> None:
         """Hand a worker its state; the message goes before all tasks."""
-        self._note(self._peers[state.worker], with_state(self._run, state.worker, state.accepted, state.saved))
+        message = with_state(self._run, state.worker, state.accepted, state.saved)
+        self._peers.note(self._peers.workers[state.worker], message)
 
     def save(self, worker: int, accepted: int) -> None:
         """Ask a worker for its state; see :class:`gcdl.protocol.transport.Transport`."""
-        self._peers[worker].reply_in_use = False
-        self._peers[worker].awaited = False
-        self._note(self._peers[worker], bare(Kind.SAVE, self._run, worker=worker, step=accepted))
+        peer = self._peers.workers[worker]
+        peer.reply_in_use = peer.awaited = False
+        self._peers.note(peer, bare(Kind.SAVE, self._run, worker=worker, step=accepted))
 
     def recode(self, worker: int, number: int, row: CodeRow, *, fresh: bool) -> bool:
         """Let a worker load the shards of a row, which it does beside its tasks."""
-        self._peers[worker].reply_in_use = False
-        self._peers[worker].awaited = False
-        self._note(self._peers[worker], with_row(self._run, worker, number, row, fresh=fresh))
+        peer = self._peers.workers[worker]
+        peer.reply_in_use = peer.awaited = False
+        self._peers.note(peer, with_row(self._run, worker, number, row, fresh=fresh))
         return False
 
     def receive(self, until: float, at_most: int = 1) -> Replies | WorkerState | Joined | Loaded | None:
-        """Return the next reply; see :class:`gcdl.protocol.transport.Transport`."""
+        """Return the next replies; see :class:`gcdl.protocol.transport.Transport`."""
         backoff = Backoff()
         while True:
             if self._interrupted():
                 raise Interrupted("interrupted")
-            if self._losses:
-                raise self._losses.pop(0)
-            received = self.poll()
+            received = self.poll(at_most)
             if received is not None:
-                return Replies.of(received, self.now()) if isinstance(received, Reply) else received
+                return Replies.of(received, self.now()) if isinstance(received, list) else received
             left = until - time.monotonic()
             if left <= 0.0:
                 return None
             backoff.sleep(left)
 
-    def poll(self) -> Reply | WorkerState | Joined | Loaded | None:
-        """Move all messages on, and return what has come from a worker, if anything has. Never blocks."""
-        self._look_for_newcomers()
-        self._look_for_dead()
-        for spare in list(self._spares):
-            joined = self._poll(spare)
-            if joined is not None:
-                return joined
-        whole = self._completed()
-        if whole is not None:
-            return whole
-        for offset in range(self.n):
-            peer = self._peers[(self._next + offset) % self.n]
-            received = self._poll(peer)
-            if isinstance(received, Reply) and peer.reply_in_use and self._others is not None:
-                self._partial[peer.worker] = received
-                received = self._completed()
-            if received is not None:
-                self._next = (peer.worker + 1) % self.n
-                return received
-        return None
+    def poll(self, at_most: int) -> list[Reply] | WorkerState | Joined | Loaded | None:
+        """Move all messages on, and return what has come from workers, if anything has: ``at_most`` replies. Never blocks.
 
-    def _completed(self) -> Reply | None:
-        """Return a reply whose slices are all there, if there is one: the other masters say what they hold."""
-        if self._others is None:
-            return None
-        self._others.poll()
-        for worker, reply in self._partial.items():
-            if self._others.hold(worker, self._peers[worker].rank, reply.step):
-                return self._partial.pop(worker)
-        return None
+        Raises
+        ------
+        WorkerLost, WorkerError
+        """
+        if not self._peers.arrived:
+            self._lost.deal()
+            self._peers.advance()
+        if self._others is not None:
+            self._others.poll()
+        replies: list[Reply] = []
+        while self._peers.arrived and len(replies) < at_most:
+            peer, _ = self._peers.arrived[0]
+            if replies and not is_of_kind(peer.inbox, Kind.REPLY):
+                break
+            received = self._messages.read(*self._peers.take())
+            if isinstance(received, Reply):
+                if self._others is not None and peer.reply_in_use:
+                    self._partial[peer.worker] = received
+                else:
+                    replies.append(received)
+            elif received is not None:
+                return received
+        return self._with_completed(replies, at_most) or None
+
+    def _with_completed(self, replies: list[Reply], at_most: int) -> list[Reply]:
+        """Add replies whose slices are all there by now: the other masters say what they hold."""
+        if self._others is not None:
+            hold, workers = self._others.hold, self._peers.workers
+            complete = [worker for worker, reply in self._partial.items() if hold(worker, workers[worker].rank, reply.step)]
+            replies += [self._partial.pop(worker) for worker in complete[: max(0, at_most - len(replies))]]
+        return replies
+
+    def _forget(self, worker: int) -> None:
+        """Drop a worker's newest reply, if it is not complete yet."""
+        self._partial.pop(worker, None)
 
     def decoded(self, replies: int) -> None:
         """The clock is real: nothing to do."""
@@ -209,70 +198,17 @@ class MpiTransport:
         self._closed = True
         if self._others is not None:
             self._others.stop()
-        self._await_newcomers()
-        everyone = [*self._peers, *self._spares]
-        self._stop(everyone)
-        dropped = self._drain(everyone)
+        self._lost.await_newcomers()
+        self._shutdown.stop()
+        dropped = self._shutdown.drain()
         if self._leads:
-            waiting = [peer for peer in everyone if peer.reported_bytes is not None]
+            waiting = [peer for peer in self._peers.everyone() if peer.reported_bytes is not None]
             self._job.say_farewell_to([(peer.lane.comm, peer.lane.rank) for peer in waiting], self._run)
-            self._give_up_on([peer for peer in everyone if not peer.gone])
-        for peer in everyone:
-            if peer.reported_bytes not in (None, peer.received_bytes):
-                sent, arrived = peer.reported_bytes, peer.received_bytes
-                self._say(f"worker {peer.worker} sent {sent} bytes of replies, of which {arrived} arrived")
+            self.abandoned = self._shutdown.give_up()
+        self._shutdown.check_bytes()
         if self._others is not None:
             dropped += self._others.finish()
         return dropped
-
-    def _stop(self, everyone: list[Peer]) -> None:
-        """Say STOP."""
-        for peer in everyone:
-            peer.reply_in_use = False
-            if not peer.gone:
-                try:
-                    self._lanes.stop(peer.lane)
-                except MPI.Exception as error:
-                    self._lost(peer, error)
-
-    def _drain(self, everyone: list[Peer]) -> int:
-        """Take what still comes until everybody has said BYE, but not for ever; return the number of replies."""
-        until = time.monotonic() + SHUTDOWN_SECONDS
-        dropped = 0
-        backoff = Backoff()
-        while not all(peer.gone for peer in everyone) and time.monotonic() < until:
-            for peer in everyone:
-                try:
-                    received = self._poll(peer)
-                except WorkerError:
-                    continue  # too late to matter
-                peer.reply_in_use = False
-                if received is not None:
-                    dropped += isinstance(received, Reply)
-                    backoff.reset()
-            self._look_for_dead()
-            backoff.sleep()
-        return dropped
-
-    def _give_up_on(self, left: list[Peer]) -> None:
-        """Go on without workers that have not stopped in time."""
-        self.abandoned = [peer.worker for peer in left]
-        if not left:
-            return
-        self._job.damaged = True
-        names = "; ".join(peer.name for peer in left)
-        self._say(f"not waiting any longer for workers that have not stopped: {names}")
-        self._job.unreachable = self._job.survives and not all(peer.born for peer in left)
-        if self._job.unreachable:
-            self._say(f"some are on other hosts: mpirun is killed if it has not ended in {LAUNCHER_SECONDS:.0f} s")
-        for peer in left:
-            self._end(peer)
-
-    def _end(self, peer: Peer) -> None:
-        """Kill a worker of this machine that does not stop; elsewhere, or where that would look like a failure, let it be."""
-        if self._job.survives and peer.born and birth(peer.pid) == peer.born:
-            with suppress(OSError):
-                os.kill(peer.pid, signal.SIGKILL)
 
     # -- start-up
 
@@ -317,11 +253,11 @@ class MpiTransport:
         next_news = began + _NEWS_SECONDS
         known = -1
         while True:
-            count = sum(peer.ready for peer in self._peers)
+            count = sum(peer.ready for peer in self._peers.workers)
             if count != known:
-                ready(count, len(self._peers))
+                ready(count, len(self._peers.workers))
                 known = count
-            if count == len(self._peers):
+            if count == len(self._peers.workers):
                 return
             try:
                 self.receive(time.monotonic() + 0.05)
@@ -330,7 +266,7 @@ class MpiTransport:
                     raise
                 self._say(f"start-up: {lost}; {lost.replaced} takes its place")
             now = time.monotonic()
-            missing = ", ".join(str(peer.worker) for peer in self._peers if not peer.ready)
+            missing = ", ".join(str(peer.worker) for peer in self._peers.workers if not peer.ready)
             if missing and now > began + seconds:
                 raise TooManyLost(f"start-up: workers {missing} were not ready within {seconds:g} s")
             if missing and now > next_news:
@@ -339,155 +275,8 @@ class MpiTransport:
 
     def rank_of(self, worker: int) -> int:
         """Return the rank of the process that is this worker."""
-        return self._peers[worker].rank
+        return self._peers.workers[worker].rank
 
     def hosts(self) -> list[str]:
         """Return the host of each worker, known after :meth:`start`."""
-        return [peer.host for peer in self._peers]
-
-    # -- one peer
-
-    def _post(self, peer: Peer) -> None:
-        """Receive into the inbox, unless that is under way, or the reply in it is still read."""
-        if peer.posted or peer.reply_in_use or peer.gone:
-            return
-        try:
-            peer.receiving = peer.lane.comm.Irecv([peer.inbox, MPI.BYTE], source=peer.lane.rank, tag=TAG)
-            peer.posted = True
-        except MPI.Exception as error:
-            self._lost(peer, error)
-
-    def _poll(self, peer: Peer) -> Reply | WorkerState | Joined | Loaded | None:
-        """Move what is on its way to and from a worker; return its reply, or what else the master loop has to know of."""
-        if peer.gone:
-            return None
-        self._flush(peer)
-        self._post(peer)
-        if peer.gone or not peer.posted:
-            return None
-        try:
-            if not peer.receiving.Test(self._status):
-                return None
-        except MPI.Exception as error:
-            self._lost(peer, error)
-            return None
-        received = self._status.Get_count(MPI.BYTE)
-        peer.posted = False
-        try:
-            return self._messages.understand(peer, Header.read(peer.inbox, received, self._run), received)
-        except MessageError as error:
-            self.traffic.foreign += 1
-            self._say(f"dropped a message from {peer.name}: {error}")
-            return None
-
-    def _note(self, peer: Peer, message: Buffer) -> None:
-        if peer.gone:
-            return
-        try:
-            self._lanes.send(peer.lane, message)
-        except MPI.Exception as error:
-            self._lost(peer, error)
-            return
-        self._post(peer)
-
-    def _flush(self, peer: Peer) -> None:
-        try:
-            self._lanes.flush(peer.lane)
-        except MPI.Exception as error:
-            self._lost(peer, error)
-
-    def _look_for_dead(self) -> None:
-        """Mark workers as lost whose death MPI does not report.
-
-        MPI reports a death only where a message is under way, and overlooks a process that exits by itself. So the system is
-        asked about processes on this machine, and MPI about all others.
-        """
-        now = time.monotonic()
-        if not self._job.survives or now < self._look_at:
-            return
-        self._look_at = now + _LOOK_SECONDS
-        failed = self._job.failed()
-        for peer in [*self._peers, *self._spares]:
-            if not peer.gone and (
-                birth(peer.pid) != peer.born if peer.born else peer.lane.comm == self._job.comm and peer.rank in failed
-            ):
-                self._lost(peer)
-
-    def _lost(self, peer: Peer, error: MPI.Exception | None = None) -> None:
-        """Mark a worker as lost, and find out who takes its place."""
-        peer.gone = True
-        self._partial.pop(peer.worker, None)
-        self._lanes.abandon(peer.lane)
-        self._job.damaged = True
-        if peer in self._spares:
-            self._spares.remove(peer)
-            self._say(f"a spare (rank {peer.rank}, host {peer.host}) is lost")
-            return
-        step = "before the first step" if peer.newest < 0 else f"at step {peer.newest}"
-        last = f"it last answered step {peer.replied}" if peer.replied >= 0 else "it has not answered any"
-        why = f"its process (pid {peer.pid} on {peer.host}) ended {step}; {last}" + (f" ({error})" if error else "")
-        replaced = ""
-        if not self._leads:
-            return  # rank 0 sees it too, and decides
-        if not self._closed and self._spares:
-            replaced = "a spare"
-        elif not self._closed and self._replacements is not None:
-            replaced = "a new process" if self._replacements.begin(peer.worker, peer.host) else ""
-            refusal = self._replacements.refusal(peer.host)
-            why += f"; it is not replaced: {refusal}" if refusal else ""
-        self._losses.append(WorkerLost(peer.worker, why, rank=peer.rank, replaced=replaced))
-        if replaced == "a spare":
-            self._adopt(self._spares.pop(0), peer.worker)
-
-    def _look_for_newcomers(self) -> None:
-        """Give the new processes that are there the places they were started for."""
-        newcomer = self._replacements.look() if self._replacements is not None else None
-        if newcomer is None:
-            return
-        if newcomer.comm is None:
-            why = f"no process could be started in its place: {newcomer.why}"
-            self._losses.append(WorkerLost(newcomer.worker, why, rank=self._peers[newcomer.worker].rank))
-            return
-        assert self._replacements is not None
-        newcomer.comm.Set_errhandler(MPI.ERRORS_RETURN)
-        peer = Peer(newcomer.worker, newcomer.rank, aligned_buffer(CONTROL_BYTES), Lane(newcomer.comm, 0, newcomer.worker))
-        self._post(peer)
-        if peer.gone:
-            return
-        try:
-            self._kept += self._replacements.welcome(newcomer.comm)
-        except MPI.Exception as error:
-            self._lost(peer, error)
-        else:
-            self._adopt(peer, newcomer.worker)
-
-    def _await_newcomers(self) -> None:
-        """Before the end: who has been started must be there to be told that it is over."""
-        until = time.monotonic() + SHUTDOWN_SECONDS
-        while self._replacements is not None and self._replacements.pending and time.monotonic() < until:
-            self._look_for_newcomers()
-            time.sleep(1e-3)
-
-    def _adopt(self, successor: Peer, worker: int) -> None:
-        """Tell a process to take a lost worker's place; it says READY when it has loaded the data."""
-        step = self._peers[worker].newest + 1
-        self._take_place(successor, worker)
-        self._note(successor, bare(Kind.ADOPT, self._run, worker=worker, step=step))
-
-    def _take_place(self, successor: Peer, worker: int) -> None:
-        """Let a process be a lost worker from now on.
-
-        Raises
-        ------
-        MessageError : there is no such worker, or the process has a place already.
-        """
-        if not 0 <= worker < self.n or successor in self._peers:
-            raise MessageError(f"a message that says it is from worker {worker}")
-        if successor in self._spares:
-            self._spares.remove(successor)
-        lost = self._peers[worker]
-        lost.gone = True
-        successor.worker = successor.lane.worker = worker
-        successor.newest = lost.newest
-        self._dead.append(lost)
-        self._peers[worker] = successor
+        return [peer.host for peer in self._peers.workers]

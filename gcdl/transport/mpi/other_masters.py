@@ -17,7 +17,15 @@ from gcdl.protocol.ledger import Traffic
 from gcdl.protocol.wire import Header, Kind
 from gcdl.transport.mpi.backoff import Backoff
 from gcdl.transport.mpi.job import SHUTDOWN_SECONDS, Job
-from gcdl.transport.mpi.master_channel import DIGEST_BYTES, MasterChannel, add_traffic, body_of, decode_body
+from gcdl.transport.mpi.master_channel import (
+    DIGEST_BYTES,
+    MasterChannel,
+    add_traffic,
+    body_of,
+    decode_body,
+    note_bytes,
+    read_holds_body,
+)
 from gcdl.types import Buffer, Mask, Weights
 
 _NEWS_SECONDS = 10.0
@@ -32,10 +40,8 @@ class _SliceMaster:
     master: int
     blocks: int
     channel: MasterChannel
-    held: dict[int, int] = field(default_factory=dict)
-    """By a worker's rank: the step of the newest reply of which it has its slice."""
     notes: dict[int, Buffer] = field(default_factory=dict)
-    """By a worker's rank: what it said of that reply."""
+    """By a worker's rank: what it said of the newest reply of which it has its slice."""
     squares: Weights | None = None
     """Of the step that it was last told to decode; None: it has not answered."""
     arrays: dict[str, np.ndarray] | None = None
@@ -94,10 +100,12 @@ class OtherMasters:
         self._patience = patience
         self._look_at = self._next_news = 0.0
         self._step = -1
+        self._held: dict[int, tuple[int, int]] = {}
+        """By a worker's rank: the step of the newest reply that slices were seen of, and how many masters have theirs."""
         self._senders: dict[int, int] = {}
         """By worker: the rank of the process that sent its newest whole reply."""
         self._masters = [
-            _SliceMaster(master, count, MasterChannel(job.comm, master, run, 64 * n + 16 * count + 1024))
+            _SliceMaster(master, count, MasterChannel(job.comm, master, run, 64 * n + n * note_bytes(count) + 1024))
             for master, count in enumerate(blocks, start=1)
         ]
 
@@ -119,7 +127,7 @@ class OtherMasters:
 
     def hold(self, worker: int, rank: int, step: int) -> bool:
         """Say whether all of them have their slices of the reply that a worker, by its process of this rank, sent to a step."""
-        if not all(master.held.get(rank) == step for master in self._masters):
+        if self._held.get(rank) != (step, len(self._masters)):
             return False
         self._senders[worker] = rank
         return True
@@ -247,9 +255,10 @@ class OtherMasters:
     def _understand(self, master: _SliceMaster, header: Header, body: Buffer) -> None:
         master.heard, master.asked = time.monotonic(), None
         if header.kind is Kind.HOLDS:
-            master.held[header.worker] = header.step
-            if body.size:
-                master.notes[header.worker] = body.copy()
+            for rank, note in read_holds_body(body):
+                step, count = self._held.get(rank, (-1, 0))
+                self._held[rank] = header.step, count + 1 if step == header.step else 1
+                master.notes[rank] = note
         elif header.kind is Kind.DECODED:
             own = 8 * master.blocks
             squares = body[:own].copy().view(np.float64)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
-from mpi4py import MPI
+from dataclasses import dataclass
 
 from gcdl.transport.mpi.task_sender import Lane
 from gcdl.types import Buffer
@@ -19,9 +17,10 @@ class Peer:
     """What messages to the user call it. The lane knows its rank in the lane's communicator."""
     inbox: Buffer
     lane: Lane
-    receiving: MPI.Request = field(default_factory=lambda: MPI.REQUEST_NULL)
-    posted: bool = False
-    """A receive into the inbox is under way."""
+    place: int
+    """Of the receive into the inbox; see :class:`gcdl.transport.mpi.receives.Receives`."""
+    filling: bool = False
+    """A receive into the inbox is under way; or it has a message that is still to be read."""
     reply_in_use: bool = False
     """The inbox has the reply to the newest task, which the master may still read: nothing may be received into it."""
     awaited: bool = True

@@ -23,6 +23,7 @@ class PeerMessages:
 
     Parameters
     ----------
+    run : the run's id.
     lanes : the ways to the workers.
     traffic : counts what is received.
     say : takes a line for the user.
@@ -37,6 +38,7 @@ class PeerMessages:
 
     def __init__(
         self,
+        run: int,
         lanes: Lanes,
         traffic: Traffic,
         say: Callable[[str], None],
@@ -46,13 +48,28 @@ class PeerMessages:
     ) -> None:
         self.reply_bytes = HEADER_BYTES
         self.state_bytes = 0
+        self._run = run
         self._lanes = lanes
         self._traffic = traffic
         self._say = say
         self._take_place = take_place
         self._shared_memory = shared_memory
 
-    def understand(self, peer: Peer, header: Header, received: int) -> Reply | WorkerState | Joined | Loaded | None:
+    def read(self, peer: Peer, received: int) -> Reply | WorkerState | Joined | Loaded | None:
+        """Read the message in a process's inbox, and do what it asks for; one that is none of this run's is dropped.
+
+        Raises
+        ------
+        WorkerError : it says that the worker raised.
+        """
+        try:
+            return self._understand(peer, Header.read(peer.inbox, received, self._run), received)
+        except MessageError as error:
+            self._traffic.foreign += 1
+            self._say(f"dropped a message from {peer.name}: {error}")
+            return None
+
+    def _understand(self, peer: Peer, header: Header, received: int) -> Reply | WorkerState | Joined | Loaded | None:
         """Do what a message asks for; return what the master loop has to know of.
 
         Raises

@@ -6,7 +6,7 @@ Rank 0 decides which replies are decoded, and with which weights; see :mod:`gcdl
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from mpi4py import MPI
@@ -20,10 +20,12 @@ from gcdl.protocol.wire import HEADER_BYTES, Header, Kind
 from gcdl.transport.mpi.backoff import Backoff
 from gcdl.transport.mpi.error_fields import error_fields
 from gcdl.transport.mpi.job import SHUTDOWN_SECONDS, TAG, Job
-from gcdl.transport.mpi.master_channel import DIGEST_BYTES, MasterChannel, digest, read_decode_body, traffic_body
+from gcdl.transport.mpi.master_channel import DIGEST_BYTES, MasterChannel, digest, holds_body, read_decode_body, traffic_body
 from gcdl.transport.mpi.master_end import MpiTransport
 from gcdl.transport.mpi.remote_slices import DOWNLINK, OPTIMIZER, PARAMETERS
 from gcdl.types import Buffer, aligned_buffer
+
+_NOTHING: Buffer = np.zeros(0, dtype=np.uint8)
 
 
 class SliceMaster:
@@ -112,9 +114,9 @@ class SliceMaster:
         backoff = Backoff()
         while not self._stopped:
             moved = self._listen(piece, transport)
-            received = transport.poll()
-            if isinstance(received, Reply):
-                self._take(piece, received, transport.rank_of(received.worker))
+            received = transport.poll(transport.n)
+            if isinstance(received, list):
+                self._take(piece, received, transport)
             elif isinstance(received, Joined) and 0 <= self._step < self._steps:
                 transport.send(received.worker, self._task(piece))
             if moved or received is not None:
@@ -124,20 +126,27 @@ class SliceMaster:
             if time.monotonic() > self._heard + self._patience:
                 raise MasterGone(f"rank 0 has been silent for {self._patience:g} s")
 
-    def _take(self, piece: ModelSlice, reply: Reply, rank: int) -> None:
-        """Keep a reply to the newest task, and tell rank 0 whose process sent it; replies to other tasks came too late.
+    def _take(self, piece: ModelSlice, replies: Sequence[Reply], transport: MpiTransport) -> None:
+        """Keep replies to the newest task, and tell rank 0 whose processes sent them; replies to other tasks came too late.
 
         A second reply of a worker is that of the process that took its place: then rank 0 has not used the first one.
         """
-        if reply.step != self._step:
-            return
-        self._payloads[reply.worker] = reply.payload
+        notes: dict[int, Buffer] = {}
+        for reply in replies:
+            if reply.step == self._step:
+                self._payloads[reply.worker] = reply.payload
+                notes[transport.rank_of(reply.worker)] = self._note(piece, reply.payload)
+        if notes:
+            self._channel.send(Kind.HOLDS, step=self._step, body=holds_body(notes))
+
+    def _note(self, piece: ModelSlice, payload: Buffer) -> Buffer:
+        """Return what rank 0 needs of a payload."""
         said: list[Buffer] = []
         if self._verify or self._noise:
-            said.append(digest(reply.payload) if self._verify else np.zeros(DIGEST_BYTES, dtype=np.uint8))
+            said.append(digest(payload) if self._verify else np.zeros(DIGEST_BYTES, dtype=np.uint8))
         if self._noise:
-            said.append(piece.codec.energies(reply.payload, piece.agreed).astype(np.float64).reshape(-1).view(np.uint8))
-        self._channel.send(Kind.HOLDS, worker=rank, step=reply.step, body=np.concatenate(said) if said else None)
+            said.append(piece.codec.energies(payload, piece.agreed).astype(np.float64).reshape(-1).view(np.uint8))
+        return np.concatenate(said) if said else _NOTHING
 
     def _listen(self, piece: ModelSlice, transport: MpiTransport) -> bool:
         """Do what rank 0 says; return whether it has said something."""

@@ -110,6 +110,10 @@ class Lanes:
         """Of the newest task: by the version that a worker has."""
         self._numbers = 0
         self._notes: list[tuple[MPI.Request, Buffer]] = []
+        self._under_way: dict[Lane, MPI.Request] = {}
+        """The tasks on their way."""
+        self._due: list[Lane] = []
+        """Whose task is queued, and nothing is on its way to them."""
 
     def offer(self, lane: Lane, task: Task) -> None:
         """Queue a task, in place of one that is queued already."""
@@ -126,6 +130,27 @@ class Lanes:
         lane.held = held
         lane.direct = True
         lane.queued = self._task is not None
+        self._due.append(lane)
+
+    def advance(self) -> list[tuple[Lane, MPI.Exception]]:
+        """Take in which sends are complete, and start those queued behind them; return the lanes whose worker is gone."""
+        failed: list[tuple[Lane, MPI.Exception]] = []
+        if not self._under_way and not self._due:
+            return failed
+        under_way = list(self._under_way)
+        try:
+            MPI.Request.Testsome(list(self._under_way.values()))
+        except MPI.Exception:  # it does not say whose; flush() finds out
+            complete = under_way
+        else:
+            complete = [lane for lane in under_way if not lane.sending]
+        due, self._due = [*self._due, *complete], []
+        for lane in due:
+            try:
+                self.flush(lane)
+            except MPI.Exception as error:
+                failed.append((lane, error))
+        return failed
 
     def flush(self, lane: Lane) -> None:
         """Start the queued send when the one before is complete; otherwise tell the worker not to bother with that."""
@@ -133,6 +158,7 @@ class Lanes:
             assert lane.sent is not None
             self._release(lane.sent)
             lane.sending = lane.sent = None
+            self._under_way.pop(lane, None)
         if not lane.queued:
             return
         if lane.sending is not None:
@@ -141,6 +167,7 @@ class Lanes:
         parcel = self._parcel(lane)
         letter = self._letter(lane, parcel)
         lane.sending = lane.comm.Issend([letter.message, MPI.BYTE], dest=lane.rank, tag=TAG)
+        self._under_way[lane] = lane.sending
         letter.users += 1
         shared = 0 if letter is parcel.whole else parcel.content_bytes - REFERENCE_BYTES
         self._traffic.sent(lane.worker, parcel.content_bytes, self.task_format.overhead_bytes, shared=shared)
@@ -162,6 +189,7 @@ class Lanes:
     def abandon(self, lane: Lane) -> None:
         """Forget a worker that is gone. What was on its way to it is not reused: MPI may still hold it."""
         lane.queued, lane.sent = False, None
+        self._under_way.pop(lane, None)
         self.reads(lane, "")
 
     def reads(self, lane: Lane, host: str) -> None:
