@@ -14,6 +14,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from gcdl.codes import GradientCode
+from gcdl.codes.decodability import Decodability
 from gcdl.errors import ParameterError
 from gcdl.protocol.adaptive_wait import Adaptive
 from gcdl.types import Count, Mask, Nonnegative, Positive, Weights
@@ -109,20 +110,24 @@ class Decodable:
         self.code = code
         self.tolerance = tolerance
         self.timeout = timeout
+        self._most = tolerance * math.sqrt(code.k)
+        self._bound = Decodability(code.B, self._most)
 
     def enough(self, arrived: Mask) -> bool:
-        """Decode and look."""
-        a = self.code.decoding_vector(arrived)
-        return self.code.decoding_error(a) <= self.tolerance * math.sqrt(self.code.k)
+        """Decode and look, unless it is sure that the arrived set does not decode."""
+        return not self._bound.excluded(arrived) and self._decodes(arrived)
+
+    def _decodes(self, arrived: Mask) -> bool:
+        return self.code.decoding_error(self.code.decoding_vector(arrived)) <= self._most
 
     def lacking(self, arrived: Mask) -> int:
-        """One: any may be the last that it takes."""
-        return 1
+        """Return how many it takes to cover all shards; one where they are covered: any may be the last that it takes."""
+        return max(1, self._bound.lacking(arrived))
 
     def feasible(self, alive: Mask) -> bool:
         """Ask whether all that are left would decode, if all of n would: a code that never does is not to blame."""
         everyone = np.ones_like(alive)
-        return self.enough(alive) or (bool(alive.any()) and not self.enough(everyone))
+        return self._decodes(alive) or (bool(alive.any()) and not self._decodes(everyone))
 
     def losses_left(self, alive: Mask) -> int:
         """Try all sets of one more, two more, ... while they are few: then it is a lower bound."""
