@@ -34,11 +34,13 @@ class Traffic:
 
     def received(self, worker: int, payload: int, header: int) -> None:
         """Count a reply."""
-        self.up[worker] += (payload, header)
+        self.up[worker, 0] += payload
+        self.up[worker, 1] += header
 
     def sent(self, worker: int, content: int, header: int, *, shared: int = 0) -> None:
         """Count a task, of whose content ``shared`` bytes were not sent."""
-        self.down[worker] += (content, header)
+        self.down[worker, 0] += content
+        self.down[worker, 1] += header
         self.shared += shared
 
     def copy(self) -> Traffic:

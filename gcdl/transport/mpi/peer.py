@@ -39,6 +39,8 @@ class Peer:
     pid: int = 0
     born: int = 0
     """When its process started; see gcdl.host.processes. 0: it is of another machine, or can't be seen from here."""
+    watched: bool = False
+    """The system tells when its process ends."""
 
     @property
     def name(self) -> str:

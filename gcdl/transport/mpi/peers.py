@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from mpi4py import MPI
 
-from gcdl.host.processes import birth
+from gcdl.host.process_ends import ProcessEnds
 from gcdl.transport.mpi.job import CONTROL_BYTES, TAG, Job
 from gcdl.transport.mpi.peer import Peer
 from gcdl.transport.mpi.receives import Receives
@@ -46,6 +46,7 @@ class Peers:
         self._by_place: list[Peer] = []
         """All that there have been: MPI may still hold the buffers of those that are gone."""
         self._look_at = 0.0
+        self._ends = ProcessEnds()
         self._next = 0
         """Whose message comes first where several come together: the places take turns."""
         self.arrived: deque[tuple[Peer, int]] = deque()
@@ -144,9 +145,14 @@ class Peers:
         if now < self._look_at or not self._job.survives:
             return
         self._look_at = now + _LOOK_SECONDS
-        failed = self._job.failed()
-        for peer in list(self.everyone()):
-            if not peer.gone and (
-                birth(peer.pid) != peer.born if peer.born else peer.lane.comm == self._job.comm and peer.rank in failed
-            ):
+        failed, everyone = self._job.failed(), list(self.everyone())
+        for peer in everyone:
+            if peer.born and not peer.watched:
+                peer.watched = True
+                self._ends.watch((peer.pid, peer.born))
+        ended = self._ends.ended()
+        for peer in everyone:
+            here = peer.born and (peer.pid, peer.born) in ended
+            elsewhere = not peer.born and peer.lane.comm == self._job.comm and peer.rank in failed
+            if here or elsewhere:
                 self.lose(peer)
