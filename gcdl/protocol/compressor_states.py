@@ -11,6 +11,7 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
+import threading
 import weakref
 from pathlib import Path
 
@@ -45,9 +46,13 @@ class CompressorStates:
         """As of which step the state is that comes in parts."""
         self._come = np.zeros(n, dtype=np.int64)
         """How many bytes of it have come."""
+        self._reader: threading.Thread | None = None
 
     def take(self, state: WorkerState) -> None:
         """Keep a state, or the next part of one. A full disk makes it one that has not come."""
+        if self._reader is not None:
+            self._reader.join()
+            self._reader = None
         worker, nbytes = state.worker, state.saved.size
         if state.offset == 0:
             self._as_of[worker] = _NONE
@@ -69,6 +74,10 @@ class CompressorStates:
     def missing(self, accepted: IntVector) -> list[int]:
         """Return the workers whose state as of ``accepted``, (n,), is not known."""
         return [int(worker) for worker in np.flatnonzero(self._as_of != accepted)] if self.state_bytes else []
+
+    def leave_to(self, reader: threading.Thread) -> None:
+        """Change nothing of the states until this thread, which reads them, has ended."""
+        self._reader = reader
 
     def known(self, accepted: IntVector) -> dict[int, Buffer]:
         """Return the states as of ``accepted`` that are known, mapped from the file; a fresh one is not listed."""

@@ -1,4 +1,4 @@
-"""Writes a run's checkpoints without holding up the run.
+"""Writes a run's checkpoints without holding up the run: a copy of it is taken between two steps, and written by a thread.
 
 Some compressors have a state at each worker (error feedback). A checkpoint of step t then needs the states that the workers
 had at t, and a late worker sends its own when it can. Until all have come the snapshot waits in memory, and the run goes on.
@@ -8,13 +8,25 @@ gives those workers a fresh state.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from gcdl.protocol.master import Master
 from gcdl.training.checkpoint_file import Checkpoint, save
+
+
+@dataclass(eq=False)
+class _Writing:
+    """A checkpoint that a thread writes; ``missing``: the workers whose states it lacks."""
+
+    step: int
+    missing: list[int]
+    thread: threading.Thread
+    path: Path | None = None
+    error: BaseException | None = None
 
 
 class CheckpointWriter:
@@ -50,6 +62,7 @@ class CheckpointWriter:
         self._say = say
         self._written_to = written_to
         self._waiting: Checkpoint | None = None
+        self._writing: _Writing | None = None
         self._lacked: list[int] = []
         """The workers whose states the newest checkpoint that was written lacks."""
         self.written = 0
@@ -65,14 +78,30 @@ class CheckpointWriter:
         ``hold``: not before the next :meth:`look`.
         """
         self._write()
-        self._waiting = self._snapshot(hold=hold)
+        self._waiting = self._snapshot()
         if not hold:
             self.look()
 
     def look(self) -> None:
-        """Write the snapshot that waits, if there is one and all states have come."""
+        """Write the snapshot that waits, if there is one and all states have come. Tell of one that is written by now."""
+        if self._writing is not None and not self._writing.thread.is_alive():
+            self.settle()
         if self._waiting is not None and not self._master.silent(self._waiting.accepted):
             self._write()
+
+    def settle(self) -> None:
+        """Wait for the checkpoint that is being written, and tell of it."""
+        if self._writing is None:
+            return
+        writing, self._writing = self._writing, None
+        writing.thread.join()
+        if isinstance(writing.error, OSError):  # a full disk does not end a run
+            self._say(f"checkpoint of step {writing.step} not written: {writing.error}; the ones before it are as they were")
+        elif writing.error is not None:
+            raise writing.error
+        elif writing.path is not None:
+            self.written, self._lacked = writing.step, writing.missing
+            self._written_to(writing.step, writing.path)
 
     def finish(self, *, interrupted: bool = False) -> None:
         """Write a last checkpoint, with the states that are known.
@@ -83,14 +112,15 @@ class CheckpointWriter:
         """
         self._waiting = self._snapshot()
         self._write(interrupted=interrupted)
+        self.settle()
 
-    def _snapshot(self, *, hold: bool = False) -> Checkpoint:
+    def _snapshot(self) -> Checkpoint:
+        """Return the run as it is now, copied."""
         master, slices = self._master, self._master.slices
         slices.collect()
-        waits = hold or bool(master.states.state_bytes)  # then the parameters change before it is written
         return Checkpoint(
             step=master.steps_done,
-            parameters=slices.parameters.copy() if waits else slices.parameters,
+            parameters=slices.parameters.copy(),
             accepted=master.accepted.copy(),
             optimizer=slices.optimizer_state(),
             states={},
@@ -103,6 +133,7 @@ class CheckpointWriter:
     def _write(self, *, interrupted: bool = False) -> None:
         if self._waiting is None:
             return
+        self.settle()
         snapshot, self._waiting = self._waiting, None
         missing = self._master.states.missing(snapshot.accepted)
         lost = [worker for worker in missing if worker not in self._lacked]
@@ -118,10 +149,18 @@ class CheckpointWriter:
                 "come; resumed from here, it starts afresh"
             )
         complete = replace(snapshot, states=self._master.states.known(snapshot.accepted))
-        try:
-            path = save(self._folder, complete, self._keep)
-        except OSError as error:  # a full disk does not end a run
-            self._say(f"checkpoint of step {snapshot.step} not written: {error}; the ones before it are as they were")
-        else:
-            self.written, self._lacked = snapshot.step, missing
-            self._written_to(snapshot.step, path)
+        self._writing = self._start(complete, missing)
+
+    def _start(self, checkpoint: Checkpoint, missing: list[int]) -> _Writing:
+        """Begin to write a checkpoint in a thread."""
+
+        def work() -> None:
+            try:
+                writing.path = save(self._folder, checkpoint, self._keep)
+            except BaseException as error:  # settle() tells of it
+                writing.error = error
+
+        writing = _Writing(checkpoint.step, missing, threading.Thread(target=work, name="checkpoint"))
+        self._master.states.leave_to(writing.thread)
+        writing.thread.start()
+        return writing

@@ -240,6 +240,7 @@ class TrainingLoop:
             return
         self._diverged = True
         yield from self._records.hand_out()
+        self._checkpoints.settle()
         step = newest_step(self._start.out)
         kept = f"the checkpoint of step {step} is kept" if step else "there is no checkpoint yet ([run] checkpoint_every)"
         raise NonFiniteLoss(
@@ -341,6 +342,7 @@ class TrainingLoop:
     def _close(self) -> None:
         """Stop the workers and close the files."""
         self._transport.close()
+        self._checkpoints.settle()
         self._room.release()
         self._folder.close()
         self._loggers.end(None)

@@ -165,5 +165,8 @@ class NoCheckpointWriter:
     def look(self) -> None:
         """Do nothing."""
 
+    def settle(self) -> None:
+        """Do nothing."""
+
     def finish(self, *, interrupted: bool = False) -> None:
         """Do nothing."""
