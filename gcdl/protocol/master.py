@@ -184,10 +184,11 @@ class Master:
         step, gathered = task.step, Gathered(self.code.n)
         arrived = gathered.arrived
         next_news = began + _NEWS_SECONDS
+        learning = self.wait if isinstance(self.wait, LearnsReplyTimes) else None
         while True:
             expected = self.members.expected() & self.coding.now.members & ~arrived
-            if isinstance(self.wait, LearnsReplyTimes) and arrived.any():
-                self.wait.passed(self.transport.now() - began, expected)
+            if learning is not None and arrived.any():
+                learning.passed(self.transport.now() - began, expected)
             if arrived.any() and (not expected.any() or self.wait.enough(arrived)):
                 return gathered
             patience = self.wait.patience if arrived.any() else self.wait.timeout
