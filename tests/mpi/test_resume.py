@@ -46,10 +46,12 @@ def test_resumed_after_a_kill_of_the_master(start, simulated):
 
 KILLED = """
 import os
+import time
 from gcdl.protocol import master
 step = master.Master._step
 def killed(self, begun):
     if begun.task.step == 16:
+        time.sleep(2.0)  # the checkpoint of step 15 is written meanwhile
         os.kill(os.getpid(), 9)
     return step(self, begun)
 master.Master._step = killed
