@@ -108,8 +108,8 @@ class Master:
         yielded. Then the workers compute while the caller looks at the record. These tasks' bytes count for the next step.
 
         After the last step the states of the workers' compressors are collected, and the workers are stopped. Only then comes
-        the last record, which counts what was drained. If the user interrupts that, the record still comes, and then the
-        interrupt is raised.
+        the last record, which counts what was drained. If that is interrupted, or the next step can't begin, the record still
+        comes, and then the error is raised.
 
         Raises
         ------
@@ -126,7 +126,7 @@ class Master:
                     self._end(record)
                 elif send_ahead(record):
                     self._begun = self._begin(step + 1)
-            except (Interrupted, TooManyLost) as error:
+            except (Interrupted, TooManyLost, WorkerError) as error:
                 ended = error
             record.ledger = Ledger.between(begun.before, self.transport.traffic if self._begun is None else self._begun.before)
             yield record

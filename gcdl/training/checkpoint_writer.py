@@ -16,6 +16,7 @@ from typing import Any
 
 from gcdl.protocol.master import Master
 from gcdl.training.checkpoint_file import Checkpoint, save
+from gcdl.types import IntVector, Matrix
 
 
 @dataclass(eq=False)
@@ -27,6 +28,15 @@ class _Writing:
     thread: threading.Thread
     path: Path | None = None
     error: BaseException | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _AsOf:
+    """What a snapshot says of the code and of the workers after ``step`` steps; see :class:`Checkpoint`."""
+
+    step: int
+    accepted: IntVector
+    B: Matrix
 
 
 class CheckpointWriter:
@@ -61,6 +71,7 @@ class CheckpointWriter:
         self._decoder = decoder
         self._say = say
         self._written_to = written_to
+        self._asked: _AsOf | None = None
         self._waiting: Checkpoint | None = None
         self._writing: _Writing | None = None
         self._lacked: list[int] = []
@@ -69,8 +80,12 @@ class CheckpointWriter:
         """The step of the newest checkpoint that was written; 0: none was."""
 
     def ask(self) -> None:
-        """Ask the workers for the states that the next snapshot needs. Call it before the next step's tasks go out."""
+        """Ask the workers for the states that the next snapshot needs, and note which.
+
+        This must be called before the next step's tasks go out: another code may hold with them.
+        """
         self._master.ask_for_states()
+        self._asked = self._as_of_now()
 
     def begin(self, *, hold: bool = False) -> None:
         """Take a snapshot of the run, after a step, and write it as soon as it is complete. :meth:`ask` goes before.
@@ -118,17 +133,22 @@ class CheckpointWriter:
         """Return the run as it is now, copied."""
         master, slices = self._master, self._master.slices
         slices.collect()
+        asked = self._asked
+        as_of = self._as_of_now() if asked is None or asked.step != master.steps_done else asked
         return Checkpoint(
-            step=master.steps_done,
+            step=as_of.step,
             parameters=slices.parameters.copy(),
-            accepted=master.accepted.copy(),
+            accepted=as_of.accepted,
             optimizer=slices.optimizer_state(),
             states={},
-            B=master.code.B,
+            B=as_of.B,
             decoder=self._decoder,
             progress=self._progress(),
             downlink=slices.downlink_state(),
         )
+
+    def _as_of_now(self) -> _AsOf:
+        return _AsOf(self._master.steps_done, self._master.accepted.copy(), self._master.code.B)
 
     def _write(self, *, interrupted: bool = False) -> None:
         if self._waiting is None:
