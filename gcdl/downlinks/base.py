@@ -83,8 +83,8 @@ class Steps(Protocol):
         """Update ``parameters`` in place; ``norm``: of the whole gradient, where this is a slice of it."""
         ...
 
-    def state(self) -> dict[str, np.ndarray]:
-        """Return copies of its own arrays, by name."""
+    def state(self, *, copied: bool = True) -> dict[str, np.ndarray]:
+        """Return its own arrays, by name. If they are not ``copied``, they change in the next step."""
         ...
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:

@@ -111,10 +111,11 @@ class Optimizer:
             self._scheduler.step()
             self._scheduled += 1
 
-    def state(self) -> dict[str, np.ndarray]:
-        """Return copies of the optimizer's own arrays (momentum, step counts) by name, and the number of scheduled steps.
+    def state(self, *, copied: bool = True) -> dict[str, np.ndarray]:
+        """Return the optimizer's own arrays (momentum, step counts) by name, and the number of scheduled steps.
 
-        Arrays by coordinate are (d,), whatever the groups.
+        Arrays by coordinate are (d,), whatever the groups. If they are not ``copied``, the next step may change
+        them.
 
         Raises
         ------
@@ -125,10 +126,12 @@ class Optimizer:
             for name, value in self._torch.state.get(piece, {}).items():
                 if value is None:
                     continue
-                array = np.array(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
-                if array.shape == tuple(piece.shape):
+                array = np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
+                if array.shape == self.parameters.shape:
+                    state[name] = array.copy() if copied else array
+                elif array.shape == tuple(piece.shape):
                     state.setdefault(name, np.zeros(self.parameters.size, dtype=array.dtype))[where] = array
-                elif not np.array_equal(state.setdefault(name, array), array):
+                elif not np.array_equal(state.setdefault(name, array.copy()), array):
                     raise ParameterError(f"groups: the optimizer's {name!r} differs between groups; give all the same betas")
         return state if self._scheduler is None else {**state, _SCHEDULED: np.array(self._scheduled)}
 

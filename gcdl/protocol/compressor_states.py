@@ -11,8 +11,8 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
-import threading
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -46,12 +46,12 @@ class CompressorStates:
         """As of which step the state is that comes in parts."""
         self._come = np.zeros(n, dtype=np.int64)
         """How many bytes of it have come."""
-        self._reader: threading.Thread | None = None
+        self._reader: Callable[[], object] | None = None
 
     def take(self, state: WorkerState) -> None:
         """Keep a state, or the next part of one. A full disk makes it one that has not come."""
         if self._reader is not None:
-            self._reader.join()
+            self._reader()
             self._reader = None
         worker, nbytes = state.worker, state.saved.size
         if state.offset == 0:
@@ -75,8 +75,8 @@ class CompressorStates:
         """Return the workers whose state as of ``accepted``, (n,), is not known."""
         return [int(worker) for worker in np.flatnonzero(self._as_of != accepted)] if self.state_bytes else []
 
-    def leave_to(self, reader: threading.Thread) -> None:
-        """Change nothing of the states until this thread, which reads them, has ended."""
+    def leave_to(self, reader: Callable[[], object]) -> None:
+        """Change nothing of the states before ``reader`` has returned: it waits for whoever reads them."""
         self._reader = reader
 
     def known(self, accepted: IntVector) -> dict[int, Buffer]:

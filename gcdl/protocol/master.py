@@ -90,6 +90,8 @@ class Master:
         """What is to be recorded of the code that the step began with, if it was another before."""
         self._begun: _Begun | None = None
         """The step that comes next, if its tasks have gone out already."""
+        self.reader: Callable[[], object] | None = None
+        """Waits for whoever reads the model, which must not change before."""
 
     @property
     def code(self) -> GradientCode:
@@ -166,6 +168,9 @@ class Master:
         a, norm = self._decode(step, gathered)
         decoded = clock()
         lr = self.slices.lr
+        if self.reader is not None:
+            self.reader()
+            self.reader = None
         self.slices.step(norm)
         self.transport.stepped()
         ended = clock()

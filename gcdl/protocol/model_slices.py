@@ -180,7 +180,7 @@ class ModelSlices(Protocol):
         ...
 
     def optimizer_state(self) -> dict[str, np.ndarray]:
-        """Return copies of the optimizer's arrays, of all coordinates, by name."""
+        """Return the optimizer's arrays, of all coordinates, by name. They may change in the next :meth:`step`."""
         ...
 
     def downlink_state(self) -> dict[str, np.ndarray]:
@@ -254,7 +254,7 @@ class LocalSlices:
 
     def optimizer_state(self) -> dict[str, np.ndarray]:
         """See :class:`ModelSlices`."""
-        return join_arrays([piece.optimizer.state() for piece in self._slices], self._sizes())
+        return join_arrays([piece.optimizer.state(copied=False) for piece in self._slices], self._sizes())
 
     def downlink_state(self) -> dict[str, np.ndarray]:
         """See :class:`ModelSlices`."""

@@ -8,15 +8,19 @@ gives those workers a fresh state.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gcdl.protocol.master import Master
 from gcdl.training.checkpoint_file import Checkpoint, save
 from gcdl.types import IntVector, Matrix
+
+_PARAMETERS = "parameters"  # no optimizer calls an array of its own so
 
 
 @dataclass(eq=False)
@@ -25,9 +29,7 @@ class _Writing:
 
     step: int
     missing: list[int]
-    thread: threading.Thread
-    path: Path | None = None
-    error: BaseException | None = None
+    path: Future[Path]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +53,8 @@ class CheckpointWriter:
     decoder : the decoder's name.
     say : takes a line for the user.
     written_to : is told the step and the path of each checkpoint that was written.
+    meanwhile : write while the run goes on. Else a checkpoint is written, and told of, before its step's record is handed out,
+        unless it waits for states.
     """
 
     def __init__(
@@ -63,7 +67,9 @@ class CheckpointWriter:
         decoder: str,
         say: Callable[[str], None],
         written_to: Callable[[int, Path], None] = lambda step, path: None,
+        meanwhile: bool = True,
     ) -> None:
+        self._meanwhile = meanwhile
         self._folder = folder
         self._keep = keep
         self._master = master
@@ -72,7 +78,11 @@ class CheckpointWriter:
         self._say = say
         self._written_to = written_to
         self._asked: _AsOf | None = None
-        self._waiting: Checkpoint | None = None
+        self._waiting: tuple[Checkpoint, Future[Checkpoint]] | None = None
+        """A snapshot whose arrays are the run's own, and its copy."""
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._buffers: dict[str, np.ndarray] = {}
+        """What snapshots are copied to: by name."""
         self._writing: _Writing | None = None
         self._lacked: list[int] = []
         """The workers whose states the newest checkpoint that was written lacks."""
@@ -92,16 +102,15 @@ class CheckpointWriter:
 
         ``hold``: not before the next :meth:`look`.
         """
-        self._write()
-        self._waiting = self._snapshot()
+        self._take_snapshot()
         if not hold:
             self.look()
 
     def look(self) -> None:
         """Write the snapshot that waits, if there is one and all states have come. Tell of one that is written by now."""
-        if self._writing is not None and not self._writing.thread.is_alive():
+        if self._writing is not None and self._writing.path.done():
             self.settle()
-        if self._waiting is not None and not self._master.silent(self._waiting.accepted):
+        if self._waiting is not None and not self._master.silent(self._waiting[0].accepted):
             self._write()
 
     def settle(self) -> None:
@@ -109,14 +118,13 @@ class CheckpointWriter:
         if self._writing is None:
             return
         writing, self._writing = self._writing, None
-        writing.thread.join()
-        if isinstance(writing.error, OSError):  # a full disk does not end a run
-            self._say(f"checkpoint of step {writing.step} not written: {writing.error}; the ones before it are as they were")
-        elif writing.error is not None:
-            raise writing.error
-        elif writing.path is not None:
+        try:
+            path = writing.path.result()
+        except OSError as error:  # a full disk does not end a run
+            self._say(f"checkpoint of step {writing.step} not written: {error}; the ones before it are as they were")
+        else:
             self.written, self._lacked = writing.step, writing.missing
-            self._written_to(writing.step, writing.path)
+            self._written_to(writing.step, path)
 
     def finish(self, *, interrupted: bool = False) -> None:
         """Write a last checkpoint, with the states that are known.
@@ -125,19 +133,37 @@ class CheckpointWriter:
         the one before has, it is not written. Then the run goes on from the one before, to the model of a run that was never
         stopped.
         """
-        self._waiting = self._snapshot()
+        self._take_snapshot()
         self._write(interrupted=interrupted)
         self.settle()
 
+    def _take_snapshot(self) -> None:
+        """Begin to copy the run as it is now. The model does not change before that is done."""
+        self._write()
+        self.settle()  # the buffers are free then
+        snapshot = self._snapshot()
+        copied = self._thread.submit(self._copy, snapshot)
+        self._master.reader = copied.result
+        self._waiting = snapshot, copied
+
+    def _copy(self, snapshot: Checkpoint) -> Checkpoint:
+        arrays = {_PARAMETERS: snapshot.parameters, **snapshot.optimizer}
+        for name, array in arrays.items():
+            if name not in self._buffers or self._buffers[name].shape != array.shape:
+                self._buffers[name] = np.empty_like(array)
+            np.copyto(self._buffers[name], array)
+        optimizer = {name: self._buffers[name] for name in snapshot.optimizer}
+        return replace(snapshot, parameters=self._buffers[_PARAMETERS], optimizer=optimizer)
+
     def _snapshot(self) -> Checkpoint:
-        """Return the run as it is now, copied."""
+        """Return the run as it is now; parameters and the optimizer's arrays change in the next step."""
         master, slices = self._master, self._master.slices
         slices.collect()
         asked = self._asked
         as_of = self._as_of_now() if asked is None or asked.step != master.steps_done else asked
         return Checkpoint(
             step=as_of.step,
-            parameters=slices.parameters.copy(),
+            parameters=slices.parameters,
             accepted=as_of.accepted,
             optimizer=slices.optimizer_state(),
             states={},
@@ -154,7 +180,7 @@ class CheckpointWriter:
         if self._waiting is None:
             return
         self.settle()
-        snapshot, self._waiting = self._waiting, None
+        (snapshot, copied), self._waiting = self._waiting, None
         missing = self._master.states.missing(snapshot.accepted)
         lost = [worker for worker in missing if worker not in self._lacked]
         if interrupted and self.written and lost:
@@ -168,19 +194,9 @@ class CheckpointWriter:
                 f"checkpoint of step {snapshot.step}: the compressor's state of worker {', '.join(map(str, missing))} has not "
                 "come; resumed from here, it starts afresh"
             )
-        complete = replace(snapshot, states=self._master.states.known(snapshot.accepted))
-        self._writing = self._start(complete, missing)
-
-    def _start(self, checkpoint: Checkpoint, missing: list[int]) -> _Writing:
-        """Begin to write a checkpoint in a thread."""
-
-        def work() -> None:
-            try:
-                writing.path = save(self._folder, checkpoint, self._keep)
-            except BaseException as error:  # settle() tells of it
-                writing.error = error
-
-        writing = _Writing(checkpoint.step, missing, threading.Thread(target=work, name="checkpoint"))
-        self._master.states.leave_to(writing.thread)
-        writing.thread.start()
-        return writing
+        states = self._master.states.known(snapshot.accepted)
+        path = self._thread.submit(lambda: save(self._folder, replace(copied.result(), states=states), self._keep))
+        self._master.states.leave_to(lambda: wait([path]))
+        self._writing = _Writing(snapshot.step, missing, path)
+        if not self._meanwhile:
+            self.settle()

@@ -87,8 +87,9 @@ class TrainingLoop:
     links : to other hosts, as measured; None: not measured.
     callbacks : are told what happens, and may stop the run.
     loggers : get each step's figures.
-    send_ahead : a step's tasks go out before the record of the step before is handed out, so that the workers compute while
-        records and checkpoints are written. Not for a run that its caller may leave at a record: those tasks would be wasted.
+    send_ahead : a step's tasks go out before the record of the step before is handed out, and checkpoints are written by a
+        thread. So the workers compute meanwhile. Not for a run that its caller may leave at a record: those tasks would be
+        wasted, and the caller may look at the checkpoint.
     """
 
     def __init__(
@@ -364,6 +365,7 @@ class TrainingLoop:
             decoder=self._experiment.decoder_name,
             say=self._watcher.say,
             written_to=self._callbacks.checkpoint,
+            meanwhile=self._ahead,
         )
 
 

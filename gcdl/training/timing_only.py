@@ -29,7 +29,7 @@ class NoOptimizer:
     def step(self, gradient: Vector, norm: float | None = None) -> None:
         """Do nothing."""
 
-    def state(self) -> dict[str, np.ndarray]:
+    def state(self, *, copied: bool = True) -> dict[str, np.ndarray]:
         """Return no arrays."""
         return {}
 

@@ -20,6 +20,7 @@ class Master:
     """What a keeper sees of one."""
 
     def __init__(self) -> None:
+        self.reader = None
         self.steps_done = 0
         self.accepted = np.full(N, -1)
         self.states = CompressorStates(N, 4 * D)
@@ -40,6 +41,8 @@ class Master:
         """A step is decoded with these workers' replies."""
         self.accepted[list(workers)] = self.steps_done
         self.steps_done += 1
+        if self.reader is not None:
+            self.reader()
         self.slices.parameters += 1.0
 
     def state(self, worker, accepted):
@@ -235,3 +238,21 @@ def test_states_that_come_while_a_checkpoint_is_written_wait_for_it(tmp_path, mo
     assert may_write.is_set()
     keeper.settle()
     assert {w: int(s[0]) for w, s in checkpoint.newest(tmp_path)[0].states.items()} == {0: 0, 1: 10, 2: 20}
+
+
+def test_where_somebody_looks_at_the_run_after_each_step_a_checkpoint_is_there_at_once(tmp_path):
+    master, told = Master(), []
+    master.states = CompressorStates(N, 0)
+    keeper = CheckpointWriter(
+        tmp_path,
+        keep=2,
+        master=master,
+        progress=dict,
+        decoder="sum",
+        say=print,
+        written_to=lambda step, path: told.append(step),
+        meanwhile=False,
+    )
+    master.advance(0)
+    keeper.begin()
+    assert (keeper.written, told, steps(tmp_path)) == (1, [1], [1])

@@ -101,7 +101,7 @@ class RemoteSlices:
 
     def optimizer_state(self) -> dict[str, np.ndarray]:
         """See :class:`gcdl.protocol.model_slices.ModelSlices`."""
-        own = self._own.optimizer.state()
+        own = self._own.optimizer.state(copied=False)
         sizes = [part.where.stop - part.where.start for part in self._parts]
         return join_arrays([own, *(_named(arrays, OPTIMIZER) for arrays in self._collect_states())], sizes)
 

@@ -247,6 +247,6 @@ def wait_for_end(job: Job, run: int, seconds: float) -> None:
 
 def _states(piece: ModelSlice) -> dict[str, np.ndarray]:
     return {
-        **{f"{OPTIMIZER}{name}": array for name, array in piece.optimizer.state().items()},
+        **{f"{OPTIMIZER}{name}": array for name, array in piece.optimizer.state(copied=False).items()},
         **{f"{DOWNLINK}{name}": array for name, array in piece.downlink_state().items()},
     }
