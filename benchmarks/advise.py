@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ workers = {workers}
 [problem]
 kind = "linear_regression"
 features = {features}
-samples = 8
+samples = {samples}
 [optimizer]
 kind = "{optimizer}"
 lr = 1e-6
@@ -45,7 +45,8 @@ lr = 1e-6
 eval_every = 0
 checkpoint_every = 0
 [stragglers]
-{stragglers}
+kind = "sum"
+models = [{models}]
 """
 WARM_UP = 3
 CLOSE = 0.15
@@ -53,32 +54,39 @@ CLOSE = 0.15
 
 @dataclass(frozen=True)
 class Situation:
-    """A run that somebody may have; ``hosts``: it runs on namespaced hosts at 100 Mbit/s."""
+    """A run that somebody may have.
 
-    stragglers: str = 'kind = "none"'
+    Attributes
+    ----------
+    delays : tables of [stragglers], as TOML, beside the computing that all situations share.
+    workers, features, optimizer : of the config.
+    hosts : namespaced ones, at 100 Mbit/s; 0: shared memory.
+    slowness : a worker computes for some tenths of a millisecond, and then sleeps so many times as long: its seconds grow with
+        its shards, as real computing's do, but 6 workers do not need 6 cores.
+    """
+
+    delays: tuple[str, ...] = ()
     workers: int = 6
     features: int = 2000
     optimizer: str = "sgd"
     hosts: int = 0
-    pilot_steps: int = field(default=150)
+    slowness: float = 100.0
 
     def config(self) -> Config:
         """Return its config."""
-        return parse(
-            CONFIG.format(workers=self.workers, features=self.features, optimizer=self.optimizer, stragglers=self.stragglers)
-        )
+        models = ", ".join((f'{{kind = "speeds", factors = {self.slowness}}}', *self.delays))
+        samples = max(1, 400_000 // self.features)
+        sizes = {"workers": self.workers, "features": self.features, "samples": samples}
+        return parse(CONFIG.format(**sizes, optimizer=self.optimizer, models=models))
 
 
-JITTER = '{kind = "shifted_exponential", shift = 0.02, seconds = 0.03}'
 SITUATIONS = {
-    "one slow worker": Situation('kind = "fixed"\nworkers = [2]\nseconds = 0.15'),
-    "bursts": Situation('kind = "bursts"\np = 0.15\nlength = 8.0\nseconds = 0.15'),
-    "heavy tails": Situation(f'kind = "sum"\nmodels = [{{kind = "pareto", alpha = 1.5, seconds = 0.01}}, {JITTER}]'),
-    "slow link": Situation(f'kind = "sum"\nmodels = [{JITTER}]', workers=4, features=200_000, hosts=3, pilot_steps=60),
-    "slow master": Situation(
-        f'kind = "sum"\nmodels = [{JITTER}]', workers=4, features=2_000_000, optimizer="adam", pilot_steps=60
-    ),
-    "nothing wrong": Situation('kind = "fixed"\nseconds = 0.05\nworkers = [0, 1, 2, 3, 4, 5]'),
+    "one slow worker": Situation(('{kind = "fixed", workers = [2], seconds = 0.25}',)),
+    "bursts": Situation(('{kind = "bursts", p = 0.15, length = 8.0, seconds = 0.25}',)),
+    "heavy tails": Situation(('{kind = "pareto", alpha = 1.5, seconds = 0.03}',)),
+    "slow link": Situation(workers=4, features=200_000, hosts=3),
+    "slow master": Situation(workers=4, features=2_000_000, optimizer="adam", slowness=4.0),
+    "nothing wrong": Situation(),
 }
 
 
@@ -104,21 +112,26 @@ def measured(folder: Path) -> tuple[float, float]:
 
 
 def candidates(advice: Advice, count: int) -> list[Tried]:
-    """Return the recommended config, the plainest, and the fastest as predicted: each once, one of each wait rule and code."""
+    """Return the recommended config, the plainest, and the fastest as predicted of each code, wait rule and downlink."""
     best = advice.recommendation.best
-    by_speed = sorted((one for one in advice.tried if one.exact), key=lambda one: one.prediction.seconds)
-    found = {best.candidate.resolved: best, advice.own.candidate.resolved: advice.own}
-    for one in by_speed:
+    found = {_kinds(best): best, _kinds(advice.own): advice.own}
+    for one in sorted((one for one in advice.tried if one.exact), key=lambda one: one.prediction.seconds):
         if len(found) < count:
-            found.setdefault(one.candidate.resolved, one)
+            found.setdefault(_kinds(one), one)
     return list(found.values())
+
+
+def _kinds(one: Tried) -> tuple[Any, ...]:
+    candidate = one.candidate
+    kinds = (candidate.kind(section) for section in ("code", "wait", "downlink"))
+    return *kinds, candidate.stragglers, one.one_bit, one.masters
 
 
 def judge(name: str, situation: Situation, folder: Path, count: int, steps: int) -> dict[str, Any]:
     """Make the pilot, take the advice, run the candidates."""
     wanted = situation.config()
     with hosts_of(situation) as hosts:
-        pilot = parse(pilot_toml(wanted), [f"steps={situation.pilot_steps}"])
+        pilot = parse(pilot_toml(wanted), ["steps=100"])
         run(pilot, folder / "pilot", hosts)
         advice = advise(folder / "pilot", wanted=wanted)
         rows = []

@@ -41,6 +41,11 @@ def run(folder: Path, *overrides: str, timing_only: bool = True) -> Path:
     return folder
 
 
+def slowness(folder: Path):
+    observed = observe(folder)
+    return who_is_slow(observed, Laboratory.of(observed, links_of(observed)).trace)
+
+
 @pytest.fixture(scope="module")
 def persistent(tmp_path_factory):
     folder = tmp_path_factory.mktemp("advise") / "persistent"
@@ -143,19 +148,24 @@ def test_another_config_is_predicted_as_it_would_be(tmp_path, delays, other):
 
 def test_bursts_a_host_and_rare_stragglers_are_told_apart(tmp_path):
     bursts = ("stragglers.kind=bursts", "stragglers.p=0.15", "stragglers.length=12.0", "stragglers.seconds=1.0", "steps=300")
-    assert who_is_slow(observe(run(tmp_path / "bursts", *bursts))).kind == "bursts"
+    assert slowness(run(tmp_path / "bursts", *bursts)).kind == "bursts"
     rare = ("stragglers.kind=bernoulli", "stragglers.p=0.1", "stragglers.seconds=1.0", "steps=300")
-    assert who_is_slow(observe(run(tmp_path / "rare", *rare))).kind == "everyone"
+    assert slowness(run(tmp_path / "rare", *rare)).kind == "everyone"
     host = run(tmp_path / "host", "stragglers.kind=fixed", "stragglers.workers=[2, 3]", "stragglers.seconds=1.0")
     manifest = json.loads((host / "manifest.json").read_text())
     (host / "manifest.json").write_text(json.dumps(manifest | {"hosts": ["a", "a", "a", "b", "b", "c", "c"]}))
-    found = who_is_slow(observe(host))
+    found = slowness(host)
     assert (found.kind, found.hosts, found.workers) == ("host", ["b"], [2, 3])
+
+
+def test_a_slow_link_makes_nobody_slow(tmp_path):
+    """The models leave one after the other: the last worker's reply comes long after the first one's."""
+    assert slowness(run(tmp_path / "run", *SLOW_LINK, "workers=16", "run.seconds_per_shard=0.01")).kind == "nobody"
 
 
 def test_a_straggler_whom_the_master_did_not_wait_for_is_found_too(tmp_path):
     coded = ("code.kind=fractional_repetition", "code.stragglers=1", "stragglers.kind=fixed", "stragglers.workers=[4]")
-    found = who_is_slow(observe(run(tmp_path / "run", *coded, "stragglers.seconds=1.0")))
+    found = slowness(run(tmp_path / "run", *coded, "stragglers.seconds=1.0"))
     assert (found.kind, found.workers) == ("persistent", [4])
     assert "not among the replies used in 100% of the steps" in found.evidence[0]
 

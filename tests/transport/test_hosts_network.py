@@ -14,17 +14,17 @@ def network(*hosts, **more):
     return HostsNetwork(**LINK, hosts=np.array(hosts), **more)
 
 
-def test_workers_on_hosts_of_their_own_have_plain_links():
+def test_workers_on_hosts_of_their_own_have_a_link_that_all_share():
+    """The last task, and the last reply, come when they come over a link that serves one after the other."""
     plain, own = Network(**LINK), network(1, 2, 3, 4)
     sizes = np.full(4, 20)
     assert own.occupation(sizes, EVERYONE) == pytest.approx(plain.occupation(sizes, EVERYONE))
-    assert own.transfer(sizes, sizes, EVERYONE) == pytest.approx(plain.transfer(sizes, sizes, EVERYONE))
-    for of_own, of_plain in zip(
-        own.arrivals(np.zeros(4), Sizes(20, 20), 0.0, EVERYONE),
-        plain.arrivals(np.zeros(4), Sizes(20, 20), 0.0, EVERYONE),
-        strict=True,
-    ):
-        assert of_own == pytest.approx(of_plain)
+    before = np.arange(4) * 2.0
+    assert before + own.transfer(sizes, sizes, EVERYONE) == pytest.approx(np.full(4, 8.1))
+    sent = np.array([0.0, 0.5, 0.5, 9.0])
+    shared, one_by_one = (link.arrivals(sent, Sizes(20, 20), 0.0, EVERYONE)[0] for link in (own, plain))
+    assert shared == pytest.approx([0.6 + 1.5 * 3, 6.1, 6.1, 11.1])
+    assert one_by_one == pytest.approx([2.1, 4.1, 6.1, 11.1])
 
 
 def test_a_task_crosses_the_link_once_for_a_host_and_never_for_the_masters():
@@ -35,6 +35,6 @@ def test_a_task_crosses_the_link_once_for_a_host_and_never_for_the_masters():
 
 def test_a_reply_on_the_masters_host_overtakes_those_on_the_link():
     received, ends = network(1, 1, 0, 0, memory_bandwidth=40.0).arrivals(np.zeros(4), Sizes(20, 20), 0.0, EVERYONE)
-    assert received == pytest.approx([2.1, 4.1, 0.5, 1.0])
-    assert ends[:2] == pytest.approx([2.1, 4.1])
+    assert received == pytest.approx([4.1, 4.1, 0.5, 1.0])
+    assert ends[:2] == pytest.approx([4.1, 4.1])
     assert np.isneginf(ends[2:]).all()

@@ -120,7 +120,7 @@ def advise(
     own = run if wanted is None else lab.attempt(lab.wanted)
     ideal = lab.simulate(lab.own, trace=lab.trace.without_stragglers())
     shares = time_shares(observed, lab, run.prediction)
-    slowness = who_is_slow(observed)
+    slowness = who_is_slow(observed, lab.trace)
     tried, whole = search(lab, until, progress)
     recommendation = recommend(tried, own, shares, slowness)
     to_loss: list[Reached] = []

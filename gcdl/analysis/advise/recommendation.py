@@ -1,7 +1,6 @@
 """Which of the candidates to take, and why.
 
-The predicted seconds of a step do not tell what a step is worth. So each thing that a config has beyond the plainest one
-(uncoded, waiting for all, float32, whole models, one master) must bring a gain, or the plainer config is taken: :data:`PRICES`.
+The predicted seconds of a step do not tell what a step is worth: see :mod:`gcdl.analysis.advise.prices`.
 Only configs whose gradient is whole in every step are recommended, unless the run's own leaves shards out as well.
 """
 
@@ -13,13 +12,11 @@ from math import inf, isfinite
 
 from gcdl.analysis.advise.candidates import EXACT
 from gcdl.analysis.advise.laboratory import Tried
+from gcdl.analysis.advise.prices import PRICES, price, priced, quiet
 from gcdl.analysis.advise.target_loss import Reached
 from gcdl.analysis.advise.time_shares import TimeShares
 from gcdl.analysis.advise.who_is_slow import Slowness
-from gcdl.training.run_warnings import AMPLIFICATION_BOUND
 
-PRICES = {"coding": 1.05, "waiting": 1.03, "one bit": 1.1, "replicas": 1.03, "sign downlink": 1.1, "masters": 1.1}
-"""Times as short that a step must be with each of these, for it to be recommended."""
 _WORTH = 1.05
 """Gain below which nothing is changed."""
 
@@ -48,14 +45,14 @@ class Recommendation:
 
 def recommend(tried: Sequence[Tried], own: Tried, shares: TimeShares, slowness: Slowness) -> Recommendation:
     """Choose among the candidates tried; ``own``: the run's config."""
-    allowed = [one for one in (*tried, own) if one.exact and _quiet(one)]
+    allowed = [one for one in (*tried, own) if one.exact and quiet(one)]
     if not allowed:  # the run's code leaves shards out, and so does whatever could be tried
         allowed = [one for one in (*tried, own) if one.prediction.decoding_error <= own.prediction.decoding_error]
-    best = min(allowed, key=lambda one: (_priced(one), _price(one)))
-    comparable = own.exact and _quiet(own)
-    if comparable and _priced(own) <= _WORTH * _priced(best) and _price(own) <= _price(best):
+    best = min(allowed, key=lambda one: (priced(one), price(one)))
+    comparable = own.exact and quiet(own)
+    if comparable and priced(own) <= _WORTH * priced(best) and price(own) <= price(best):
         best = own
-    plain = _price(best) == 1.0
+    plain = price(best) == 1.0
     straggling = next(part.seconds for part in shares.parts if part.key == "straggling") / shares.step_seconds
     nothing_wrong = plain and straggling < 0.1 and slowness.kind in ("nobody", "everyone")
     gain, sentence = _one_bit(tried, best)
@@ -65,9 +62,9 @@ def recommend(tried: Sequence[Tried], own: Tried, shares: TimeShares, slowness: 
 
 def worth_training(tried: Sequence[Tried], own: Tried, best: Tried) -> list[Tried]:
     """Return the candidates that may be the soonest at a loss, the likeliest first: each kind of code and of replies once."""
-    ordered = sorted(tried, key=_priced)
+    ordered = sorted(tried, key=priced)
     kinds = {(one.candidate.kind("code"), one.one_bit, one.exact): one for one in reversed(ordered)}
-    found = {one.candidate.resolved: one for one in (best, own, *sorted(kinds.values(), key=_priced))}
+    found = {one.candidate.resolved: one for one in (best, own, *sorted(kinds.values(), key=priced))}
     return list(found.values())
 
 
@@ -81,33 +78,6 @@ def by_loss(found: Recommendation, reached: Sequence[Reached], own: Tried, targe
     change = "the run's own config is the soonest" if keep else f"{first.seconds:.3g} s to the training loss {target:g}"
     than = f", the run's own config {mine:.3g} s" if isfinite(mine) and not keep else ""
     return replace(found, best=first.tried, keep=keep, nothing_wrong=False, reason=f"{change}{than}")
-
-
-def _quiet(one: Tried) -> bool:
-    """Whether the code does not multiply the noise of one bit too much."""
-    return not one.one_bit or one.prediction.amplification <= AMPLIFICATION_BOUND
-
-
-def _price(one: Tried) -> float:
-    """Return how many times as short a step must be for what this config has beyond the plainest one."""
-    config, downlink = one.candidate.config, one.experiment.downlink
-    wait = config.choices["wait"]
-    price = 1.0
-    if one.candidate.kind("code") != "uncoded":
-        price *= PRICES["coding"]
-    if wait.kind != "first_replies":
-        price *= PRICES["waiting"]
-    if one.one_bit:
-        price *= PRICES["one bit"] * max(1.0, one.prediction.amplification) ** 0.5
-    if downlink.replicas:
-        price *= PRICES["sign downlink"] if one.lossy_downlink else PRICES["replicas"]
-    if one.masters > 1:
-        price *= PRICES["masters"]
-    return price
-
-
-def _priced(one: Tried) -> float:
-    return one.prediction.seconds * _price(one)
 
 
 def _one_bit(tried: Sequence[Tried], best: Tried) -> tuple[float | None, str | None]:

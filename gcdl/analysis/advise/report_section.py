@@ -36,7 +36,7 @@ def time_section(path: Path) -> dict[str, Any] | None:
     return {
         "parts": [[part.name, _digits(part.seconds)] for part in shares.parts],
         "measured": _digits(shares.step_seconds),
-        "slow": who_is_slow(observed).evidence,
+        "slow": who_is_slow(observed, lab.trace).evidence,
     }
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from gcdl.codes import GradientCode
 from gcdl.config import Config, Experiment
 from gcdl.config.factories import Given
 from gcdl.types import Layout
@@ -37,6 +38,8 @@ class ProblemSizes:
 
     layout: Layout
     local_steps: int
+    _codes: dict[str, GradientCode] = field(default_factory=dict, repr=False, compare=False)
+    """Those that were built: some take seconds to find."""
 
     def experiment(self, config: Config) -> Experiment:
         """Return the experiment of a config, for its number of workers, with the problem left out.
@@ -50,7 +53,14 @@ class ProblemSizes:
         config = config.for_workers(n)
         values: Mapping[str, Any] = {"shards": config.choices["problem"].values["shards"]}
         problem = Given("problem", lambda k: StandIn(k, self.layout, LocalSteps(self.local_steps)), values, kind="stand-in")
-        return Experiment.of(replace(config, choices={**config.choices, "problem": problem}), n).check()
+        code = config.choices["code"]
+        key = repr((n, config.seed, values["shards"], code.kind, sorted(code.values.items())))
+        if key in self._codes:
+            known = self._codes[key]
+            code = Given("code", lambda: known, code.values, kind=code.kind)
+        experiment = Experiment.of(replace(config, choices={**config.choices, "problem": problem, "code": code}), n).check()
+        self._codes[key] = experiment.code
+        return experiment
 
 
 def one_tensor(d: int) -> Layout:

@@ -37,21 +37,25 @@ class Trace:
     seconds_per_shard : (T, n) of computing one shard's gradient.
     delay : (T, n) seconds that come on top.
     unseen : (T, n) whether that is a guess, because no reply was used.
+    at_least : (T, n) the delay, or where that is a guess, what it is more than.
     """
 
     seconds_per_shard: Matrix
     delay: Matrix
     unseen: Mask
+    at_least: Matrix
 
     def of_workers(self, columns: IntVector) -> Trace:
         """Return the trace of a run with these of the workers, (m,), some perhaps several times."""
-        return Trace(self.seconds_per_shard[:, columns], self.delay[:, columns], self.unseen[:, columns])
+        return Trace(
+            self.seconds_per_shard[:, columns], self.delay[:, columns], self.unseen[:, columns], self.at_least[:, columns]
+        )
 
     def without_stragglers(self) -> Trace:
         """Return a trace in which every worker computes as long as a typical one, and is delayed by the least."""
         shape = self.delay.shape
         even = np.full(shape, np.median(self.seconds_per_shard)), np.full(shape, self.least_delay)
-        return Trace(*even, np.zeros(shape, dtype=np.bool_))
+        return Trace(*even, np.zeros(shape, dtype=np.bool_), even[1])
 
     @property
     def least_delay(self) -> float:
@@ -75,7 +79,8 @@ def trace_of(observed: Observed, links: Links, rng: np.random.Generator) -> tupl
     undelayed = _filled_up(observed.compute) + _filled_up(observed.encode)
     soonest = _without_delays(observed, np.where(unseen, undelayed, busy), calibrated.network, reply_bytes)
     bound = np.nan_to_num(np.maximum(observed.waited[:, None] - soonest, 0.0))
-    return Trace(compute, _with_guesses(delay, bound, unseen | observed.lost, rng), unseen), calibrated
+    guessed = _with_guesses(delay, bound, unseen | observed.lost, rng)
+    return Trace(compute, guessed, unseen, np.where(np.isnan(delay), bound, delay)), calibrated
 
 
 def _reply_bytes(observed: Observed) -> int:

@@ -1,9 +1,10 @@
 """Who is slow: a worker in nearly every step, a whole host, workers in bursts, everyone now and then, or nobody.
 
-A reply is *slow* if it took more than 1.5 times as long as the median reply of the run. One that was not used is slow if the
-master had waited that long without it; if it had not, nothing is known of it. A worker is slow *persistently* if three
-quarters of its replies that something is known of are. A host is, if all of its workers are, and if not all hosts are.
-*Bursts*: slow replies of a worker follow each other at least twice as often as they would by chance.
+What a worker takes is its computing and its delay, not the links: a slow link makes nobody a straggler. A worker is *slow* in a
+step if that was more than 1.5 times the run's median. If its reply was not used, it is slow if the master had waited that long
+without it; if it had not, nothing is known. A worker is slow *persistently* if it is in three quarters of the steps that
+something is known of. A host is, if all of its workers are, and if not all hosts are. *Bursts*: slow steps of a worker follow
+each other at least twice as often as they would by chance.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from itertools import groupby
 import numpy as np
 
 from gcdl.analysis.advise.observed import Observed
+from gcdl.analysis.advise.trace import Trace
 from gcdl.types import Mask, Matrix
 
 _SLOW = 1.5
@@ -47,11 +49,10 @@ class Slowness:
     evidence: list[str]
 
 
-def who_is_slow(observed: Observed) -> Slowness:
-    """Look at a run's reply times."""
-    # A simulated or a measured reply, not used, took at least as long as the master waited.
-    took = np.where(np.isnan(observed.reply), observed.waited[:, None], observed.reply)
-    typical = float(np.nanmedian(observed.reply))
+def who_is_slow(observed: Observed, trace: Trace) -> Slowness:
+    """Look at the seconds that a run's workers took, and at whose replies were used."""
+    took = trace.at_least + trace.seconds_per_shard * observed.loads
+    typical = float(np.median(took[np.isfinite(observed.reply)]))
     slow = took > _SLOW * typical
     known = ~observed.lost & (np.isfinite(observed.reply) | slow)
     share = float(slow[known].mean()) if known.any() else 0.0
@@ -104,7 +105,7 @@ def _slow_hosts(persistent: list[int], names: list[str]) -> list[str]:
 def _of_host(host: str, workers: list[int], took: Matrix, typical: float) -> str:
     times = float(np.median(took[:, workers])) / typical
     ids = ", ".join(map(str, workers))
-    return f"host {host}: all its workers ({ids}) take {times:.2g} times the median reply"
+    return f"host {host}: all its workers ({ids}) take {times:.2g} times the median"
 
 
 def _of_worker(worker: int, observed: Observed, took: Matrix, share: float, typical: float) -> str:
