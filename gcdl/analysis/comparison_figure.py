@@ -74,8 +74,12 @@ def _delays(axes: Axes, runs: Sequence[History], names: Sequence[str]) -> None:
 
 def _drawn(run: History) -> Matrix:
     """Return the (steps, n) seconds that were injected. They are drawn again: they depend on the config alone."""
-    model = Experiment.of(run.config, run.workers).stragglers
-    return np.array([delays_at(model, run.workers, run.config.seed, step).seconds for step in range(len(run.steps))])
+    drawn = np.full((len(run.steps), run.workers), np.inf)
+    parts = [(first, Experiment.of(config, config.workers or run.workers)) for first, config in run.parts]
+    for step, row in enumerate(drawn):
+        experiment = next(experiment for first, experiment in reversed(parts) if first <= step)
+        row[: experiment.n] = delays_at(experiment.stragglers, experiment.n, run.config.seed, step).seconds
+    return drawn
 
 
 def _seconds(axes: Axes, runs: Sequence[History], names: Sequence[str]) -> None:

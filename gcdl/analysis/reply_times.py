@@ -44,10 +44,7 @@ def measured(history: History) -> Measured:
     seconds = history.by_worker("reply_seconds")
     # The master waited until the last reply that it used.
     waited = np.nanmax(seconds, axis=1)
-    lost = np.zeros(seconds.shape, dtype=np.bool_)
-    for row, line in zip(lost, history.steps, strict=True):
-        row[line["lost"]] = True
-    missing = np.isnan(seconds) & ~lost
+    missing = np.isnan(seconds) & ~history.absent()
     seconds[missing] = np.inf
     return Measured(seconds, np.repeat(waited, missing.sum(axis=1)))
 

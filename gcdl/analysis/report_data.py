@@ -128,11 +128,11 @@ def _plain(values: NDArray[np.float64]) -> list[float | None]:
 def _who(run: History) -> dict[str, Any]:
     """Return who was used, a text a worker and a character for some steps: the tenths that were late, or x for lost."""
     late = np.ones((len(run.steps), run.workers))
-    lost = np.zeros_like(late)
     for number, line in enumerate(run.steps):
         late[number, line["replies"]] = 0.0
-        late[number, line["lost"]] = 0.0
-        lost[number, line["lost"]] = 1.0
+    absent = run.absent()
+    late[absent] = 0.0
+    lost = absent.astype(np.float64)
     late, lost = (binned(binned(table, _CELLS[0]).T, _CELLS[1]) for table in (late, lost))
     tenths = np.ceil(9.0 * late).astype(int)
     cells = np.where(lost > 0.5, "x", tenths.astype(str))

@@ -47,7 +47,7 @@ def _who(axes: Axes, run: History) -> None:
     state = np.ones((len(run.steps), run.workers))
     for row, line in zip(state, run.steps, strict=True):
         row[line["replies"]] = 0.0
-        row[line["lost"]] = 2.0
+    state[run.absent()] = 2.0
     shown = binned(binned((state == 1.0).astype(np.float64), _CELLS).T, _CELLS)
     lost = binned(binned((state == 2.0).astype(np.float64), _CELLS).T, _CELLS)
     extent = (-0.5, len(run.steps) - 0.5, run.workers - 0.5, -0.5)

@@ -11,6 +11,7 @@ from rich.console import Console
 from gcdl.cli.options import ConfigOrScript, ConfigPath, Hostfile, Out, Overrides, RunPath, run_folder
 from gcdl.cli.run_script import resume_script, run_script
 from gcdl.config import Config, Experiment, load
+from gcdl.launch.mpirun import allotted
 from gcdl.launch.supervisor import launch
 from gcdl.training.display import Display
 from gcdl.training.run_folder import check_unused
@@ -70,6 +71,8 @@ def resume(folder: RunPath, overrides: Overrides = None, hostfile: Hostfile = No
         if start.past is not None and start.past.simulated:
             _simulate(start, display)
             return
+        if start.past is not None and start.config.workers is None and not allotted(start.config, hostfile):
+            start = start.for_workers(start.past.workers)
         code = launch(start.config, [*(overrides or []), "--resume"], folder, display, hostfile)
     raise typer.Exit(code)
 

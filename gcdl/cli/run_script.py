@@ -14,6 +14,7 @@ from rich.console import Console
 from gcdl.config import Config, RunOptions, SimulateOptions, nested
 from gcdl.config.schema import validate
 from gcdl.errors import UsageError
+from gcdl.launch.mpirun import allotted
 from gcdl.launch.supervisor import Script, launch
 from gcdl.training.display import Display
 from gcdl.training.run_folder import check_unused
@@ -47,7 +48,8 @@ def resume_script(start: StartingPoint, command: list[str], overrides: list[str]
         ended = subprocess.run([sys.executable, "-m", "gcdl", "script", *options, "--", *command], check=False)
         raise typer.Exit(ended.returncode)
     script = Script(command, True, _as_options(overrides))
-    _launch_script(script, overrides, start.out, hostfile, start.config.workers, ["--resume"], start.config.run)
+    workers = None if start.past is None or allotted(start.config, hostfile) else start.past.workers
+    _launch_script(script, overrides, start.out, hostfile, workers, ["--resume"], start.config.run)
 
 
 def _launch_script(

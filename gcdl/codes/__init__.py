@@ -11,7 +11,7 @@ from gcdl.codes.bernoulli import bernoulli
 from gcdl.codes.bibd import bibd
 from gcdl.codes.cyclic_mds import cyclic_mds
 from gcdl.codes.cyclic_repetition import cyclic_repetition
-from gcdl.codes.decoders import DECODERS, Decoder, add_up, least_squares, majority, mmse, one_step
+from gcdl.codes.decoders import DECODERS, Decoder, add_up, least_squares, majority, mmse, noise_shares, one_step
 from gcdl.codes.fractional_repetition import fractional_repetition
 from gcdl.codes.graph import graph
 from gcdl.codes.sgc import sgc
@@ -44,6 +44,7 @@ __all__ = [
     "majority",
     "mmse",
     "noise_gain",
+    "noise_shares",
     "one_step",
     "sgc",
     "uncoded",

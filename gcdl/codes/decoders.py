@@ -23,7 +23,7 @@ that have a common mean make sigma^2 seem larger and lambda smaller: nearer to l
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,6 +111,20 @@ def _solve(rows: Matrix, target: Weights) -> Weights:
 
 def _vote(gradient: Vector) -> None:
     np.sign(gradient, out=gradient)
+
+
+def noise_shares(energies: Mapping[int, Weights], n: int) -> Weights:
+    """Return v, (n,): the noise energy of each message as a share of the signal energy of all; see the module.
+
+    ``energies``: by worker, (blocks, 2): signal and noise of each block.
+    """
+    v = np.zeros(n)
+    total = 0.0
+    for worker, of_blocks in energies.items():
+        signal, noise = (sum(column.tolist()) for column in of_blocks.T)
+        total += signal
+        v[worker] = noise
+    return v / total if total > 0.0 else v * 0.0
 
 
 add_up = Decoder(_ones)

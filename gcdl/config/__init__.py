@@ -3,9 +3,10 @@
 from gcdl.config.codings import Codings
 from gcdl.config.experiment import Experiment
 from gcdl.config.reading import laid_over, load, nested, of_tables, parse, parse_resumed, read_toml
-from gcdl.config.values import RESUMED, SECTIONS, Config, RunOptions, SimulateOptions
+from gcdl.config.values import RECODED, RESUMED, SECTIONS, Config, RunOptions, SimulateOptions
 
 __all__ = [
+    "RECODED",
     "RESUMED",
     "SECTIONS",
     "Codings",

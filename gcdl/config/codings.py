@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from gcdl.codes import GradientCode
-from gcdl.codes.nearest import nearest_code
-from gcdl.config.experiment import Experiment, built
+from gcdl.config.experiment import Experiment
 from gcdl.errors import ConfigError
 from gcdl.protocol.coding import Coding, among, code_of, matrix_of, spread
 from gcdl.protocol.recoding import RecodeOnLoss, Recoder
 from gcdl.protocol.replica_check import Replicas
 from gcdl.protocol.wait_rules import WaitRule
-from gcdl.types import Stream, rng_for
 
 
 @dataclass(frozen=True)
@@ -33,7 +29,7 @@ class Codings:
     def among(self, workers: Sequence[int], number: int) -> Coding:
         """Return the code ``number``: of the config's family, or the nearest to it, in which these workers have a row."""
         experiment = self.experiment
-        compact = code_for(experiment, len(workers), number)
+        compact = experiment.code_for(len(workers), number)
         code, places = spread(compact, workers, experiment.code.shifts)
         return self._coding(number, code, among(self._wait_for(compact), places), _named(experiment, compact))
 
@@ -67,21 +63,6 @@ class Codings:
             with suppress(ConfigError):  # no two of these workers send the same
                 replicas = Replicas(code.B, self.experiment.compressor)
         return Coding(number, code, wait, replicas, name)
-
-
-def code_for(experiment: Experiment, n: int, number: int) -> GradientCode:
-    """Return the code of the config's family for n workers and the experiment's shards, or the nearest to it."""
-    choice, seed = experiment.config.choices["code"], experiment.config.seed
-    options = dict(choice.values)
-    if isinstance(options.get("p"), tuple):  # of workers who may not be there any more
-        options["p"] = float(np.mean(options["p"]))
-
-    def build(n: int, k: int, options: Mapping[str, Any]) -> GradientCode:
-        changed = replace(choice, values={**choice.values, **options})
-        code: GradientCode = built(changed, n=n, k=k, rng=rng_for(seed, Stream.CODE, number))
-        return code
-
-    return experiment.with_stated_decoder(nearest_code(build, n, experiment.problem.k, options))
 
 
 def _named(experiment: Experiment, code: GradientCode) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from gcdl.codes import DECODERS, GradientCode
+from gcdl.codes.nearest import nearest_code
 from gcdl.compressors import Compressor
 from gcdl.config.compressor_wrappers import wrapped
 from gcdl.config.factories import Given
@@ -78,11 +82,26 @@ class Experiment:
                 f"workers: {self.n} workers and {self.problem.k} shards: the code's matrix takes {nbytes / 1e9:,.0f} GB; "
                 f"this machine has {memory / 1e9:,.0f} GB"
             )
+        if self._choice("code").values["nearest"]:
+            return self.code_for(self.n)
         code: GradientCode = self._build("code", n=self.n, k=self.problem.k, rng=rng_for(self.config.seed, Stream.CODE))
-        return self.with_stated_decoder(code)
+        return self._with_stated_decoder(code)
 
-    def with_stated_decoder(self, code: GradientCode) -> GradientCode:
-        """Return a code with the decoder that the config states, if it does."""
+    def code_for(self, n: int, *key: int) -> GradientCode:
+        """Return the family's code for n workers and this experiment's shards, or the nearest; drawn under (seed, key)."""
+        choice, seed = self._choice("code"), self.config.seed
+        options = dict(choice.values)
+        if isinstance(options.get("p"), tuple) and len(options["p"]) != n:  # of workers who are not those that there are now
+            options["p"] = float(np.mean(options["p"]))
+
+        def build(n: int, k: int, options: Mapping[str, Any]) -> GradientCode:
+            changed = replace(choice, values={**choice.values, **options})
+            code: GradientCode = built(changed, n=n, k=k, rng=rng_for(seed, Stream.CODE, *key))
+            return code
+
+        return self._with_stated_decoder(nearest_code(build, n, self.problem.k, options))
+
+    def _with_stated_decoder(self, code: GradientCode) -> GradientCode:
         decoder = self._choice("code").values["decoder"]
         return code if decoder is None else replace(code, decoder=DECODERS[decoder])
 

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import create_model
 
 from gcdl.config.schema import Table, validate
-from gcdl.config.values import RESUMED, SECTIONS, Config, RunOptions, SimulateOptions
+from gcdl.config.values import RECODED, RESUMED, SECTIONS, Config, RunOptions, SimulateOptions
 from gcdl.errors import ConfigError
 from gcdl.types import Count, Natural, Steps
 
@@ -43,15 +43,21 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 def parse_resumed(text: str, overrides: Sequence[str]) -> Config:
     """As :func:`parse`, for a run that is resumed: only what does not change the problem may be overridden.
 
+    Whether scales are agreed on is asked anew where the downlink is another.
+
     Raises
     ------
     ConfigError : an override of another key.
     """
+    tables = read_toml(text, "config.toml")
     for override in overrides:
         key = override.partition("=")[0].strip()
-        if key.partition(".")[0] not in RESUMED:
-            raise ConfigError(f"{key}: cannot change when a run is resumed; {', '.join(RESUMED)} can")
-    return parse(text, overrides, name="config.toml")
+        if key.partition(".")[0] not in RESUMED + RECODED:
+            raise ConfigError(f"{key}: cannot change when a run is resumed; {', '.join(RESUMED + RECODED)} can")
+    given = nested(overrides)
+    if "downlink" in given and isinstance(tables.get("compressor"), dict):
+        tables["compressor"].pop("agreed", None)
+    return of_tables(laid_over(tables, given))
 
 
 def parse(text: str, overrides: Sequence[str] = (), *, name: str = "config") -> Config:

@@ -47,6 +47,7 @@ class CodeTable(TypedDict, total=False):
     kind: CodeKind
     decoder: Literal["sum", "one_step", "least_squares", "mmse", "majority"]
     verify: bool
+    nearest: bool
     stragglers: int
     replication: int
     p: float | Sequence[float]

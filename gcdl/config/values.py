@@ -61,7 +61,7 @@ SECTIONS = {
             "code",
             {**CODES, "custom": custom},
             default="uncoded",
-            extra={"decoder": (_DecoderName | None, None), "verify": (bool, False)},
+            extra={"decoder": (_DecoderName | None, None), "verify": (bool, False), "nearest": (bool | None, None)},
         ),
         Section("compressor", {**COMPRESSORS, "custom": custom}, default="identity", extra=WRAPPERS),
         Section("wait", {**WAIT_RULES, "custom": custom}, default="first_replies"),
@@ -155,7 +155,9 @@ class SimulateOptions(Table):
 MOST_WORKERS = 65_535
 """A message's header has 16 bits for the worker's id."""
 RESUMED = ("steps", "run", "wait", "stragglers", "simulate")
-"""What may be overridden when a run is resumed."""
+"""What may be another when a run is resumed, whoever computes."""
+RECODED = ("workers", "code", "compressor", "downlink")
+"""What may be another too: how gradients are coded for the workers that there are, and how they travel."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -195,6 +197,11 @@ class Config:
         kinds = ", ".join(f"{name} {choice.kind}" for name, choice in self.choices.items())
         stated = ", ".join(f"{key}={value}" for key, value in self.run.model_dump(exclude_unset=True).items())
         return f"Config: {self.steps} steps, {workers}, seed {self.seed}\n  {kinds}\n  run: {stated or 'as usual'}"
+
+    def with_values(self, table: str, **values: Any) -> Config:
+        """Return the config with other values for some keys of a table that has a kind."""
+        choice = self.choices[table]
+        return replace(self, choices={**self.choices, table: replace(choice, values={**choice.values, **values})})
 
     def for_workers(self, n: int) -> Config:
         """Return the config with n fixed, and with it the values that depend on n or on other tables.

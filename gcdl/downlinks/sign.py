@@ -115,5 +115,6 @@ class _Publisher:
         return {"residual": self._residual.kept.copy()}
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
-        """Begin with e."""
-        self._residual.kept[:] = state["residual"]
+        """Begin with e; of another kind of downlink there is none."""
+        if "residual" in state:
+            self._residual.kept[:] = state["residual"]

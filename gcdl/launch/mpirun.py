@@ -109,7 +109,7 @@ def with_workers(config: Config, hostfile: Path | None) -> Config:
     """
     if config.workers is not None:
         return config
-    slots = slots_of(hostfile) if hostfile is not None else int(os.environ.get("SLURM_NTASKS", "0"))
+    slots = _slots(hostfile)
     if not slots:
         raise UsageError("workers: missing; gcdl run needs to know how many to start (workers = 8)")
     workers = slots - config.run.ranks(0)
@@ -117,6 +117,16 @@ def with_workers(config: Config, hostfile: Path | None) -> Config:
         masters = f"{config.run.masters} masters" if config.run.masters > 1 else "a master"
         raise UsageError(f"workers: {slots} slots are too few for {masters}, a worker and {config.run.spares} spares")
     return replace(config, workers=workers)
+
+
+def allotted(config: Config, hostfile: Path | None) -> bool:
+    """Say whether a hostfile, or a Slurm allocation, tells for how many workers there is room, and there is for one."""
+    return _slots(hostfile) > config.run.ranks(0)
+
+
+def _slots(hostfile: Path | None) -> int:
+    """Return how many ranks a hostfile, or a Slurm allocation, has room for; 0: there is neither."""
+    return slots_of(hostfile) if hostfile is not None else int(os.environ.get("SLURM_NTASKS", "0"))
 
 
 def slots_of(hostfile: Path) -> int:

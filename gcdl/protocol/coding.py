@@ -61,7 +61,7 @@ class Coding:
     code: GradientCode
     wait: WaitRule
     replicas: Replicas | None = None
-    name: str = ""
+    name: str = "as in the config"
 
     @cached_property
     def members(self) -> Mask:

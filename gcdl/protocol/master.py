@@ -5,14 +5,14 @@ Replies are decoded in worker order, not in order of arrival, so that the arrive
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gcdl.codes import GradientCode, noise_gain
+from gcdl.codes import GradientCode, noise_gain, noise_shares
 from gcdl.errors import Interrupted, TooManyLost, WorkerError, WorkerLost
 from gcdl.protocol.coding import Coding
 from gcdl.protocol.compressor_states import CompressorStates
@@ -26,7 +26,7 @@ from gcdl.protocol.replica_check import Replicas
 from gcdl.protocol.step_record import StepRecord
 from gcdl.protocol.tasks import Joined, Loaded, Replies, Task, WorkerState
 from gcdl.protocol.transport import Transport
-from gcdl.protocol.wait_rules import LearnsReplyTimes, WaitRule
+from gcdl.protocol.wait_rules import LearnsReplyTimes, WaitRule, learn_from
 from gcdl.types import Buffer, IntVector, Vector, Weights
 
 _NEWS_SECONDS = 10.0
@@ -178,7 +178,8 @@ class Master:
         self.accepted[gathered.arrived & (a != 0.0)] = step
         rows = gathered.table()
         timing = StepTiming(begun.began, begun.sent, waited, decoded, ended, rows, gathered.late)
-        self._learn(timing)
+        if isinstance(self.wait, LearnsReplyTimes):
+            learn_from(self.wait, timing, self.members.expected())
         record = self._record(step, timing, a, norm, gathered, disagreed)
         record.lr = lr
         self._recoder.saw(step, self.coding.now, timing)
@@ -225,38 +226,32 @@ class Master:
                 gathered.timed_out = patience > self.wait.timeout
                 return gathered
 
-    def _learn(self, timing: StepTiming) -> None:
-        """Tell the wait rule, if it learns, how long the replies took."""
-        if isinstance(self.wait, LearnsReplyTimes):
-            replied = np.full(self.code.n, np.inf)
-            replied[timing.replies["worker"]] = timing.replies["received"] - timing.began
-            expected = self.members.expected() | np.isfinite(replied)
-            self.wait.learn(replied, timing.waited - timing.began, timing.ended - timing.began, expected)
-
     def _part(self, lost: WorkerLost, step: int) -> None:
         """Go on without a worker. Raises TooManyLost."""
         self.coding.lost(lost.worker)
         self.members.leave(lost, step)
 
     def _welcome(self, joined: Joined, task: Task, gathered: Gathered) -> None:
-        """Go on with another process in a lost worker's place. Nothing of what that one left unsent is known."""
+        """Take in a worker that has joined in the middle of a step."""
         worker = joined.worker
-        self.members.join(worker, joined.name, task.step)
-        self._forget(worker)
-        able = self.coding.joined(worker)
-        if gathered.arrived[worker]:
-            gathered.joined.append(worker)
-        else:
-            self._fresh.append(worker)
-            if able:
-                self.transport.send(worker, task)
+        able = self._take_in(joined, task.step, self._fresh if not gathered.arrived[worker] else gathered.joined)
+        if able and not gathered.arrived[worker]:
+            self.transport.send(worker, task)
+
+    def _take_in(self, joined: Joined, step: int, fresh: list[int]) -> bool:
+        """Go on with another process in a lost worker's place; return whether it can be sent a task at once.
+
+        Nothing of what the lost one left unsent is known. The worker is added to ``fresh``.
+        """
+        self.members.join(joined.worker, joined.name, step)
+        self._forget(joined.worker)
+        fresh.append(joined.worker)
+        return self.coding.joined(joined.worker)
 
     def _forget(self, worker: int) -> None:
         """Note that a worker's compressor begins afresh."""
         self.accepted[worker] = -1
         self.states.forget(worker)
-
-    # -- re-coding
 
     def _recode(self, step: int) -> None:
         """Let another code be loaded, if one is wanted, and let it hold once it is.
@@ -265,45 +260,32 @@ class Master:
         ------
         TooManyLost : the code that holds has no worker left, and the workers of the next do not come to load it.
         """
-        coding, alive = self.coding, self.members.alive
-        while True:
-            wanted = self._recoder.wanted(step, coding.following, self.members)
-            if wanted is not None:
-                coding.begin(wanted, alive)
-            if coding.next is None or coding.is_ready(alive) or coding.able(alive).any():
-                break
-            self._await_rows(step)
-        if coding.is_ready(alive):
-            changed = coding.switch()
-            for worker in changed:
-                self._forget(worker)
-            self._fresh += [worker for worker in changed if coding.now.members[worker]]
-            self.members.wait = coding.now.wait
-            self._recoded = coding.now.recorded()
-            self.say(f"step {step}: re-coded for {len(coding.now.workers)} workers: {coding.now.name}")
-
-    def _await_rows(self, step: int) -> None:
-        """Take in what comes while nobody can be sent a task, up to the first change in who has which row."""
         until = self.transport.now() + self.wait.timeout
-        while True:
-            try:
-                received = self.transport.receive(until, self.code.n)
-            except WorkerLost as lost:
-                self._part(lost, step)
-                return
-            if isinstance(received, WorkerState):
-                self.states.take(received)
-            elif isinstance(received, Joined):
-                self.members.join(received.worker, received.name, step)
-                self._forget(received.worker)
-                self.coding.joined(received.worker)
-                self._fresh.append(received.worker)
-                return
-            elif isinstance(received, Loaded):
-                self.coding.loaded(received.worker, received.number)
-                return
-            elif received is None:
-                raise TooManyLost(f"step {step}: nobody has loaded the shards of those lost within {self.wait.timeout:g} s")
+        changed = self.coding.at_boundary(step, self._recoder, self.members, lambda: self._await_rows(step, until))
+        if changed is None:
+            return
+        for worker in changed:
+            self._forget(worker)
+        now = self.coding.now
+        self._fresh += [worker for worker in changed if now.members[worker]]
+        self.members.wait, self._recoded = now.wait, now.recorded()
+        self.say(f"step {step}: re-coded for {len(now.workers)} workers: {now.name}")
+
+    def _await_rows(self, step: int, until: float) -> None:
+        """Take in what comes next while nobody can be sent a task."""
+        try:
+            received = self.transport.receive(until, self.code.n)
+        except WorkerLost as lost:
+            self._part(lost, step)
+            return
+        if isinstance(received, WorkerState):
+            self.states.take(received)
+        elif isinstance(received, Joined):
+            self._take_in(received, step, self._fresh)
+        elif isinstance(received, Loaded):
+            self.coding.loaded(received.worker, received.number)
+        elif received is None:
+            raise TooManyLost(f"step {step}: nobody has loaded the shards of those lost within {self.wait.timeout:g} s")
 
     def _verify(self, step: int, gathered: Gathered) -> list[int]:
         """Drop replies that are not what their replicas sent; return the workers that are, or may be, at fault."""
@@ -326,21 +308,12 @@ class Master:
     def _decode(self, step: int, gathered: Gathered) -> tuple[Weights, float]:
         """Decode the replies; return the decoding vector a, (n,), and the norm of the decoded gradient."""
         payloads = gathered.payloads()
-        noise = self._noise(step, payloads) if self.code.decoder.needs_noise else None
+        energies = self.slices.energies(step, payloads) if self.code.decoder.needs_noise else None
+        noise = None if energies is None else noise_shares(energies, self.code.n)
         a = self.code.decoding_vector(gathered.arrived, noise)
         norm = norm_of(self.slices.decode(step, a, payloads))
         self.transport.decoded(int(gathered.arrived.sum()))
         return a, norm
-
-    def _noise(self, step: int, payloads: Mapping[int, Buffer]) -> Weights:
-        """Return v, (n,): the noise energy of each reply as a share of the signal energy of all; see the MMSE decoder."""
-        v = np.zeros(self.code.n)
-        total = 0.0
-        for worker, energies in self.slices.energies(step, payloads).items():
-            signal, noise = (sum(column.tolist()) for column in energies.T)
-            total += signal
-            v[worker] = noise
-        return v / total if total > 0.0 else v * 0.0
 
     def _record(
         self, step: int, timing: StepTiming, a: Weights, norm: float, gathered: Gathered, disagreed: list[int]
@@ -377,11 +350,17 @@ class Master:
         parameters: Vector,
         optimizer: Mapping[str, np.ndarray],
         downlink: Mapping[str, np.ndarray],
+        *,
+        fresh: Sequence[int] = (),
+        recoded: bool = False,
     ) -> list[int]:
         """Go on after ``step`` steps, with what a checkpoint says of the model and of the workers.
 
+        ``fresh`` : the workers that begin afresh because the checkpoint is of another code or compressor; ``recoded``: it is.
         Returns the workers that begin afresh because the checkpoint has not got their compressor's state.
         """
+        if recoded:
+            self._recoded = {**self.coding.now.recorded(), "configured": True}
         self.steps_done = step
         self.slices.load(step, parameters, optimizer, downlink)
         self.accepted[:] = accepted
@@ -389,10 +368,10 @@ class Master:
             state = WorkerState(worker, int(accepted[worker]), saved)
             self.states.take(state)
             self.transport.load(state)
-        fresh = self.states.missing(self.accepted)
-        self.accepted[fresh] = -1
-        self._fresh = list(fresh)
-        return fresh
+        missing = self.states.missing(self.accepted)
+        self.accepted[missing] = -1
+        self._fresh = [*fresh, *missing]
+        return missing
 
     def ask_for_states(self) -> None:
         """Ask the workers for the states that :attr:`states` has not got; they come while the run goes on."""

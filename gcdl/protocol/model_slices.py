@@ -20,7 +20,7 @@ from gcdl.compressors.parts import Part
 from gcdl.downlinks import Content, Publisher, Steps, WholePublisher
 from gcdl.types import Buffer, IntVector, Vector, Weights, aligned_buffer, aligned_vector
 
-_AGREED = "agreed"
+AGREED = "agreed"
 
 
 class Decodes(Protocol):
@@ -115,7 +115,7 @@ class ModelSlice:
 
     def downlink_state(self) -> dict[str, np.ndarray]:
         """Return copies of what the next tasks depend on, beside the parameters, by name."""
-        agreed = {} if self.agreed is None else {_AGREED: self.agreed.copy()}
+        agreed = {} if self.agreed is None else {AGREED: self.agreed.copy()}
         return {**self.publisher.state(), **agreed}
 
     def load(
@@ -125,7 +125,7 @@ class ModelSlice:
         self.optimizer.parameters[:] = parameters
         self.optimizer.load(optimizer)
         arrays = dict(downlink)
-        self.agreed = arrays.pop(_AGREED, None)
+        self.agreed = arrays.pop(AGREED, None)
         self.publisher.load(arrays)
         self.publisher.restart(step)
 
@@ -355,9 +355,9 @@ def join_arrays(states: Sequence[Mapping[str, np.ndarray]], sizes: Sequence[int]
 def join_downlink(parts: Sequence[Part], states: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Join what :meth:`ModelSlice.downlink_state` returned of each slice."""
     sizes = [part.where.stop - part.where.start for part in parts]
-    joined = join_arrays([{name: array for name, array in state.items() if name != _AGREED} for state in states], sizes)
-    agreed = join_groups(parts, [state.get(_AGREED) for state in states])
-    return joined if agreed is None else {**joined, _AGREED: agreed}
+    joined = join_arrays([{name: array for name, array in state.items() if name != AGREED} for state in states], sizes)
+    agreed = join_groups(parts, [state.get(AGREED) for state in states])
+    return joined if agreed is None else {**joined, AGREED: agreed}
 
 
 def join_groups(parts: Sequence[Part], agreed: Sequence[Vector | None]) -> Vector | None:
@@ -376,7 +376,7 @@ def cut_state(
     """Return a slice's part of the parameters, (d,), and of the arrays that go with them."""
 
     def cut(name: str, array: np.ndarray) -> np.ndarray:
-        if name == _AGREED:
+        if name == AGREED:
             return array[part.groups]
         return array[part.where] if array.shape == parameters.shape else array
 

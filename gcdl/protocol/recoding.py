@@ -107,6 +107,21 @@ class CodeChange:
         """Return which of these workers, (n,), can be sent a task."""
         return alive & self._has_row
 
+    def at_boundary(self, step: int, recoder: Recoder, members: Membership, await_news: Callable[[], None]) -> list[int] | None:
+        """Begin with another code before a step, if one is wanted, and let it hold if all of its workers are ready.
+
+        ``await_news`` is called while no worker can be sent a task. Returns the workers whose row is another now; None: the
+        code is the same.
+        """
+        while True:
+            wanted = recoder.wanted(step, self.following, members)
+            if wanted is not None:
+                self.begin(wanted, members.alive)
+            if self.next is None or self.is_ready(members.alive) or self.able(members.alive).any():
+                break
+            await_news()
+        return self.switch() if self.is_ready(members.alive) else None
+
     def begin(self, coding: Coding, alive: Mask) -> None:
         """Let the workers of another code load what they lack."""
         self.next = coding

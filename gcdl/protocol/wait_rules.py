@@ -17,6 +17,7 @@ from gcdl.codes import GradientCode
 from gcdl.codes.decodability import Decodability
 from gcdl.errors import ParameterError
 from gcdl.protocol.adaptive_wait import Adaptive
+from gcdl.protocol.measurements import StepTiming
 from gcdl.types import Count, Mask, Nonnegative, Positive, Weights
 
 _SETS_TRIED = 500
@@ -71,6 +72,13 @@ class LearnsReplyTimes(Protocol):
         expected : (n,) whose replies came, or might have.
         """
         ...
+
+
+def learn_from(rule: LearnsReplyTimes, timing: StepTiming, expected: Mask) -> None:
+    """Tell a rule what a step measured; ``expected``, (n,): who might have replied."""
+    replied = np.full(len(expected), np.inf)
+    replied[timing.replies["worker"]] = timing.replies["received"] - timing.began
+    rule.learn(replied, timing.waited - timing.began, timing.ended - timing.began, expected | np.isfinite(replied))
 
 
 class FirstReplies:

@@ -26,12 +26,12 @@ from gcdl.protocol.tasks import Task
 from gcdl.protocol.wire import HEADER_BYTES
 from gcdl.protocol.worker import Load, Worker
 from gcdl.stragglers import Fault, delays_at
-from gcdl.training.run_reader import read_run
+from gcdl.training.run_reader import History, read_run
 from gcdl.training.shared_gradients import SharedGradient, on_host
 from gcdl.training.slice_messages import MasterSlice, reply_sizes, shared_by, task_overheads, task_sizes
 from gcdl.transport.simulated.network import Network, Sizes
 from gcdl.transport.simulated.virtual_clock import Pace
-from gcdl.types import IntVector, Layout, Stream, Weights, rng_for
+from gcdl.types import IntVector, Layout, Matrix, Stream, Weights, rng_for
 
 
 def row_of(experiment: Experiment, worker: int) -> CodeRow:
@@ -209,6 +209,19 @@ def gradients_a_step(experiment: Experiment) -> IntVector:
     return np.asarray(np.count_nonzero(experiment.code.B, axis=1) * _passes(experiment))
 
 
+def gradients_by_step(history: History) -> Matrix:
+    """Return how many gradients of a shard each worker computed in each step of a run that was, (steps, n); NaN: none."""
+    experiment = Experiment.of(history.config, history.workers)
+    loads = gradients_a_step(experiment).astype(np.float64)
+    table = np.empty((len(history.steps), history.workers))
+    for row, line in zip(table, history.steps, strict=True):
+        if (code := line.get("recoded")) is not None:
+            loads = np.zeros(history.workers)
+            loads[code["workers"]] = [len(shards) * _passes(experiment) for shards in code["assignment"]]
+        row[:] = np.where(loads > 0.0, loads, np.nan)
+    return table
+
+
 def _passes(experiment: Experiment) -> int:
     """Return how many gradients of each of its shards a worker computes in a step: the local steps."""
     local = getattr(experiment.problem, "local", None)
@@ -232,8 +245,8 @@ def measured_seconds_per_shard(path: Path) -> Weights:
     ------
     DataError : there is no such run, or it recorded no such seconds.
     """
-    history = read_run(path)
-    seconds = history.by_worker("compute_seconds") / gradients_a_step(Experiment.of(history.config, history.workers))
+    history = read_run(path).last_part()
+    seconds = history.by_worker("compute_seconds") / gradients_by_step(history)
     found = seconds[np.isfinite(seconds)]
     if found.size == 0:
         raise DataError(f"{path}: no step was recorded")

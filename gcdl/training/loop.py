@@ -187,7 +187,8 @@ class TrainingLoop:
 
     def _begin(self) -> None:
         """Put a checkpoint's model and workers in place, and warn of what can be known before the first step."""
-        self._warn(self._start.restore(self._master))
+        for warning in self._start.restore(self._master, self._experiment):
+            self._warn(warning)
         config, out, done = self._experiment.config, self._start.out, self._start.step
         self._loggers.begin(tomllib.loads(config.toml()), out)
         self._watcher.begin(config, out, done)

@@ -13,6 +13,7 @@ from typing import Any
 from gcdl.errors import UsageError
 from gcdl.training.durable_file import lock
 from gcdl.training.run_files import CONFIG, MANIFEST, STEPS, SUMMARY, TIMELINE, whole_lines, writing
+from gcdl.training.run_parts import Part, changed, part_at, parts_of
 from gcdl.training.run_reader import read_line
 
 
@@ -23,12 +24,13 @@ class PastRun:
     Attributes
     ----------
     folder : the run folder.
+    parts : which steps had which config.
     config_toml : its resolved config.
     simulated : it ran in one process, on a virtual clock.
     timing_only : only the clock ran.
     script : the script that made it, and its arguments; None: a config says it all.
     resumed : an entry for each time it was resumed: ``step`` (where it went on), ``reached`` (the last step begun before
-        that), ``at`` (the time).
+        that), ``at`` (the time); ``config`` (the one before) where workers, code, compressor or downlink are others now.
     """
 
     folder: Path
@@ -37,6 +39,7 @@ class PastRun:
     timing_only: bool
     script: list[str] | None
     resumed: list[dict[str, Any]]
+    parts: list[Part]
 
     @classmethod
     def read(cls, folder: Path) -> PastRun:
@@ -56,11 +59,17 @@ class PastRun:
             simulated = manifest["transport"] == "simulated"
             timing_only = bool(manifest["timing_only"])
             script = [str(word) for word in manifest["script"]] if manifest.get("script") else None
-            resumed = [{"step": int(one["step"]), "reached": int(one["reached"]), "at": str(one["at"])}
-                       for one in manifest.get("resumed", [])]  # fmt: skip
+            resumed = [
+                {"step": int(one["step"]), "reached": int(one["reached"]), "at": str(one["at"])}
+                | ({"config": str(one["config"])} if "config" in one else {})
+                for one in manifest.get("resumed", [])
+            ]
+            parts = parts_of(resumed, config_toml)
+            for part in parts:
+                tomllib.loads(part.config_toml)
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise UsageError(f"{folder}: {MANIFEST} or {CONFIG} cannot be read: {error}") from None
-        return cls(folder, config_toml, simulated, timing_only, script, resumed)
+        return cls(folder, config_toml, simulated, timing_only, script, resumed, parts)
 
     @property
     def reached(self) -> int:
@@ -77,11 +86,10 @@ class PastRun:
         ------
         UsageError : the config does not say how many workers there are.
         """
-        n = tomllib.loads(self.config_toml).get("workers")
-        if n is None:
-            raise UsageError(f"{self.folder / CONFIG}: says no number of workers; not a resolved config")
-        steps = 0
+        workers = {part.first: self._workers_of(part) for part in self.parts}
+        n = steps = 0
         for text in whole_lines(self.folder):
+            n = workers.get(steps, n)
             try:
                 read_line(text, steps, n)
             except ValueError:
@@ -89,8 +97,27 @@ class PastRun:
             steps += 1
         return steps
 
-    def cut(self, step: int) -> PastRun:
-        """Cut the records to the first ``step`` steps, and note that the run is resumed there.
+    @property
+    def workers(self) -> int:
+        """How many workers its last part had."""
+        return self._workers_of(self.parts[-1])
+
+    def config_before(self, step: int) -> str:
+        """Return the resolved config of the last step before ``step``."""
+        return part_at(self.parts, max(0, step - 1)).config_toml
+
+    def was_recoded(self, step: int) -> bool:
+        """Say whether the run had another code than its config's in some step before ``step``."""
+        return any(b'"recoded"' in line for line in itertools.islice(whole_lines(self.folder), step))
+
+    def _workers_of(self, part: Part) -> int:
+        n = tomllib.loads(part.config_toml).get("workers")
+        if not isinstance(n, int):
+            raise UsageError(f"{self.folder / CONFIG}: says no number of workers; not a resolved config")
+        return n
+
+    def cut(self, step: int, config_toml: str) -> PastRun:
+        """Cut the records to the first ``step`` steps, and note that the run is resumed there, with this config.
 
         Raises
         ------
@@ -104,7 +131,9 @@ class PastRun:
             timeline = self.folder / TIMELINE
             if timeline.exists():
                 timeline.replace(self.folder / f"timeline-{len(self.resumed)}.json")
-        entry = {"step": step, "reached": reached, "at": datetime.now(UTC).isoformat(timespec="seconds")}
+        entry: dict[str, Any] = {"step": step, "reached": reached, "at": datetime.now(UTC).isoformat(timespec="seconds")}
+        if changed(self.config_toml, config_toml):
+            entry["config"] = self.config_toml
         return replace(self, resumed=[*self.resumed, entry])
 
     def _lines(self, at_most: int | None = None) -> tuple[int, int]:

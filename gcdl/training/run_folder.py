@@ -101,8 +101,9 @@ class RunFolder:
     ) -> None:
         with writing(path):
             self._steps = DurableFile(path / STEPS, say)
-            write_at_once(path / CONFIG, config_toml)
+            # In this order: the manifest has the config of earlier parts, which the next line overwrites.
             write_at_once(path / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+            write_at_once(path / CONFIG, config_toml)
             self._timeline = Timeline(DurableFile(path / TIMELINE, say, buffered=1 << 16), workers, masters)
         self.path = path
 

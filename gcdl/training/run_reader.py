@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gcdl.config import Config, load
+from gcdl.config import Config, load, parse
 from gcdl.errors import DataError
-from gcdl.training.run_files import CONFIG, STEPS, SUMMARY, whole_lines
+from gcdl.training.run_files import CONFIG, MANIFEST, STEPS, SUMMARY, whole_lines
+from gcdl.training.run_parts import parts_of
 from gcdl.types import Matrix
 
 _NUMBERS = ("seconds", "train_loss", "decoding_error", "noise_gain", "gradient_norm", "uplink_bytes", "downlink_bytes")
@@ -21,13 +24,43 @@ _SUMMARY = ("steps", "model_sha256")
 
 @dataclass(frozen=True)
 class History:
-    """A run that was. ``steps``: the lines of ``steps.jsonl``, checked; ``summary``: None if the run did not end well."""
+    """A run that was.
+
+    Attributes
+    ----------
+    path : the run folder.
+    config : of its last part.
+    workers : n; of a run that was resumed with other numbers, the largest.
+    steps : the lines of ``steps.jsonl``, checked.
+    summary : None if the run did not end well.
+    parts : (first step, config) of each part that had another number of workers, code, compressor or downlink.
+    """
 
     path: Path
     config: Config
     workers: int
     steps: list[dict[str, Any]]
     summary: dict[str, Any] | None
+    parts: Sequence[tuple[int, Config]] = ()
+
+    def last_part(self) -> History:
+        """Return the run without the steps of earlier parts: all that is left had the same config."""
+        first = self.parts[-1][0] if self.parts else 0
+        workers = self.workers if self.config.workers is None else self.config.workers
+        steps = [line for line in self.steps if line["step"] >= first]
+        return History(self.path, self.config, workers, steps, self.summary)
+
+    def absent(self) -> NDArray[np.bool_]:
+        """Return who was lost by then, or had no place in that part of the run, (steps, n)."""
+        gone = np.zeros((len(self.steps), self.workers), dtype=np.bool_)
+        for row, line in zip(gone, self.steps, strict=True):
+            row[self.config_at(line["step"]).workers :] = True
+            row[line["lost"]] = True
+        return gone
+
+    def config_at(self, step: int) -> Config:
+        """Return the config of a step."""
+        return next((config for first, config in reversed(self.parts) if first <= step), self.config)
 
     def by_worker(self, key: str) -> Matrix:
         """Return what a list beside ``replies`` says, as (steps, n); NaN where a worker's reply was not used.
@@ -67,13 +100,31 @@ def read_run(path: Path) -> History:
     except (OSError, ValueError) as error:
         raise DataError(f"{path / STEPS}: cannot be read: {error}") from None
     summary = _summary(path / SUMMARY) if (path / SUMMARY).exists() else None
-    steps = []
+    parts = _parts(path)
+    workers = {first: part.workers or 0 for first, part in parts}
+    steps, n = [], 0
     for number, text in enumerate(lines):
+        n = workers.get(number, n)
         try:
-            steps.append(read_line(text, number, config.workers))
+            steps.append(read_line(text, number, n))
         except ValueError as error:
             raise DataError(f"{path / STEPS}, line {number + 1}: {error}") from None
-    return History(path, config, config.workers, steps, summary)
+    return History(path, config, max(workers.values()), steps, summary, parts)
+
+
+def _parts(path: Path) -> list[tuple[int, Config]]:
+    """Return the parts of a run. A manifest that is not there, or damaged, says of none but the last.
+
+    Raises
+    ------
+    ConfigError : the config of some part is not valid any more.
+    """
+    text = (path / CONFIG).read_text(encoding="utf-8")
+    try:
+        found = parts_of(json.loads((path / MANIFEST).read_text(encoding="utf-8")).get("resumed", []), text)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        found = parts_of([], text)
+    return [(first, parse(config, name=str(path / CONFIG))) for first, config in found]
 
 
 def read_line(text: bytes, step: int, n: int) -> dict[str, Any]:

@@ -77,3 +77,17 @@ def test_several_masters_re_code_too(start):
     assert ended.summary["lost_workers"] == [0, 3, 6]
     assert any("recoded" in line for line in ended.steps)
     assert replay(ended.folder).startswith("identical: 400 steps")
+
+
+def test_resumed_with_fewer_and_with_more_workers(start):
+    """Error feedback: who keeps a residual, and who begins afresh, is what a replay has to find."""
+    job = start("train", "steps=20", "compressor.kind=scaled_sign", "compressor.error_feedback=true", config=EIGHT, ranks=9)
+    assert job.end().code == 0
+    fewer = start.resume("train", job, "steps=40", ranks=6).end()
+    assert fewer.code == 0, fewer.output
+    more = start.resume("resume", job, "steps=60", "workers=7", "run.masters=2", "downlink.kind=replies").end()
+    assert more.code == 0, more.output
+    assert {line["step"]: len(line["recoded"]["workers"]) for line in more.steps if "recoded" in line} == {20: 5, 40: 7}
+    assert more.summary["workers"] == 7
+    assert max(more.steps[-1]["replies"]) > 4
+    assert replay(more.folder).startswith("identical: 60 steps")

@@ -165,7 +165,7 @@ def test_delays_go_on_where_they_were_and_a_resumed_run_can_be_replayed_traced_a
     assert [line["replies"] for line in lines(folder)] == [line["replies"] for line in lines(tmp_path / "whole")]
     assert replay(folder) == f"identical: 30 steps, model {whole.model_sha256}"
     if kind == "trace":
-        assert report(folder, None) == report(tmp_path / "whole", None)
+        assert report(folder, None) == report(tmp_path / "whole", None).replace(str(tmp_path / "whole"), str(folder))
         assert all(file.exists() for file in plot([folder, tmp_path / "whole"], tmp_path / "plot.svg"))
         assert all(file.exists() for file in plot([folder], None))
 

@@ -103,7 +103,7 @@ def observe(path: Path) -> Observed:
     DataError : not a run folder, a damaged one, or one with too few steps.
     ConfigError : its config is not valid any more.
     """
-    history = read_run(path)
+    history = read_run(path).last_part()
     recorded = history.steps
     history = replace(history, steps=list(takewhile(_with_the_configs_code, recorded)))
     if len(history.steps) < LEAST_STEPS:
@@ -136,7 +136,8 @@ def observe(path: Path) -> Observed:
 
 def _with_the_configs_code(line: Mapping[str, Any]) -> bool:
     """Whether a step has the code of the config: no other one has taken over in it (``run.on_loss``)."""
-    return line.get("recoded") is None
+    recoded = line.get("recoded")
+    return recoded is None or bool(recoded.get("configured"))
 
 
 def _manifest(path: Path) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def mpi_run(
     try:
         # What can be wrong is found before any rank imports torch.
         start = read()
-        experiment = _experiment(job, start)
+        start, experiment = _experiment(job, start)
         # The others wait for as long as this rank may take to load its data.
         masters = experiment.config.run.masters
         job.broadcast({"patience": start.config.run.start_timeout, "masters": masters}, patience)
@@ -146,8 +146,8 @@ def mpi_run(
         transport.close()
 
 
-def _experiment(job: Job, start: StartingPoint) -> Experiment:
-    """Return what to run with the ranks that there are, checked.
+def _experiment(job: Job, start: StartingPoint) -> tuple[StartingPoint, Experiment]:
+    """Return what to run with the ranks that there are, and from where, checked.
 
     Raises
     ------
@@ -159,10 +159,12 @@ def _experiment(job: Job, start: StartingPoint) -> Experiment:
         if masters > 1:
             raise UsageError(f"run.masters: {masters} masters, a worker and {spares} spares need {needed}")
         raise UsageError(f"run.spares: {spares} spares need {needed}")
-    experiment = Experiment.of(start.config, job.size - masters - spares).with_masters(masters).check()
+    workers = job.size - masters - spares
+    start = start.for_workers(workers)
+    experiment = Experiment.of(start.config, workers).with_masters(masters).check()
     start.check(experiment)
     limit_threads(experiment)
-    return experiment
+    return start, experiment
 
 
 def _masters(config: Config, ranks: int) -> int:
@@ -178,6 +180,7 @@ def _told_to_all(experiment: Experiment, start: StartingPoint) -> dict[str, Any]
         "master": this_process(),
         "config": experiment.config.toml(),
         "rows": [row_of(experiment, worker).plain() for worker in range(experiment.n)],
+        "adapted": {table: dict(values) for table, values in start.adapted.items()},
         "since": start.since,
         "fresh": start.checkpoint is None,
         "n": experiment.n,

@@ -45,10 +45,12 @@ def simulated_run(
     TooManyLost, WorkerError, Interrupted : the run ended early; a checkpoint is kept.
     """
     began = time.time()
-    config = start.config
-    if config.workers is None:
+    workers = start.config.workers if start.config.workers is not None or start.past is None else start.past.workers
+    if workers is None:
         raise UsageError("workers: missing; a simulation needs the number of workers (workers = 8)")
-    experiment = Experiment.of(config, config.workers).check()
+    start = start.for_workers(workers)
+    config = start.config
+    experiment = Experiment.of(config, workers).check()
     start.check(experiment)
     layout = _layout(experiment, timing_only=start.timing_only)
     if config.run.masters == 0:

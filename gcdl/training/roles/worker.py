@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import signal
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,7 @@ def run_worker(job: Job, config: Config | None = None, patience: float = _COLLEC
         leave_core(shared["core"])
 
     n = int(shared["n"])
-    own = parse(shared["config"]) if config is None else config.for_workers(n)
+    own = parse(shared["config"]) if config is None else _adapted(config, shared["adapted"]).for_workers(n)
     experiment = Experiment.of(own, n)
     if isinstance(experiment.problem, MadeByHand):
         experiment.problem.take_over(shared["model"])
@@ -86,6 +87,13 @@ def run_worker(job: Job, config: Config | None = None, patience: float = _COLLEC
         checksums=own.run.checksums,
     )
     return True
+
+
+def _adapted(config: Config, values: Mapping[str, Mapping[str, Any]]) -> Config:
+    """Return a script's config with what follows from the run that it resumes, by table."""
+    for table, changed in values.items():
+        config = config.with_values(table, **changed)
+    return config
 
 
 @dataclass(frozen=True)
