@@ -42,6 +42,9 @@ class Classifier:
     local_steps, local_optimizer : steps of a worker's own; see :mod:`gcdl.problems.local_steps`.
     """
 
+    needs_torch = True
+    """Ranks import it at once, while rank 0 loads its data."""
+
     def __init__(
         self,
         k: int,

@@ -87,12 +87,13 @@ def mpi_run(
 
     patience = _COLLECTIVE_SECONDS
     try:
-        # What can be wrong is found before any rank imports torch.
+        # What can be wrong, but for the data, is found before any rank imports torch.
         start = read()
         start, experiment = _experiment(job, start)
         # The others wait for as long as this rank may take to load its data.
         masters = experiment.config.run.masters
-        job.broadcast({"patience": start.config.run.start_timeout, "masters": masters}, patience)
+        torch = getattr(experiment.problem, "needs_torch", False)
+        job.broadcast({"patience": start.config.run.start_timeout, "masters": masters, "torch": torch}, patience)
         patience = start.config.run.start_timeout
         if masters > 1:
             job.place_masters(masters, patience)
@@ -225,6 +226,8 @@ class _Build:
         own = Part.whole(codec, layout.size) if parts is None else parts[0]
         own.codec.threads = master_threads(experiment)
         others = None if parts is None else self._attach_others(parts)
+        # Before the workers are waited for: the optimizer imports most of torch.
+        slices = local_slices(experiment, codec) if parts is None or others is None else self._slices(codec, parts, others)
         self.transport.start(
             TaskFormat(experiment.n, own.codec.agreed_count, checksums=experiment.config.run.checksums),
             HEADER_BYTES + own.codec.payload_bytes,
@@ -233,10 +236,9 @@ class _Build:
             whole_bytes=whole_model_bytes(experiment, own),
             ready=self.ready,
         )
-        if parts is None or others is None:
-            return Learner.of(experiment, codec, evaluator, local_slices(experiment, codec))
-        others.start(experiment.config.run.start_timeout)
-        return Learner.of(experiment, codec, evaluator, self._slices(codec, parts, others))
+        if others is not None:
+            others.start(experiment.config.run.start_timeout)
+        return Learner.of(experiment, codec, evaluator, slices)
 
     def _attach_others(self, parts: Sequence[Part]) -> OtherMasters:
         """Return the way to the slice masters; masters for whom the model has no slice only wait for the end."""

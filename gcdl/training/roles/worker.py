@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import platform
 import signal
 from collections.abc import Mapping
@@ -54,6 +55,8 @@ def run_worker(job: Job, config: Config | None = None, patience: float = _COLLEC
     signal.signal(signal.SIGTERM, _stop_soon)
     shared = job.broadcast(None, patience)
     if "patience" in shared:  # rank 0 loads its data now
+        if shared["torch"]:
+            importlib.import_module("torch")
         if shared["masters"] > 1:
             job.place_masters(shared["masters"], shared["patience"])
         shared = job.broadcast(None, shared["patience"])
