@@ -236,7 +236,9 @@ class SignCodec(DecodesOnThreads[Block, Kernels], Stateless):
         if counted is None:
             return None
         levels = self._levels(messages[0].payload, messages[0].draw)
-        if not all(np.array_equal(self._levels(other.payload, other.draw), levels) for other in messages[1:]):
+        if self.scale is not None and not all(
+            np.array_equal(self._levels(other.payload, other.draw), levels) for other in messages[1:]
+        ):
             return None
         return levels, *counted
 

@@ -134,7 +134,7 @@ class MpiTransport:
 
     def receive(self, until: float, at_most: int = 1) -> Replies | WorkerState | Joined | Loaded | None:
         """Return the next replies; see :class:`gcdl.protocol.transport.Transport`."""
-        backoff = Backoff()
+        backoff = Backoff(at_most)
         while True:
             if self._interrupted():
                 raise Interrupted("interrupted")
