@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from gcdl.codes import GradientCode
+from gcdl.codes.construction.assignment import weighted
+from gcdl.codes.unequal import unequal_assignment, unequal_repetition
 from gcdl.config.experiment import Experiment
 from gcdl.errors import ConfigError
 from gcdl.protocol.coding import Coding, among, code_of, matrix_of, spread
-from gcdl.protocol.recoding import RecodeOnLoss, Recoder
+from gcdl.protocol.rebalancing import Rebalance
+from gcdl.protocol.recoding import NeverRecode, RecodeOnLoss, Recoder
 from gcdl.protocol.replica_check import Replicas
 from gcdl.protocol.wait_rules import WaitRule
+from gcdl.types import Stream, Weights, rng_for
 
 
 @dataclass(frozen=True)
@@ -22,9 +28,17 @@ class Codings:
 
     experiment: Experiment
 
-    def recoder(self) -> Recoder | None:
-        """Return what decides when another code takes over; None: the code stays (``run.on_loss = "stop"``)."""
-        return RecodeOnLoss(self.among) if self.experiment.config.run.on_loss == "recode" else None
+    def recoder(self, say: Callable[[str], None] = lambda line: None, hosts: Sequence[str] | None = None) -> Recoder:
+        """Return what decides when another code takes over.
+
+        ``say`` takes a line for the user; ``hosts``: of the workers, for these lines.
+        """
+        options, n = self.experiment.config.run, self.experiment.n
+        on_loss = RecodeOnLoss(self.among) if options.on_loss == "recode" else NeverRecode()
+        if not options.rebalance:
+            return on_loss
+        names = [f"worker {worker}" + ("" if hosts is None else f" on {hosts[worker]}") for worker in range(n)]
+        return Rebalance(n, options.rebalance, self.balanced, on_loss=on_loss, say=say, names=names)
 
     def among(self, workers: Sequence[int], number: int) -> Coding:
         """Return the code ``number``: of the config's family, or the nearest to it, in which these workers have a row."""
@@ -32,6 +46,32 @@ class Codings:
         compact = experiment.code_for(len(workers), number)
         code, places = spread(compact, workers, experiment.code.shifts)
         return self._coding(number, code, among(self._wait_for(compact), places), _named(experiment, compact))
+
+    def balanced(self, workers: Sequence[int], seconds: Weights, number: int) -> Coding:
+        """Return the code ``number``, in which workers of these ``seconds`` a shard have loads to match.
+
+        A code that approximates has as many holders a shard as the config's. An exact one becomes fractional repetition.
+
+        Raises
+        ------
+        ParameterError : there are too few shards for all to have one.
+        """
+        experiment = self.experiment
+        values, k = experiment.config.choices["code"].values, experiment.problem.k
+        m, stragglers = len(workers), min(experiment.code.stragglers, len(workers) - 1)
+        if values.get("replication") is None:
+            rows = unequal_repetition(seconds, k, stragglers).B
+        else:
+            rng = rng_for(experiment.config.seed, Stream.CODE, number)
+            support = unequal_assignment(seconds, k, min(values["replication"], m), rng)
+            p = values.get("p")
+            rows = weighted(support, stragglers / m if p is None else float(np.mean(p)))
+        B = np.zeros((experiment.n, k))
+        B[list(workers)] = rows
+        decoder = experiment.code.decoder
+        wait = among(self._wait_for(code_of(rows, decoder, stragglers)), list(workers))
+        name = f"{experiment.config.choices['code'].kind} by speed, {m} workers, stragglers = {stragglers}"
+        return self._coding(number, code_of(B, decoder, stragglers), wait, name)
 
     def of_record(self, recorded: Mapping[str, Any], wait: WaitRule) -> Coding:
         """Return a code that a line of ``steps.jsonl`` describes, with a wait rule for a replay.

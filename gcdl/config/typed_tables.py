@@ -175,6 +175,7 @@ class RunTable(TypedDict, total=False):
     spares: int
     replace: int
     on_loss: Literal["recode", "stop"]
+    rebalance: float
     restart: int
     checksums: bool
     tensorboard: bool

@@ -106,6 +106,8 @@ class RunOptions(Table):
     """How many new processes may be started for lost workers when no spare is left; on the master's host."""
     on_loss: Literal["recode", "stop"] = "recode"
     """When more workers are lost than the wait rule tolerates: the others get their shards, or the run ends."""
+    rebalance: Nonnegative = 0.0
+    """How many times slower than the typical worker one must have been for 30 steps to get fewer shards; 0: never."""
     restart: Natural = 0
     """``gcdl run``: how often to start again from the last checkpoint when too many workers are lost, or the master is."""
     checksums: bool = False
@@ -188,6 +190,10 @@ class Config:
         if self.workers is not None and self.workers > MOST_WORKERS:
             raise ConfigError(
                 f"workers: {self.workers:,}: {MOST_WORKERS:,} at most, because a message's header has 16 bits for the worker"
+            )
+        if self.run.rebalance and not self.run.rebalance > 1.0:
+            raise ConfigError(
+                f"run.rebalance: {self.run.rebalance:g}: must be above 1, times slower than a typical worker; or 0: off"
             )
         if self.run.masters != 1 and self.run.replace:
             raise ConfigError("run.replace: new processes reach one master only; use run.spares with several masters")

@@ -9,7 +9,7 @@ gradients are taken to be independent around a common mean, and compression to a
 least squares and w = 0 it is 1 - ||a B - 1||^2 / k. Where gradients are noisy, progress is in proportion to v (McCandlish,
 Kaplan, Amodei et al., *An Empirical Model of Large-Batch Training*, arXiv 1812.06162: 1 / (1 + noise scale / batch)). With SGD
 of a given rate it is so however little noise there is: without a shard the step is shorter by that shard. Measured
-(benchmarks/README.md, "Waiting"), steps to a given loss times the mean v are the same within 5 % for 3 to 8 replies of 8.
+(benchmarks/README.md, waiting.py), steps to a given loss times the mean v are the same within 5 % for 3 to 8 replies of 8.
 
 *When to stop.* A run's progress per second is (sum of v) / (sum of seconds) over its steps. It is largest if each step waits
 exactly as long as E[progress to come] exceeds r E[seconds to come], where r is that largest rate itself (the marginal value
@@ -21,7 +21,7 @@ Related: Xu, Neglia and Sebastianelli, *Dynamic Backup Workers for Parallel Mach
 replies for the next step.
 
 *What one must wait for to know.* Times longer than the wait are never seen. No reply is worth more than (v(all) - v(A)) / r
-further seconds. So the first steps, and then one in 16, wait that long: such a step loses at most the progress v(all) - v(A).
+further seconds. So the first steps, and then one in 32, wait that long: such a step loses at most the progress v(all) - v(A).
 
 Gradients are never looked at: the times of the replies alone decide. A resumed run learns them anew, as it may be on other
 machines.
@@ -39,15 +39,16 @@ from gcdl.protocol.reply_times import ReplyTimes
 from gcdl.protocol.wait_plan import Plan, best_plan
 from gcdl.types import IntVector, Mask, Matrix, Positive, Weights
 
-_NOISE = 0.1
+_NOISE = 0.05
 """w. Measured, by what a second replica gains: 0 under correlated dither and without compression, 0.25 under independent."""
-_SCENARIOS = 32
+_SCENARIOS = 64
 _FIRST_STEPS = 4
-_EVERY = 16
+_EVERY = 32
 _KEPT = 0.95  # of the sums of progress and seconds, from step to step
 _EXACT = 12  # workers, up to which the arrived sets of a scenario are looked at one by one
 _SETS = 8  # beyond: in the order in which replies are expected, so many, and the others interpolated
 _ASKED = 64  # times in a step, at most
+_LATER = 1.01  # than planned: a reply may come a little later than those before
 _ROUNDING = 1e-9
 
 
@@ -105,7 +106,7 @@ class Adaptive:
         plan = self._plan(arrived, missing, value, rate, limit)
         if plan is None:
             return True
-        self.patience, self._level = plan.until, plan.level
+        self.patience, self._level = _LATER * plan.until, plan.level
         return False
 
     def lacking(self, arrived: Mask) -> int:

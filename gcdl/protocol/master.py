@@ -80,8 +80,8 @@ class Master:
         self.accepted = np.full(code.n, -1, dtype=np.int64)
         """(n,): the last step decoded with each worker's reply; -1: none yet."""
         self.states = CompressorStates(code.n, state_bytes, scratch)
-        self.members = Membership(code.n, wait, say, recodes=recoder is not None)
         self._recoder: Recoder = recoder or NeverRecode()
+        self.members = Membership(code.n, wait, say, recodes=self._recoder.replaces_lost)
         self._accused: set[int] = set()
         """Workers whose replies were found to differ from those of their replicas."""
         self._fresh: list[int] = []

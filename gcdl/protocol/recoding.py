@@ -23,6 +23,9 @@ from gcdl.types import Mask
 class Recoder(Protocol):
     """Decides whether another code is to hold."""
 
+    replaces_lost: bool
+    """Whether it has a code for those that are left when too many workers are lost."""
+
     def wanted(self, step: int, coding: Coding, members: Membership) -> Coding | None:
         """Return another code; None: ``coding`` may stay. Asked before each step.
 
@@ -37,6 +40,8 @@ class Recoder(Protocol):
 
 class NeverRecode:
     """Keeps the code. A run that loses more workers than its wait rule tolerates then ends."""
+
+    replaces_lost = False
 
     def wanted(self, step: int, coding: Coding, members: Membership) -> Coding | None:
         """Return None."""
@@ -53,6 +58,8 @@ class RecodeOnLoss(NeverRecode):
     ----------
     among : (workers, number) -> the code ``number``, in which these have a row.
     """
+
+    replaces_lost = True
 
     def __init__(self, among: Callable[[Sequence[int], int], Coding]) -> None:
         self._among = among

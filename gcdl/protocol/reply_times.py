@@ -23,7 +23,7 @@ _LEAST_WINDOW = 8  # steps
 _OTHERS = 1.0
 _OTHER_KIND = 1.0 / 16.0
 _NEVER = 0.05  # the weight of a reply that does not come, among those that took longest
-_JITTER = 1.01  # times are taken as so much longer, so that a reply a little later than expected is not missed
+_ROUNDING = 1e-3  # replies that came together in one step may come so much apart, relatively, in another
 _POOLED = 64  # workers, from which on all workers' times count alike
 
 
@@ -63,14 +63,14 @@ class ReplyTimes:
 
         ``levels``, (R, m), in (0, 1): the quantiles asked for, of each worker's distribution given that ``now`` has passed.
         """
-        first = int(np.searchsorted(self._times, now))
+        first = int(np.searchsorted(self._times, (1.0 - _ROUNDING) * now))
         times, came = self._times[first:], self._events[first:]
         weights = self._weights(missing, slice(first, None))
         at_risk = np.cumsum(weights[:, ::-1], axis=1)[:, ::-1] + _NEVER
         left = np.cumprod(1.0 - weights * came / at_risk, axis=1)
         # The first time by which the share 1 - u is left at most; beyond the last: never.
         places = np.stack([np.searchsorted(-row, levels[:, i] - 1.0) for i, row in enumerate(left)], axis=1)
-        return np.append(times, np.inf)[places]
+        return np.append(np.maximum(times, now), np.inf)[places]
 
     def _weights(self, missing: IntVector, part: slice) -> Matrix:
         """Return how much each time of a part of the sorted ones counts for each of these workers, (m, times)."""
@@ -86,5 +86,5 @@ class ReplyTimes:
         steps, workers = np.nonzero(~np.isnan(self._seconds))
         times, came = self._seconds[steps, workers], self._came[steps, workers]
         order = np.lexsort((~came, times))
-        self._times, self._events = times[order] * _JITTER, came[order]
+        self._times, self._events = times[order], came[order]
         self._workers, self._kinds = workers[order], self._was_late[steps, workers][order]

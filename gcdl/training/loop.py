@@ -128,7 +128,7 @@ class TrainingLoop:
             wait=experiment.wait,
             state_bytes=learner.state_bytes,
             replicas=experiment.replicas,
-            recoder=Codings(experiment).recoder(),
+            recoder=Codings(experiment).recoder(watcher.say, hosts),
             scratch=start.out,
             say=watcher.say if hosts is not None else lambda line: None,  # virtual seconds keep nobody waiting
         )

@@ -11,6 +11,7 @@ from gcdl.analysis.replay import replay
 from gcdl.config import parse
 from gcdl.training.roles import simulate
 from gcdl.training.starting_point import StartingPoint, resume
+from tests.conftest import Heard
 
 CONFIG = """
 workers = 8
@@ -26,25 +27,11 @@ eval_every = 0
 checkpoint_every = 0
 """
 EXPLORING = 4
-"""Steps that wait in order to learn; one in 16 after them."""
-
-
-class Silent:
-    def __init__(self):
-        self.said = []
-
-    def begin(self, *_):
-        pass
-
-    def step(self, record):
-        pass
-
-    def say(self, line):
-        self.said.append(line)
+"""Steps that wait in order to learn; one in 32 after them."""
 
 
 def run(folder, *overrides, timing_only=True):
-    simulate(StartingPoint(parse(CONFIG, overrides), folder, timing_only=timing_only), Silent())
+    simulate(StartingPoint(parse(CONFIG, overrides), folder, timing_only=timing_only), Heard())
     return [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
 
 
@@ -78,8 +65,8 @@ def test_a_worker_that_becomes_late_and_recovers_is_left_out_meanwhile(tmp_path)
     with_5 = [line["step"] for line in lines if 5 in line["replies"]]
     assert set(range(30)) <= set(with_5)
     assert not set(with_5) & set(range(30, 70))
-    # It is expected again after a step that waited for it: one in 16.
-    assert set(range(88, 120)) <= set(with_5)
+    # It is expected again after a step that waited for it: one in 32.
+    assert set(range(98, 120)) <= set(with_5)
     assert seconds(lines[30:70]) < 1.1 * seconds(lines[:30]) * 40 / 30
 
 
@@ -101,7 +88,7 @@ def test_progress_per_second_is_that_of_the_best_number_of_first_replies(tmp_pat
         return sum(1.0 - line["decoding_error"] ** 2 / 8 for line in lines) / seconds(lines)
 
     fixed = [rate(str(count), "wait.kind=first_replies", f"wait.count={count}") for count in range(2, 9)]
-    assert rate("adaptive") > 0.93 * max(fixed)
+    assert rate("adaptive") > 0.92 * max(fixed)
 
 
 def test_a_simulation_is_the_same_each_time_and_with_any_number_of_masters(tmp_path):
@@ -125,9 +112,9 @@ def test_a_replay_is_the_same_to_the_bit(tmp_path):
 
 def test_a_resumed_run_says_that_it_learns_anew(tmp_path):
     run(tmp_path / "run", "steps=10", timing_only=False)
-    watcher = Silent()
+    watcher = Heard()
     simulate(resume(tmp_path / "run", ["steps=20"]), watcher)
-    assert "wait.kind = 'adaptive': reply times are learnt anew" in watcher.said
+    assert "wait.kind = 'adaptive': reply times are learnt anew" in watcher.lines
 
 
 @pytest.mark.parametrize("n", [1, 2, 13, 300])
