@@ -81,6 +81,7 @@ def elsewhere(monkeypatch):
     monkeypatch.setattr("gcdl.problems.classifier.placed", placed)
     monkeypatch.setattr("gcdl.problems.torch_problem.placed", placed)
     monkeypatch.setattr("gcdl.training.build.vector_and_codec", vectors)
+    monkeypatch.setattr("gcdl.training.build.on_host", lambda gradient: not hasattr(gradient, "device"))
 
 
 CASES = [
