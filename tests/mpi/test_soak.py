@@ -1,7 +1,8 @@
 """Jobs of eight workers that are killed, stopped and resumed at random moments, as often as GCDL_SOAK_JOBS says.
 
 ``launch/test -m soak`` runs them. 100 is a night on a small machine: 100 jobs with two killed, 20 with four killed and
-replaced, 20 stopped and continued, 20 with three killed, 10 resumed. The default is 10.
+replaced, 20 stopped and continued, 20 with three killed, 20 each with five and with seven killed for good, 10 resumed. The
+default is 10.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 import numpy as np
 import pytest
 
+from gcdl.analysis.replay import replay
 from gcdl.config import parse
 from gcdl.training import checkpoint_file as checkpoint
 from gcdl.training.roles import simulate
@@ -129,6 +131,25 @@ def test_three_of_eight_killed(start, undisturbed, trial):
     resumed = start.resume("resume", job).end()
     assert resumed.code == 0, resumed.output
     same_model(resumed, undisturbed)
+
+
+@pytest.mark.parametrize("trial", share(20))
+@pytest.mark.parametrize("count", [5, 7])
+def test_most_of_eight_killed_for_good(start, tmp_path, count, trial):
+    draws = random.Random(1000 * SEED + trial)
+    job = start("run", "stragglers.kind=exponential", "stragglers.seconds=0.005", config=CONFIG)
+    killed = draws.sample(range(8), count)
+    for worker, step in zip(killed, moments(draws, count), strict=True):
+        job.until_step(step)
+        os.kill(job.pid(worker + 1), signal.SIGKILL)
+    ended = job.end()
+    assert ended.code == 0, ended.output
+    assert ended.summary["lost_workers"] == sorted(killed)
+    assert ended.steps[-1]["decoding_error"] < 1e-9
+    assert replay(ended.folder).startswith(f"identical: {STEPS} steps")
+    # The steps of a loss are decoded without some shards; the others are those of the undisturbed run.
+    whole = simulated(tmp_path / "whole")
+    assert ended.summary["final_train_loss"] == pytest.approx(whole.final_train_loss, rel=0.05)
 
 
 @pytest.mark.parametrize("trial", share(10))
