@@ -91,6 +91,10 @@ def advise(
     with _Meanwhile("trying configs") as trying:
         advice = advise_on(folder, trying, wanted=wanted, target_loss=target_loss)
     if write is not None:
+        if advice.made_by_a_script:
+            raise UsageError(
+                f"--write {write}: a script made this run; give its gcdl.Trainer what is recommended (without --write)"
+            )
         try:
             write.write_text(advice.recommendation.best.candidate.resolved, encoding="utf-8")
         except OSError as error:

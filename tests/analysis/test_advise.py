@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+import gcdl
 from gcdl.analysis.advise.advice import advise
 from gcdl.analysis.advise.as_json import as_json
 from gcdl.analysis.advise.candidates import Candidate
@@ -246,6 +248,21 @@ def test_a_target_loss_weighs_what_a_step_is_worth(tmp_path):
     assert "TO TRAINING LOSS 0.5" in screen(advice)
     none = advise(folder, target_loss=1e-30, seconds=5.0)
     assert "no candidate reached the training loss 1e-30" in none.recommendation.reason
+
+
+def test_a_scripts_run_is_advised_on_and_the_script_is_where_to_change_it(tmp_path, command_line):
+    data = torch.arange(60.0).reshape(20, 3) / 60.0
+    problem = gcdl.TorchProblem(lambda: torch.nn.Linear(3, 1), torch.nn.functional.mse_loss, (data, data[:, :1]), batch_size=2)
+    late = {"kind": "fixed", "workers": [1], "seconds": 1.0}
+    trainer = gcdl.Trainer(problem, workers=4, stragglers=late, out=tmp_path / "run", optimizer=torch.optim.SGD)
+    list(trainer.fit(30))
+    done = command_line("advise", str(tmp_path / "run"), "--json")
+    found = json.loads(done.stdout)
+    assert found["slow"]["workers"] == [1]
+    assert found["recommended"]["code"] != "uncoded"
+    refused = command_line("advise", str(tmp_path / "run"), "--write", str(tmp_path / "c.toml"))
+    assert refused.returncode == 2
+    assert "a script made this run" in refused.stderr
 
 
 def test_what_is_no_run_with_enough_steps_is_one_line(tmp_path, command_line):

@@ -16,6 +16,7 @@ from gcdl.analysis.advise.observed import Observed, observe
 from gcdl.analysis.advise.prediction import Prediction
 from gcdl.analysis.advise.recommendation import Recommendation, by_loss, recommend, worth_training
 from gcdl.analysis.advise.search import Progress, other_sizes, search
+from gcdl.analysis.advise.stand_in import made_by_a_script
 from gcdl.analysis.advise.target_loss import Reached, seconds_to_loss
 from gcdl.analysis.advise.time_shares import TimeShares, time_shares
 from gcdl.analysis.advise.who_is_slow import Slowness, who_is_slow
@@ -69,6 +70,11 @@ class Advice:
     def measured_seconds(self) -> float:
         """Of a step of the run, mean."""
         return self.shares.step_seconds
+
+    @property
+    def made_by_a_script(self) -> bool:
+        """Whether only a script can make this run: no config says all of it."""
+        return any(made_by_a_script(choice) for choice in self.own.candidate.base.choices.values())
 
     @property
     def one_bit_kind(self) -> str:

@@ -109,6 +109,8 @@ def _reason(best: Tried, own: Tried, keep: bool, nothing_wrong: bool, slowness: 
         return "the run's own config is as good as any that was tried, or within a few percent of it"
     faster = f"{here:.3g} s a step become {there:.3g} s"
     change = faster if there < 0.995 * here else f"as fast as now ({there:.3g} s a step), and plainer"
+    if not own.exact and best.exact:
+        change = f"{faster}, and no shard is left out"
     parts = []
     if best.candidate.kind("code") != "uncoded":
         s = best.candidate.stragglers

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gcdl.codes import GradientCode
-from gcdl.config import Config, Experiment
+from gcdl.config import SECTIONS, Config, Experiment
 from gcdl.config.factories import Given
+from gcdl.config.schema import Choice
 from gcdl.types import Layout
 
 
@@ -53,14 +54,22 @@ class ProblemSizes:
         config = config.for_workers(n)
         values: Mapping[str, Any] = {"shards": config.choices["problem"].values["shards"]}
         problem = Given("problem", lambda k: StandIn(k, self.layout, LocalSteps(self.local_steps)), values, kind="stand-in")
-        code = config.choices["code"]
+        choices: dict[str, Choice | Given] = {**config.choices, "problem": problem}
+        if made_by_a_script(choices["optimizer"]):
+            choices["optimizer"] = SECTIONS["optimizer"].check({})  # only its state's size would matter
+        code = choices["code"]
         key = repr((n, config.seed, values["shards"], code.kind, sorted(code.values.items())))
         if key in self._codes:
             known = self._codes[key]
-            code = Given("code", lambda: known, code.values, kind=code.kind)
-        experiment = Experiment.of(replace(config, choices={**config.choices, "problem": problem, "code": code}), n).check()
+            choices["code"] = Given("code", lambda: known, code.values, kind=code.kind)
+        experiment = Experiment.of(replace(config, choices=choices), n).check()
         self._codes[key] = experiment.code
         return experiment
+
+
+def made_by_a_script(choice: Choice | Given) -> bool:
+    """Whether a table stands for an object that only a script has."""
+    return choice.kind == "custom" and choice.values.get("factory") == ""
 
 
 def one_tensor(d: int) -> Layout:
