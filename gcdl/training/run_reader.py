@@ -74,7 +74,10 @@ class History:
             values = line.get(key)
             if not isinstance(values, list) or len(values) != len(line["replies"]):
                 raise DataError(f"{self.path / STEPS}, line {line['step'] + 1}: has no {key} beside its replies")
-            row[line["replies"]] = values
+            try:
+                row[line["replies"]] = values
+            except (TypeError, ValueError, OverflowError):
+                raise DataError(f"{self.path / STEPS}, line {line['step'] + 1}: {key}: {values!r} are not numbers") from None
         return table
 
 

@@ -14,7 +14,6 @@ from gcdl.analysis.advise.as_json import as_json
 from gcdl.analysis.advise.candidates import Candidate
 from gcdl.analysis.advise.choice_of_rows import name_of
 from gcdl.analysis.advise.laboratory import Laboratory
-from gcdl.analysis.advise.links import links_of
 from gcdl.analysis.advise.observed import observe
 from gcdl.analysis.advise.pilot import pilot_toml
 from gcdl.analysis.advise.screen import screen
@@ -45,7 +44,7 @@ def run(folder: Path, *overrides: str, timing_only: bool = True) -> Path:
 
 def slowness(folder: Path):
     observed = observe(folder)
-    return who_is_slow(observed, Laboratory.of(observed, links_of(observed)).trace)
+    return who_is_slow(observed, Laboratory.of(observed).trace)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +119,7 @@ DELAYS = {
 @pytest.mark.parametrize("delays", DELAYS.values(), ids=DELAYS)
 def test_a_run_that_waited_for_all_is_predicted_as_it_was(tmp_path, delays):
     observed = observe(run(tmp_path / "run", *delays, "steps=103"))
-    lab = Laboratory.of(observed, links_of(observed))
+    lab = Laboratory.of(observed)
     assert lab.simulate(lab.own).seconds == pytest.approx(observed.seconds.mean(), rel=0.03)
 
 
@@ -138,7 +137,7 @@ OTHERS = {
 def test_another_config_is_predicted_as_it_would_be(tmp_path, delays, other):
     """The run that was predicted meets the same delays, for they depend on the step alone."""
     observed = observe(run(tmp_path / "run", *DELAYS[delays], "steps=103"))
-    lab = Laboratory.of(observed, links_of(observed))
+    lab = Laboratory.of(observed)
     tables: dict[str, dict[str, object]] = {}
     for word in other:
         key, value = word.split("=")
@@ -175,7 +174,7 @@ def test_a_straggler_whom_the_master_did_not_wait_for_is_found_too(tmp_path):
 def test_guesses_of_delays_that_nobody_saw_lie_beyond_the_steps_wait(tmp_path):
     coded = ("code.kind=fractional_repetition", "code.stragglers=1", *DELAYS["exponential"])
     observed = observe(run(tmp_path / "run", *coded))
-    trace = Laboratory.of(observed, links_of(observed)).trace
+    trace = Laboratory.of(observed).trace
     assert trace.unseen.sum() == len(observed.seconds)
     total = trace.delay + trace.seconds_per_shard * observed.loads
     assert (total >= observed.waited[:, None] - 1e-6)[trace.unseen].all()

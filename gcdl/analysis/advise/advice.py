@@ -11,7 +11,7 @@ import numpy as np
 
 from gcdl.analysis.advise.candidates import ONE_BIT
 from gcdl.analysis.advise.laboratory import Laboratory, Tried
-from gcdl.analysis.advise.links import Links, links_of
+from gcdl.analysis.advise.links import Links
 from gcdl.analysis.advise.observed import Observed, observe
 from gcdl.analysis.advise.prediction import Prediction
 from gcdl.analysis.advise.recommendation import Recommendation, by_loss, recommend, worth_training
@@ -121,7 +121,7 @@ def advise(
     """
     until = time.monotonic() + seconds
     observed = observe(path)
-    lab = Laboratory.of(observed, links_of(observed), wanted)
+    lab = Laboratory.of(observed, wanted)
     run = lab.attempt(lab.own)
     own = run if wanted is None else lab.attempt(lab.wanted)
     ideal = lab.simulate(lab.own, trace=lab.trace.without_stragglers())

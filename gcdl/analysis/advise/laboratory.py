@@ -9,7 +9,7 @@ import numpy as np
 
 from gcdl.analysis.advise.candidates import Candidate
 from gcdl.analysis.advise.costs import Costs
-from gcdl.analysis.advise.links import Links
+from gcdl.analysis.advise.links import Links, links_of
 from gcdl.analysis.advise.observed import Observed
 from gcdl.analysis.advise.prediction import Prediction, predict
 from gcdl.analysis.advise.stand_in import one_tensor
@@ -90,9 +90,14 @@ class Laboratory:
         self.steps = int(np.clip(len(self.trace.delay), *_STEPS))
 
     @classmethod
-    def of(cls, observed: Observed, links: Links, wanted: Config | None = None) -> Laboratory:
-        """Return the laboratory of a run. ``wanted``: the config that is asked about, if that is not the run's."""
-        trace, calibrated = trace_of(observed, links, rng_for(observed.config.seed, Stream.COMPUTE))
+    def of(cls, observed: Observed, wanted: Config | None = None) -> Laboratory:
+        """Return the laboratory of a run. ``wanted``: the config that is asked about, if that is not the run's.
+
+        Raises
+        ------
+        DataError : the run's manifest is damaged.
+        """
+        trace, calibrated = trace_of(observed, links_of(observed), rng_for(observed.config.seed, Stream.COMPUTE))
         asked = observed.config if wanted is None else wanted.for_workers(observed.n)
         return cls(observed, trace, calibrated, Costs.of(observed), Candidate(asked))
 

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from gcdl.analysis.advise.observed import Observed
+from gcdl.errors import DataError
 from gcdl.training.masters_choice import ASSUMED_BANDWIDTH, network_of
+from gcdl.training.run_files import MANIFEST
 from gcdl.transport.simulated.hosts import HostsNetwork
 from gcdl.transport.simulated.network import Network
 from gcdl.types import IntVector
@@ -76,7 +78,10 @@ def links_of(observed: Observed) -> Links:
 def _measured(manifest: dict[str, Any], master: str) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
     """Return latency one way and bandwidth, within the master's host and to the others; None: not measured."""
     links = manifest.get("links")
-    rows = [(link["host"], float(link["seconds"]), float(link["bytes_per_second"])) for link in links or []]
+    try:
+        rows = [(link["host"], float(link["seconds"]), float(link["bytes_per_second"])) for link in links or []]
+    except (TypeError, ValueError, LookupError):
+        raise DataError(f"{MANIFEST}: links: {links!r} is not what a run measures") from None
     found = []
     for here in (True, False):
         chosen = [(seconds, rate) for host, seconds, rate in rows if (host == master) == here]

@@ -121,7 +121,7 @@ def observe(path: Path) -> Observed:
     encode, slept = (steps.by_worker("encode_seconds"), steps.by_worker("slept_seconds")) if told else (none, none)
     seconds, waited = numbers(steps, "seconds"), np.nanmax(reply, axis=1)
     decoding, updating = (
-        (numbers(steps, "decode_seconds"), numbers(steps, "update_seconds")) if told else (seconds - waited, 0.0 * seconds)
+        (_seconds(steps, "decode_seconds"), _seconds(steps, "update_seconds")) if told else (seconds - waited, 0.0 * seconds)
     )
     # A worker's injected slowness is a sleep that grows with its work, as a slow machine's seconds do.
     factors = np.array([delays_at(experiment.stragglers, steps.workers, config.seed, line["step"]).factor for line in lines])
@@ -138,6 +138,19 @@ def _with_the_configs_code(line: Mapping[str, Any]) -> bool:
     """Whether a step has the code of the config: no other one has taken over in it (``run.on_loss``)."""
     recoded = line.get("recoded")
     return recoded is None or bool(recoded.get("configured"))
+
+
+def _seconds(steps: History, key: str) -> Weights:
+    """Return what a key of ``steps.jsonl`` says that no other reader of a run looks at.
+
+    Raises
+    ------
+    DataError : it is no number.
+    """
+    for line in steps.steps:
+        if isinstance(line.get(key), bool) or not isinstance(line.get(key), int | float):
+            raise DataError(f"{steps.path / STEPS}, line {line['step'] + 1}: {key}: {line.get(key)!r} is not a number")
+    return numbers(steps, key)
 
 
 def _manifest(path: Path) -> dict[str, Any]:

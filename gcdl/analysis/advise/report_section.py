@@ -6,12 +6,12 @@ The search for a better config is left to ``gcdl advise``: it takes longer than 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from gcdl.analysis.advise.candidates import Candidate
 from gcdl.analysis.advise.laboratory import Laboratory
-from gcdl.analysis.advise.links import links_of
 from gcdl.analysis.advise.observed import Observed, observe
 from gcdl.analysis.advise.time_shares import time_shares
 from gcdl.analysis.advise.who_is_slow import who_is_slow
@@ -28,10 +28,10 @@ def time_section(path: Path) -> dict[str, Any] | None:
 
         {"parts": [[name, seconds of a step], ...], "measured": seconds of a step, "slow": [sentence, ...]}
     """
-    observed = _observed(path)
-    if observed is None:
+    lab = _laboratory(path)
+    if lab is None:
         return None
-    lab = Laboratory.of(observed, links_of(observed))
+    observed = lab.observed
     shares = time_shares(observed, lab, lab.simulate(lab.own))
     return {
         "parts": [[part.name, _digits(part.seconds)] for part in shares.parts],
@@ -46,44 +46,36 @@ def predictions(paths: Sequence[Path]) -> list[dict[str, Any]]:
     Returns for each run ``measured`` and ``predicted`` seconds of a step, and the place of the run it was predicted ``from``;
     no ``predicted`` where there is none.
     """
-    runs = [_observed(path) for path in paths]
+    laboratories = [_laboratory(path) for path in paths]
     found: list[dict[str, Any]] = []
-    for observed in runs:
-        if observed is None:
+    for lab in laboratories:
+        if lab is None:
             found.append({})
             continue
-        like = [i for i, other in enumerate(runs) if other is not None and _alike(other, observed)]
-        source = min(like, key=lambda i: (_unseen(runs[i]), i))
-        seen = runs[source]
-        assert seen is not None
-        lab = Laboratory.of(seen, links_of(seen))
-        entry: dict[str, Any] = {"measured": _digits(float(observed.seconds.mean()))}
-        try:
-            predicted = lab.simulate(Candidate(observed.config))
+        like = [
+            (i, other) for i, other in enumerate(laboratories) if other is not None and _alike(other.observed, lab.observed)
+        ]
+        source, best = min(like, key=lambda item: (float(item[1].trace.unseen.mean()), item[0]))
+        entry: dict[str, Any] = {"measured": _digits(float(lab.observed.seconds.mean()))}
+        with suppress(ConfigError):
+            predicted = best.simulate(Candidate(lab.observed.config))
             entry |= {"predicted": _digits(predicted.seconds), "plus_minus": _digits(predicted.plus_minus), "from": source}
-        except ConfigError:
-            pass
         found.append(entry)
     return found
 
 
-def _observed(path: Path) -> Observed | None:
+def _laboratory(path: Path) -> Laboratory | None:
     try:
         observed = observe(path)
+        return Laboratory.of(observed) if observed.n <= _MOST_WORKERS else None
     except (DataError, ConfigError):
         return None
-    return observed if observed.n <= _MOST_WORKERS else None
 
 
 def _alike(one: Observed, other: Observed) -> bool:
     """Whether a run's delays can be those of another one: as many workers, the same model, both simulated or both not."""
     same_model = one.sizes.layout.size == other.sizes.layout.size
     return (one.n, one.simulated) == (other.n, other.simulated) and same_model
-
-
-def _unseen(observed: Observed | None) -> float:
-    """Return the share of replies that a run did not use."""
-    return 1.0 if observed is None else float((observed.reply != observed.reply).mean())
 
 
 def _digits(value: float) -> float:

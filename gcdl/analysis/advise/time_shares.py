@@ -8,7 +8,9 @@ without the steps'.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -70,11 +72,16 @@ def time_shares(observed: Observed, lab: Laboratory, own: Prediction) -> TimeSha
     seconds["rest"] = max(0.0, measured - sum(seconds.values()))
     history = observed.history
     summary = history.summary or {}
-    wall = summary.get("wall_seconds") if not observed.simulated else None
-    outside = None if wall is None else max(0.0, wall - summary["seconds"])
-    startup = observed.manifest.get("startup_seconds") if not observed.simulated else None
-    steps = summary.get("steps", len(history.steps))
+    wall, spent = (None if observed.simulated else _number(summary, key) for key in ("wall_seconds", "seconds"))
+    outside = None if wall is None or spent is None else max(0.0, wall - spent)
+    startup = None if observed.simulated else _number(observed.manifest, "startup_seconds")
+    steps = int(_number(summary, "steps") or len(history.steps))
     return TimeShares([Part(key, name, seconds[key]) for key, name in _NAMES.items()], measured, steps, outside, startup)
+
+
+def _number(table: Mapping[str, Any], key: str) -> float | None:
+    value = table.get(key)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 _NAMES = {
