@@ -161,6 +161,9 @@ class MpiTransport:
         replies: list[Reply] = []
         while self._peers.arrived and len(replies) < at_most:
             peer, _ = self._peers.arrived[0]
+            if peer.gone and peer not in self._peers.workers:  # another process has its place by now
+                self._peers.take()
+                continue
             if replies and not is_of_kind(peer.inbox, Kind.REPLY):
                 break
             received = self._messages.read(*self._peers.take())

@@ -34,6 +34,8 @@ from gcdl.transport.simulated.network import ONE_MASTER, Masters, Network, Sizes
 from gcdl.types import Buffer, IntVector, Mask, Weights, aligned_buffer
 
 _STALE: Buffer = aligned_buffer(0)
+_HOLDS_BYTES = HEADER_BYTES + 16
+"""By which a slice master tells rank 0 of a reply: over MPI, replies that have come together share a message."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,7 +214,7 @@ class SimulatedTransport:
         masters = self._pace.masters.count
         headers = masters * HEADER_BYTES
         np.add.at(self.traffic.up, workers, (self._pace.reply_bytes.together - headers, headers))
-        self.traffic.control += len(workers) * (masters - 1) * HEADER_BYTES
+        self.traffic.control += len(workers) * (masters - 1) * _HOLDS_BYTES
 
     def _count_down(self, workers: IntVector, sign: int) -> None:
         """Count the newest task to each of these workers, or take it back."""
