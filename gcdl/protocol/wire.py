@@ -48,6 +48,7 @@ _LOSS = struct.Struct("<d")
 _OFFSET = struct.Struct("<q")
 _SECONDS = struct.Struct("<ffff")
 _CHECKSUM = struct.Struct("<I")
+_WHOLE = struct.Struct("<4sBBHiIQQdffffII")
 
 
 class Kind(IntEnum):
@@ -109,6 +110,9 @@ class Kind(IntEnum):
     """Master: put the content of the next task on your board, under the number ``step`` (gcdl.transport.mpi.shared_memory)."""
 
 
+_KINDS = {int(kind): kind for kind in Kind}
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """The first 64 bytes of a message.
@@ -165,10 +169,12 @@ class Header:
         if received < HEADER_BYTES:
             raise MessageError(f"a message of {received} bytes is shorter than a header")
         head = buffer[:HEADER_BYTES].tobytes()
-        magic, version, number, worker, step, clipped, its_run, body_bytes = _START.unpack_from(head, 0)
+        fields = _WHOLE.unpack(head)
+        magic, version, number, worker, step, clipped, its_run, body_bytes, loss = fields[:9]
+        slept, computed, held, encoded, body_crc, crc = fields[9:]
         if magic != _MAGIC:
             raise MessageError("a message that is not gcdl's")
-        if _CHECKSUM.unpack_from(head, 60)[0] != zlib.crc32(head[:60]):
+        if crc != zlib.crc32(head[:60]):
             raise MessageError("a message whose header was altered on the way")
         if version != _VERSION:
             raise MessageError(f"a message of version {version}; this is version {_VERSION}")
@@ -176,16 +182,14 @@ class Header:
             raise MessageError("a message of another run")
         if received != HEADER_BYTES + body_bytes:
             raise MessageError(f"a message of {received} bytes that should have {HEADER_BYTES + body_bytes}")
-        checksum = _CHECKSUM.unpack_from(head, 56)[0]
-        if checksum and zlib.crc32(buffer[HEADER_BYTES:received].data) != checksum:
+        if body_crc and zlib.crc32(buffer[HEADER_BYTES:received].data) != body_crc:
             raise MessageError("a message whose body was altered on the way")
-        try:
-            kind = Kind(number)
-        except ValueError:
-            raise MessageError(f"a message of unknown kind {number}") from None
-        offset = _OFFSET.unpack_from(head, 32)[0] if kind is Kind.STATE else 0
-        loss = 0.0 if kind is Kind.STATE else _LOSS.unpack_from(head, 32)[0]
-        slept, computed, held, encoded = _SECONDS.unpack_from(head, 40)
+        kind = _KINDS.get(number)
+        if kind is None:
+            raise MessageError(f"a message of unknown kind {number}")
+        offset = 0
+        if kind is Kind.STATE:
+            loss, offset = 0.0, _OFFSET.unpack_from(head, 32)[0]
         return cls(kind, run, worker, step, body_bytes, loss, slept, computed, held, encoded, clipped, offset)
 
 

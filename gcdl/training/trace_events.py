@@ -39,6 +39,8 @@ class Timeline:
     def __init__(self, file: _Appendable, workers: int = 0, masters: int = 1) -> None:
         self._file = file
         self._file.write('{"displayTimeUnit": "ms", "traceEvents": [\n')
+        self._written: list[str] = []
+        """Events that the file has not got yet: those of a step are written together."""
         self._rows: dict[int, _Row] = {}
         self._began: dict[int, float] = {}
         self._step: int | None = None
@@ -50,6 +52,7 @@ class Timeline:
             self._name(master, f"slice master {master}")
         for worker in range(min(workers, _WORKERS_DRAWN)):
             self._row(worker, None)
+        self._flush()
 
     def add(self, step: int, timing: StepTiming) -> None:
         """Append a step's events."""
@@ -71,6 +74,7 @@ class Timeline:
             for reply in zip(*(drawn[name].tolist() for name in _MEASURED), strict=True):
                 self._worker(reply, timing.began, mark)
         self._step, self._ended = step, timing.ended
+        self._flush()
 
     def _worker(self, reply: tuple[Any, ...], began: float, mark: str) -> None:
         """Draw what a worker did for a reply: ``_MEASURED`` of it.
@@ -102,6 +106,7 @@ class Timeline:
             if self._step is not None:
                 for worker, row in self._rows.items():
                     self._silence(worker, row, self._step + 1, self._ended)
+            self._flush()
             self._file.write('{"ph": "M", "pid": 0, "name": "process_name", "args": {"name": "gcdl"}}\n]}\n')
             self._file.close()
 
@@ -127,10 +132,14 @@ class Timeline:
             # By hand, for json takes ten times as long, and there are several events a worker and step.
             steps = f'"step": {step}' if to is None else f'"step": {step}, "to": {to}'
             times = f'"ts": {first}, "dur": {last - first}'
-            self._file.write(f'{{"ph": "X", "pid": 0, "tid": {row}, "name": "{name}", {times}, "args": {{{steps}}}}},\n')
+            self._written.append(f'{{"ph": "X", "pid": 0, "tid": {row}, "name": "{name}", {times}, "args": {{{steps}}}}},\n')
 
     def _write(self, event: dict[str, Any]) -> None:
-        self._file.write(json.dumps(event) + ",\n")
+        self._written.append(json.dumps(event) + ",\n")
+
+    def _flush(self) -> None:
+        self._file.write("".join(self._written))
+        self._written.clear()
 
 
 @dataclass
