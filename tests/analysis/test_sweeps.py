@@ -18,6 +18,7 @@ import pytest
 from rich.console import Console
 
 from gcdl import cli
+from gcdl.analysis.figure import _compact
 from gcdl.analysis.sweeps import cell as cells
 from gcdl.analysis.sweeps import runner as module
 from gcdl.analysis.sweeps.display import SweepDisplay
@@ -299,7 +300,12 @@ def test_a_figure_has_five_lines_in_colour_at_most_and_names_the_others(done, tm
     text = plot_sweep(tmp_path / "sweep", tmp_path / "a.svg", ["straggling=none"])[0].read_text()
     assert "also run: float32" in text
     assert "#a8a8a8" in text
-    assert not re.search(r"\d\.\d\d+ ", text.split("</style>")[1])  # a tenth of a point is enough
+    assert not re.search(r' d="[^"]*\d\.\d\d', text)  # a tenth of a point is enough
+
+
+def test_a_compact_figure_says_what_it_said_and_keeps_what_is_no_coordinate():
+    drawn = '<g>\n   <path d="M 1.23456 -2 \nL 30.06 4 \nz" style="opacity: 0.15"/>\n  <text x="1.05" y="2">0.42</text>\n</g>'
+    assert _compact(drawn) == '<g>\n<path d="M1.2 -2L30.1 4z" style="opacity: 0.15"/>\n<text x="1.1" y="2">0.42</text>\n</g>'
 
 
 def test_a_plot_is_a_function_of_the_results(done, tmp_path):
