@@ -83,7 +83,7 @@ class Situation:
 SITUATIONS = {
     "one slow worker": Situation(('{kind = "fixed", workers = [2], seconds = 0.25}',)),
     "bursts": Situation(('{kind = "bursts", p = 0.15, length = 8.0, seconds = 0.25}',)),
-    "heavy tails": Situation(('{kind = "pareto", alpha = 1.5, seconds = 0.03}',)),
+    "heavy tails": Situation(('{kind = "pareto", shape = 1.5, seconds = 0.03}',)),
     "slow link": Situation(workers=4, features=200_000, hosts=3),
     "slow master": Situation(workers=4, features=2_000_000, optimizer="adam", slowness=4.0),
     "nothing wrong": Situation(),

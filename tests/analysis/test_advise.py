@@ -17,6 +17,7 @@ from gcdl.analysis.advise.laboratory import Laboratory
 from gcdl.analysis.advise.observed import observe
 from gcdl.analysis.advise.pilot import pilot_toml
 from gcdl.analysis.advise.screen import screen
+from gcdl.analysis.advise.second_shard import second_shard
 from gcdl.analysis.advise.who_is_slow import who_is_slow
 from gcdl.config import load, parse
 from gcdl.errors import DataError
@@ -176,9 +177,21 @@ def test_guesses_of_delays_that_nobody_saw_lie_beyond_the_steps_wait(tmp_path):
     observed = observe(run(tmp_path / "run", *coded))
     trace = Laboratory.of(observed).trace
     assert trace.unseen.sum() == len(observed.seconds)
-    total = trace.delay + trace.seconds_per_shard * observed.loads
+    total = trace.delay + trace.one_shard * observed.loads
     assert (total >= observed.waited[:, None] - 1e-6)[trace.unseen].all()
     assert np.isfinite(total).all()
+
+
+def test_a_second_shard_costs_less_than_the_first_where_a_pass_costs_something_by_itself(tmp_path):
+    small, large = (parse(RUN, ["problem.features=1000", f"problem.samples={samples}"]).for_workers(6) for samples in (1, 4000))
+    assert 0.0 <= second_shard(small) < 0.6 < second_shard(large) <= 1.0
+    assert second_shard(parse(RUN, ["problem.kind=custom", "problem.factory=no.such:thing"]).for_workers(6)) is None
+    observed = observe(run(tmp_path / "run"))
+    lab = Laboratory.of(observed)
+    coded = lab.own.with_changes(code={"kind": "fractional_repetition", "stragglers": 1})
+    whole = lab.simulate(coded).seconds
+    lab.costs.further_shard = 0.25
+    assert lab.simulate(coded).seconds == pytest.approx(1.25 / 2.0 * whole)
 
 
 def test_of_a_pilot_the_config_asked_about_is_judged(tmp_path):

@@ -168,6 +168,8 @@ def _unsure(lab: Laboratory, run: Tried, own: Tried, recommendation: Recommendat
         found.append("one bit is noise: look at the loss; an optimizer with momentum, or Adam, needs it least")
     if not observed.simulated and len(observed.experiment.code.B) > 1 and _crowded(observed):
         found.append("ranks share processors: a code's further shards may take longer than their share")
+    if lab.costs.further_shard is None:
+        found.append("what a second shard costs a worker could not be measured here: taken to be as much as the first")
     if not whole:
         found.append("there was no time to try all candidates")
     return found

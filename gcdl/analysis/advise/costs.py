@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gcdl.analysis.advise.observed import Observed
+from gcdl.analysis.advise.second_shard import second_shard
 from gcdl.compressors import Codec, Compressor, Draw, Message
-from gcdl.types import Layout, aligned_buffer, aligned_vector
+from gcdl.types import IntVector, Layout, Weights, aligned_buffer, aligned_vector
 
 _MOST_COORDINATES = 1 << 22
 """Of the vectors that are timed: seconds grow with d from there on."""
@@ -40,6 +41,7 @@ class Costs:
     update : of the optimizer's step.
     compressor, layout : the run's.
     stated : whether the run was simulated.
+    further_shard : what each shard beyond the first adds to a worker's computing, as a share of the first; None: unknown.
     """
 
     encode: float
@@ -48,6 +50,7 @@ class Costs:
     compressor: Compressor
     layout: Layout
     stated: bool
+    further_shard: float | None
     _timed: dict[str, _Timed] = field(default_factory=dict)
 
     @classmethod
@@ -56,7 +59,14 @@ class Costs:
         replies = np.isfinite(observed.reply).sum(axis=1)
         encode = float(np.nanmedian(observed.encode))
         decode, update = float(np.median(observed.decoding / replies)), float(np.median(observed.updating))
-        return cls(encode, decode, update, observed.experiment.compressor, observed.sizes.layout, observed.simulated)
+        further = 1.0 if observed.simulated else second_shard(observed.config)
+        compressor, layout = observed.experiment.compressor, observed.sizes.layout
+        return cls(encode, decode, update, compressor, layout, observed.simulated, further)
+
+    def computing(self, shards: IntVector) -> Weights:
+        """Return how many times as long as one shard takes these numbers of shards take, (n,)."""
+        further = 1.0 if self.further_shard is None else self.further_shard
+        return np.asarray(1.0 + further * (shards - 1.0))
 
     def of_compressor(self, compressor: Compressor) -> tuple[float, float]:
         """Return the seconds of encoding and of decoding a reply with another compressor."""

@@ -97,9 +97,11 @@ class Laboratory:
         ------
         DataError : the run's manifest is damaged.
         """
-        trace, calibrated = trace_of(observed, links_of(observed), rng_for(observed.config.seed, Stream.COMPUTE))
+        costs = Costs.of(observed)
+        rng = rng_for(observed.config.seed, Stream.COMPUTE)
+        trace, calibrated = trace_of(observed, links_of(observed), costs, rng)
         asked = observed.config if wanted is None else wanted.for_workers(observed.n)
-        return cls(observed, trace, calibrated, Costs.of(observed), Candidate(asked))
+        return cls(observed, trace, calibrated, costs, Candidate(asked))
 
     @property
     def network(self) -> Network:
@@ -132,9 +134,9 @@ class Laboratory:
         experiment = self.observed.sizes.experiment(candidate.config)
         chosen = (self.trace if trace is None else trace).of_workers(everyone)
         links = self._network(experiment, everyone) if network is None else network
-        prediction = predict(
-            experiment, self.observed.sizes.layout, chosen, links, self._encode(experiment), steps or self.steps
-        )
+        layout, computing = self.observed.sizes.layout, self.costs.computing
+        encode = self._encode(experiment)
+        prediction = predict(experiment, layout, chosen, links, encode, computing, steps or self.steps)
         return Tried(candidate, experiment, prediction)
 
     def _network(self, experiment: Experiment, columns: IntVector) -> Network:

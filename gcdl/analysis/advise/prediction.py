@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,7 +21,7 @@ from gcdl.training.build import make_pace
 from gcdl.training.roles.simulation import timing_only
 from gcdl.transport.simulated.network import Network
 from gcdl.transport.simulated.virtual_clock import SimulatedTransport
-from gcdl.types import Layout, Weights
+from gcdl.types import IntVector, Layout, Weights
 
 _BATCHES = 10
 _STUDENT = 2.26
@@ -50,9 +51,22 @@ class Prediction:
     each: Weights
 
 
-def predict(experiment: Experiment, layout: Layout, trace: Trace, network: Network, encode: float, steps: int) -> Prediction:
-    """Simulate ``steps`` steps; ``encode``: seconds that a worker takes to compress its reply."""
+def predict(
+    experiment: Experiment,
+    layout: Layout,
+    trace: Trace,
+    network: Network,
+    encode: float,
+    computing: Callable[[IntVector], Weights],
+    steps: int,
+) -> Prediction:
+    """Simulate ``steps`` steps.
+
+    ``encode``: seconds that a worker takes to compress its reply; ``computing``: how many times as long as one shard some take.
+    """
     made = timing_only(experiment, layout)
+    shards = np.count_nonzero(experiment.code.B, axis=1)
+    each = computing(shards) / shards
     held = np.full(experiment.n, encode)
 
     def delays(step: int) -> Delays:
@@ -61,7 +75,7 @@ def predict(experiment: Experiment, layout: Layout, trace: Trace, network: Netwo
     pace = replace(
         make_pace(experiment, layout, made.slices),
         delays=delays,
-        seconds_per_shard=lambda step: trace.seconds_per_shard[step % len(trace.delay)],
+        seconds_per_shard=lambda step: trace.one_shard[step % len(trace.delay)] * each,
         network=network,
     )
     transport = SimulatedTransport(pace, None)

@@ -124,14 +124,14 @@ def other_sizes(lab: Laboratory, found: Candidate) -> list[Tried]:
     The shards stay, and with them the samples of a step; with more workers than shards there are more of them, each smaller.
     """
     n, trace = lab.observed.n, lab.trace
-    total = trace.delay.mean(axis=0) + trace.seconds_per_shard.mean(axis=0)
+    total = trace.delay.mean(axis=0) + trace.one_shard.mean(axis=0)
     order = np.argsort(total, kind="stable")
     tried = []
     for other in sorted({max(1, n // 2), n - 1, 2 * n} - {n, 0}):
         columns = np.sort(order[:other]) if other < n else np.arange(other) % n
         shards = int(lab.observed.config.choices["problem"].values["shards"])
         k = max(shards, other)
-        scaled = replace(trace, seconds_per_shard=trace.seconds_per_shard * shards / k)
+        scaled = replace(trace, one_shard=trace.one_shard * shards / k)
         of_size = found.with_changes(workers=other, problem={"shards": k})
         plain = of_size.with_changes(code={"kind": "uncoded"}, wait={"kind": "first_replies"})
         coded = of_size if found.kind("code") != "uncoded" else plain

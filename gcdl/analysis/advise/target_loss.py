@@ -61,8 +61,8 @@ def seconds_to_loss(lab: Laboratory, tried: Sequence[Tried], target: float, unti
     """
     with tempfile.TemporaryDirectory(prefix="gcdl-advise-") as folder:
         trace = Path(folder) / "delays.npz"
-        typical = np.median(lab.trace.seconds_per_shard)
-        slower = np.maximum(lab.trace.seconds_per_shard - typical, 0.0) * lab.observed.loads
+        typical = np.median(lab.trace.one_shard)
+        slower = np.maximum(lab.trace.one_shard - typical, 0.0) * lab.observed.loads
         write_trace(trace, lab.trace.delay + slower)
         found, best = [], math.inf
         for one in tried[:_CANDIDATES]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gcdl.analysis.advise.costs import Costs
 from gcdl.analysis.advise.links import Links
 from gcdl.analysis.advise.observed import Observed
 from gcdl.protocol.wire import HEADER_BYTES
@@ -34,28 +35,26 @@ class Trace:
 
     Attributes
     ----------
-    seconds_per_shard : (T, n) of computing one shard's gradient.
+    one_shard : (T, n) seconds of a gradient of one shard.
     delay : (T, n) seconds that come on top.
     unseen : (T, n) whether that is a guess, because no reply was used.
-    at_least : (T, n) the delay, or where that is a guess, what it is more than.
+    took : (T, n) seconds of computing and delay, in the run; where the delay is a guess, what they were at least.
     """
 
-    seconds_per_shard: Matrix
+    one_shard: Matrix
     delay: Matrix
     unseen: Mask
-    at_least: Matrix
+    took: Matrix
 
     def of_workers(self, columns: IntVector) -> Trace:
         """Return the trace of a run with these of the workers, (m,), some perhaps several times."""
-        return Trace(
-            self.seconds_per_shard[:, columns], self.delay[:, columns], self.unseen[:, columns], self.at_least[:, columns]
-        )
+        return Trace(self.one_shard[:, columns], self.delay[:, columns], self.unseen[:, columns], self.took[:, columns])
 
     def without_stragglers(self) -> Trace:
         """Return a trace in which every worker computes as long as a typical one, and is delayed by the least."""
         shape = self.delay.shape
-        even = np.full(shape, np.median(self.seconds_per_shard)), np.full(shape, self.least_delay)
-        return Trace(*even, np.zeros(shape, dtype=np.bool_), even[1])
+        even = np.full(shape, np.median(self.one_shard)), np.full(shape, self.least_delay)
+        return Trace(*even, np.zeros(shape, dtype=np.bool_), even[0] + even[1])
 
     @property
     def least_delay(self) -> float:
@@ -63,7 +62,7 @@ class Trace:
         return float(np.quantile(self.delay, _LEAST))
 
 
-def trace_of(observed: Observed, links: Links, rng: np.random.Generator) -> tuple[Trace, Links]:
+def trace_of(observed: Observed, links: Links, costs: Costs, rng: np.random.Generator) -> tuple[Trace, Links]:
     """Return a run's trace, and its links, calibrated."""
     reply_bytes = _reply_bytes(observed)
     busy = observed.compute + observed.encode + observed.slept
@@ -75,12 +74,14 @@ def trace_of(observed: Observed, links: Links, rng: np.random.Generator) -> tupl
             break
     unseen = np.isnan(observed.reply) & ~observed.lost
     delay = observed.slept + np.maximum(beyond, 0.0)
-    compute = _filled_up(observed.compute) / observed.loads
+    shards = np.count_nonzero(observed.experiment.code.B, axis=1)
+    compute = _filled_up(observed.compute)
+    one_shard = compute / (costs.computing(shards) * observed.loads / shards)
     undelayed = _filled_up(observed.compute) + _filled_up(observed.encode)
     soonest = _without_delays(observed, np.where(unseen, undelayed, busy), calibrated.network, reply_bytes)
     bound = np.nan_to_num(np.maximum(observed.waited[:, None] - soonest, 0.0))
     guessed = _with_guesses(delay, bound, unseen | observed.lost, rng)
-    return Trace(compute, guessed, unseen, np.where(np.isnan(delay), bound, delay)), calibrated
+    return Trace(one_shard, guessed, unseen, compute + np.where(np.isnan(delay), bound, delay)), calibrated
 
 
 def _reply_bytes(observed: Observed) -> int:

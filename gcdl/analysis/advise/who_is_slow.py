@@ -51,7 +51,7 @@ class Slowness:
 
 def who_is_slow(observed: Observed, trace: Trace) -> Slowness:
     """Look at the seconds that a run's workers took, and at whose replies were used."""
-    took = trace.at_least + trace.seconds_per_shard * observed.loads
+    took = trace.took
     typical = float(np.median(took[np.isfinite(observed.reply)]))
     slow = took > _SLOW * typical
     known = ~observed.lost & (np.isfinite(observed.reply) | slow)
