@@ -124,7 +124,8 @@ class Experiment:
     def problem(self) -> Problem:
         """The problem."""
         values = self._choice("problem").values
-        local: dict[str, Any] = {"local_steps": values.get("local_steps"), "local_optimizer": values.get("local_optimizer")}
+        steps = 1 if self.config.leaves_local_steps_open else values.get("local_steps")  # until the run has chosen
+        local: dict[str, Any] = {"local_steps": steps, "local_optimizer": values.get("local_optimizer")}
         if local["local_optimizer"] is not None:
             local["local_optimizer"] = local["local_optimizer"].build().torch_optimizer
         stated = {name: value for name, value in local.items() if value is not None}

@@ -96,6 +96,8 @@ def custom_problem(
             raise ParameterError(f"{name}: {factory} returns a {type(made).__name__}, which decides that itself")
         made = replace(made, **changes)
     if isinstance(made, TorchProblem):
+        if made.local_steps == "auto":
+            raise ParameterError(f'local_steps: {factory} leaves it open; say problem.local_steps = "auto" in the config')
         return with_local_optimizer(made).bind(k, seed)
     return made.bind(k, seed) if hasattr(made, "bind") else made
 

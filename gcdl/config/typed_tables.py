@@ -21,7 +21,7 @@ class ProblemTable(TypedDict, total=False):
     batch_size: int
     sampling: Literal["independent", "epoch"]
     test_samples: int
-    local_steps: int
+    local_steps: int | Literal["auto"]
     local_optimizer: Mapping[str, Any]
     shards: int
     signal: float

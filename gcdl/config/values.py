@@ -52,7 +52,7 @@ SECTIONS = {
             {**PROBLEMS, "custom": custom_problem},
             extra={
                 "shards": (Count | None, None),
-                "local_steps": (Count | None, None),
+                "local_steps": (Count | Literal["auto"] | None, None),
                 "local_optimizer": (dict[str, Any] | None, None),
             },
             inner=("local_optimizer", LOCAL_OPTIMIZER),
@@ -240,6 +240,15 @@ class Config:
             optimizer = replace(optimizer, values={**optimizer.values, "schedule": schedule})
         settled = {"problem": problem, "compressor": compressor, "optimizer": optimizer}
         return replace(self, workers=n, choices={**self.choices, **settled})
+
+    @property
+    def leaves_local_steps_open(self) -> bool:
+        """Whether the run chooses the number of local steps (``problem.local_steps = "auto"``)."""
+        return self.choices["problem"].values.get("local_steps") == "auto"
+
+    def with_local_steps(self, steps: int) -> Config:
+        """Return the config with this number of local steps."""
+        return self.with_values("problem", local_steps=steps)
 
     def toml(self) -> str:
         """Return the resolved config, every value stated."""

@@ -130,3 +130,7 @@ class MadeByHand(Protocol):
     def take_over(self, model: str) -> None:
         """Begin with what :meth:`hand_over` returned on rank 0; before anything else is asked for."""
         ...
+
+    def restart(self) -> None:
+        """Go back to the model before the first step: what has been computed so far was a rehearsal."""
+        ...

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -58,8 +58,8 @@ class TorchProblem:
         there, and so is a loss that is a module; metrics are given what is on the CPU. The module stays there after a run.
     autocast : ``"bfloat16"``: passes compute in it what they can (``torch.autocast``); parameters and gradients stay float32.
     sampling : how minibatches are drawn: ``"independent"`` for each step, or in ``"epoch"``: every sample of a shard once.
-    local_steps : H: in each step a worker takes H steps of its own, and sends how far they led; 1: it sends the gradient. See
-        :mod:`gcdl.problems.local_steps`.
+    local_steps : H: in each step a worker takes H steps of its own, and sends how far they led; 1: it sends the gradient;
+        ``"auto"``: the run chooses. See :mod:`gcdl.problems.local_steps`.
     local_optimizer : takes the local steps: a table as of ``[optimizer]``, or a function that makes a torch optimizer for a
         list of parameters.
     collate_fn : makes a batch of a list of samples, as in a ``torch.utils.data.DataLoader``.
@@ -106,7 +106,7 @@ class TorchProblem:
     autocast: AutocastName | None = None
     sampling: Sampling = "independent"
     collate_fn: Collate | None = None
-    local_steps: int = 1
+    local_steps: int | Literal["auto"] = 1
     local_optimizer: Any = None
     num_workers: int = 0
 
@@ -117,8 +117,12 @@ class TorchProblem:
         for name, metric in (self.metrics or {}).items():
             _check_function(f"metrics.{name}", metric)
         for name, least in (("batch_size", 0), ("chunk", 1), ("local_steps", 1), ("num_workers", 0)):
-            if getattr(self, name) < least:
-                raise ParameterError(f"{name}: {getattr(self, name)}; at least {least}")
+            value = getattr(self, name)
+            if name == "local_steps" and isinstance(value, str):
+                if value != "auto":
+                    raise ParameterError(f"{name}: {value!r}; a number, or 'auto'")
+            elif value < least:
+                raise ParameterError(f"{name}: {value}; at least {least}")
         if self.collate_fn is not None:
             _check_function("collate_fn", self.collate_fn)
         for name, known in (("device", DeviceName), ("sampling", Sampling), ("autocast", AutocastName)):
@@ -137,7 +141,12 @@ class TorchProblem:
         )
 
     def bind(self, k: int, seed: int) -> BoundProblem:
-        """Return the problem with its samples cut into ``k`` shards under ``seed``."""
+        """Return the problem with its samples cut into ``k`` shards under ``seed``.
+
+        Raises
+        ------
+        ParameterError : the number of local steps is left open: a :class:`gcdl.Trainer` chooses it.
+        """
         return BoundProblem(self, k, seed)
 
 
@@ -148,6 +157,8 @@ class BoundProblem:
         self.given = given
         self.k = k
         self.seed = seed
+        if given.local_steps == "auto":
+            raise ParameterError("local_steps: 'auto'; a run chooses the number, by gcdl.Trainer")
         make = given.local_optimizer
         self.local = LocalSteps(given.local_steps, getattr(make, "torch_optimizer", make))
 
@@ -299,6 +310,10 @@ class BoundProblem:
         from torch import nn
 
         return state_as_text(self.module.plain) if isinstance(self.given.model, nn.Module) else ""
+
+    def restart(self) -> None:
+        """Give the model the parameters that training starts from, in memory of its own."""
+        self.module.bind(self.initial_parameters())
 
     def take_over(self, model: str) -> None:
         """Load a state dict that :meth:`hand_over` returned."""

@@ -38,6 +38,7 @@ class StartingPoint:
     timing_only : a simulation in which only the clock runs: no gradient is computed, nothing of the model's size is allocated.
     stated : keys of the config that the user has overridden to resume the run.
     adapted : values of the config, by table, that follow from the run that is resumed.
+    chosen : what the run has chosen by itself, and why, for the manifest.
     """
 
     config: Config
@@ -48,6 +49,7 @@ class StartingPoint:
     timing_only: bool = False
     stated: Sequence[str] = ()
     adapted: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    chosen: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def step(self) -> int:
@@ -172,6 +174,7 @@ class StartingPoint:
         """
         sizes = {"workers": experiment.n, "masters": masters}
         about = manifest(experiment.config.run.ranks(experiment.n), hosts, timing_only=self.timing_only)
+        about.update(self.chosen)
         about.update(ran)
         if self._is_of_a_script and (command := script_command()) is not None:
             about["script"] = command
@@ -219,6 +222,8 @@ def go_on(config: Config, folder: Path) -> StartingPoint:
     adapted: dict[str, dict[str, Any]] = {}
     if config.choices["problem"].values["shards"] is None:
         adapted["problem"] = {"shards": was["problem"]["shards"]}
+    if config.leaves_local_steps_open and "local_steps" in was["problem"]:
+        adapted.setdefault("problem", {})["local_steps"] = was["problem"]["local_steps"]
     if "nearest" in was["code"] and config.choices["code"].values.get("nearest") is None:
         adapted["code"] = {"nearest": was["code"]["nearest"]}
     for table, values in adapted.items():

@@ -256,7 +256,8 @@ class Trainer:
         if self._given is None:
             raise UsageError(f"Trainer.{what}: only for a gcdl.TorchProblem")
         if self._bound is None:
-            self._bound = self._given.bind(self.config.choices["problem"].values["shards"] or 1, self.config.seed)
+            given = replace(self._given, local_steps=1)  # of no use here
+            self._bound = given.bind(self.config.choices["problem"].values["shards"] or 1, self.config.seed)
         return self._bound
 
     def fit(self, steps: int | None = None, *, resume: bool = False) -> StepIterator:
@@ -349,13 +350,16 @@ class Trainer:
 
     def _problem(self, given: Any, shards: int | None) -> Choice | Given:
         """Return what the config says of the problem."""
-        extra = {"shards": None if shards is None else count_of("shards", shards, 1)}
+        extra: dict[str, Any] = {"shards": None if shards is None else count_of("shards", shards, 1)}
         if isinstance(given, str | Mapping):
             return SECTIONS["problem"].check({**table_of(given), **{name: k for name, k in extra.items() if k is not None}})
         if isinstance(given, TorchProblem):
+            if given.local_steps == "auto":
+                extra["local_steps"] = given.local_steps
 
-            def bind(k: int, seed: int) -> BoundProblem:
-                self._bound = given.bind(k, seed)
+            def bind(k: int, seed: int, local_steps: int | None = None) -> BoundProblem:
+                chosen = given if local_steps is None else replace(given, local_steps=local_steps)
+                self._bound = chosen.bind(k, seed)
                 return self._bound
 
             return Given("problem", bind, extra)

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from gcdl.compressors import Codec
 from gcdl.compressors.parts import Part
-from gcdl.config import Config, Experiment
+from gcdl.config import Config, Experiment, RunOptions
 from gcdl.errors import TooManyLost, UsageError, WorkerLost
 from gcdl.host.cores import choose_core
 from gcdl.host.launcher_environment import Launch
 from gcdl.host.processes import this_process
 from gcdl.host.stop_request import StopRequest
 from gcdl.problems import Evaluator, MadeByHand, Problem
+from gcdl.protocol.master import Master
 from gcdl.protocol.model_slices import ModelSlices
 from gcdl.protocol.task_format import TaskFormat
 from gcdl.protocol.wire import HEADER_BYTES
 from gcdl.training.build import limit_threads, make_ends, master_threads, row_of
 from gcdl.training.callbacks import Callback
 from gcdl.training.learner import Learner
+from gcdl.training.local_steps_choice import LocalStepsChoice, choose_local_steps, rehearsal
 from gcdl.training.loggers import Logger
 from gcdl.training.loop import Run, TrainingLoop, run_to_end
 from gcdl.training.slices import idle_masters_notice, local_slices, one_of_the_slices, parts_for, slice_ends, whole_model_bytes
 from gcdl.training.starting_point import StartingPoint
 from gcdl.training.summary import Summary
+from gcdl.training.timing_only import NoEvaluator
 from gcdl.training.watcher import Watcher
 
 if TYPE_CHECKING:
@@ -39,6 +42,8 @@ _COLLECTIVE_SECONDS = 120.0
 
 Ready = Callable[[int, int], None]
 """Is told how many workers are ready, of how many."""
+Say = Callable[[str], None]
+"""Takes a line for the user."""
 
 
 def _tell_nobody(ready: int, workers: int) -> None:
@@ -81,11 +86,10 @@ def mpi_run(
     ------
     UsageError, TooManyLost, WorkerError, Interrupted
     """
-    from gcdl.transport.mpi.master_end import MpiTransport
     from gcdl.transport.mpi.probe import probe_hosts
-    from gcdl.transport.mpi.respawn import Replacements
 
     patience = _COLLECTIVE_SECONDS
+    stop = StopRequest()
     try:
         # What can be wrong, but for the data, is found before any rank imports torch.
         start = read()
@@ -97,10 +101,18 @@ def mpi_run(
         patience = start.config.run.start_timeout
         if masters > 1:
             job.place_masters(masters, patience)
+        if experiment.config.leaves_local_steps_open:
+            with stop.listening():
+                choice = _rehearse(job, start, experiment, stop, watcher.say, ready)
+            watcher.say(choice.line())
+            adapted = {**start.adapted, "problem": {**start.adapted.get("problem", {}), "local_steps": choice.steps}}
+            config = start.config.with_local_steps(choice.steps)
+            start, experiment = _experiment(job, replace(start, config=config, adapted=adapted, chosen=choice.fields()))
         evaluator = experiment.problem.evaluator()
         shared = {"run": secrets.randbits(63), **_told_to_all(experiment, start)}
     except Exception:
-        job.broadcast({"run": None}, patience)
+        if not job.damaged:
+            job.broadcast({"run": None}, patience)
         raise
     job.broadcast(shared, patience)
     links = probe_hosts(job) if shared["probe"] else None
@@ -109,18 +121,7 @@ def mpi_run(
             "no fault tolerance under this launcher: a killed worker ends the job, and gcdl resume goes on from its last "
             "checkpoint (gcdl run, and mpirun --with-ft ulfm, have it with Open MPI 5)"
         )
-    options = start.config.run
-    stop = StopRequest()
-    transport = MpiTransport(
-        job,
-        run=shared["run"],
-        interrupted=stop,
-        say=watcher.say,
-        spares=options.spares,
-        replacements=Replacements(job, options.replace, {**shared, "probe": False}),
-        masters=shared["masters"],
-        shared_memory=options.shared_memory,
-    )
+    transport = _transport(job, shared, start.config.run, stop, watcher.say)
     try:
         with stop.listening():
             build = _Build(job, shared, transport, experiment, stop, watcher.say, ready)
@@ -145,6 +146,59 @@ def mpi_run(
         raise TooManyLost(f"start-up: {lost}") from lost
     finally:
         transport.close()
+
+
+def _transport(job: Job, shared: dict[str, Any], options: RunOptions, stop: StopRequest, say: Say) -> MpiTransport:
+    """Return the way to the workers that were told ``shared``."""
+    from gcdl.transport.mpi.master_end import MpiTransport
+    from gcdl.transport.mpi.respawn import Replacements
+
+    return MpiTransport(
+        job,
+        run=shared["run"],
+        interrupted=stop,
+        say=say,
+        spares=options.spares,
+        replacements=Replacements(job, options.replace, {**shared, "probe": False}),
+        masters=shared["masters"],
+        shared_memory=options.shared_memory,
+    )
+
+
+def _rehearse(
+    job: Job, start: StartingPoint, experiment: Experiment, stop: StopRequest, say: Say, ready: Ready
+) -> LocalStepsChoice:
+    """Take some steps with all ranks, and choose the number of local steps by them. The ranks then wait for the run itself.
+
+    Raises
+    ------
+    TooManyLost : a rank was lost meanwhile, even if the code tolerates that.
+    WorkerError, Interrupted
+    """
+    likeness = Experiment.of(rehearsal(experiment.config), experiment.n).check()
+    shared = {"run": secrets.randbits(63), **_told_to_all(likeness, start), "rehearsal": True, "probe": False}
+    job.broadcast(shared, start.config.run.start_timeout)
+    transport = _transport(job, shared, likeness.config.run, stop, say)
+    try:
+        learner = _Build(job, shared, transport, likeness, stop, say, ready).learner(NoEvaluator())
+        master = Master(
+            transport,
+            code=likeness.code,
+            slices=learner.slices,
+            wait=likeness.wait,
+            state_bytes=learner.state_bytes,
+            replicas=likeness.replicas,
+            say=say,
+        )
+        choice = choose_local_steps(master.run(likeness.config.steps))
+    except WorkerLost as lost:
+        raise TooManyLost(f"start-up: {lost}") from lost
+    finally:
+        transport.close()
+        job.part()
+    if job.damaged:
+        raise TooManyLost('a rank was lost while problem.local_steps = "auto" was settled: start again, or state a number')
+    return choice
 
 
 def _experiment(job: Job, start: StartingPoint) -> tuple[StartingPoint, Experiment]:
@@ -212,7 +266,7 @@ class _Build:
     transport: MpiTransport
     experiment: Experiment
     stop: StopRequest
-    say: Callable[[str], None]
+    say: Say
     ready: Ready
 
     def learner(self, evaluator: Evaluator) -> Learner:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from gcdl.config import Experiment
@@ -11,11 +12,13 @@ from gcdl.downlinks import UNKNOWN
 from gcdl.errors import UsageError
 from gcdl.host.stop_request import StopRequest
 from gcdl.optimizers import for_layout
+from gcdl.protocol.master import Master
 from gcdl.protocol.model_slices import one_slice
 from gcdl.protocol.worker import Worker
 from gcdl.training.build import faults_since, make_pace, make_workers
 from gcdl.training.callbacks import Callback
 from gcdl.training.learner import Learner
+from gcdl.training.local_steps_choice import LocalStepsChoice, choose_local_steps, rehearsal
 from gcdl.training.loggers import Logger
 from gcdl.training.loop import Run, TrainingLoop, run_to_end
 from gcdl.training.masters_choice import masters_that_pay
@@ -57,6 +60,11 @@ def simulated_run(
         experiment = experiment.with_masters(masters_that_pay(experiment, layout, watcher.say))
     elif (notice := idle_masters_notice(layout.size, config.run.masters)) is not None:
         watcher.say(notice)
+    if experiment.config.leaves_local_steps_open:
+        choice = _rehearse(experiment, layout)
+        watcher.say(choice.line())
+        start = replace(start, chosen=choice.fields())
+        experiment = Experiment.of(experiment.config.with_local_steps(choice.steps), experiment.n).check()
     made = timing_only(experiment, layout) if start.timing_only else _learning(experiment, layout)
     stop = StopRequest()
     transport = SimulatedTransport(
@@ -86,6 +94,15 @@ def _layout(experiment: Experiment, *, timing_only: bool) -> Layout:
     """Return the model's tensors; of a timing-only simulation that states d: one tensor of that size."""
     d = experiment.config.simulate.parameters if timing_only else None
     return experiment.problem.layout() if d is None else Layout(("parameters",), ((d,),))
+
+
+def _rehearse(experiment: Experiment, layout: Layout) -> LocalStepsChoice:
+    """Take some steps of which only the clock runs, and choose the number of local steps by them."""
+    likeness = Experiment.of(rehearsal(experiment.config), experiment.n).check()
+    made = timing_only(likeness, layout)
+    transport = SimulatedTransport(make_pace(likeness, layout, made.slices), made.workers)
+    master = Master(transport, code=likeness.code, slices=made.learner.slices, wait=likeness.wait)
+    return choose_local_steps(master.run(likeness.config.steps))
 
 
 def _learning(experiment: Experiment, layout: Layout) -> Simulated:

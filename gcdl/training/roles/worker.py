@@ -19,6 +19,7 @@ from gcdl.host.processes import end_soon, when_gone
 from gcdl.problems import MadeByHand
 from gcdl.protocol.coding import CodeRow
 from gcdl.training.build import faults_since, limit_threads, make_ends, make_worker
+from gcdl.training.local_steps_choice import rehearsal
 from gcdl.training.slices import parts_for, slice_ends
 from gcdl.types import aligned_vector
 
@@ -46,10 +47,6 @@ def run_worker(job: Job, config: Config | None = None, patience: float = _COLLEC
     ------
     MasterGone : the master is gone, or silent for too long.
     """
-    from gcdl.training.roles.slice_master import serve_slice
-    from gcdl.transport.mpi.probe import answer_host
-    from gcdl.transport.mpi.worker_end import serve
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop_soon)
@@ -59,9 +56,25 @@ def run_worker(job: Job, config: Config | None = None, patience: float = _COLLEC
             importlib.import_module("torch")
         if shared["masters"] > 1:
             job.place_masters(shared["masters"], shared["patience"])
-        shared = job.broadcast(None, shared["patience"])
+        patience = shared["patience"]
+        shared = job.broadcast(None, patience)
+    while shared.get("rehearsal"):
+        _serve(job, shared, config)
+        if job.damaged:
+            return True
+        shared = job.broadcast(None, patience)
     if shared["run"] is None:
         return False
+    _serve(job, shared, config)
+    return True
+
+
+def _serve(job: Job, shared: dict[str, Any], config: Config | None) -> None:
+    """Serve in a run, or in its rehearsal. ``shared``: what the master tells all ranks; ``config``: of a script."""
+    from gcdl.training.roles.slice_master import serve_slice
+    from gcdl.transport.mpi.probe import answer_host
+    from gcdl.transport.mpi.worker_end import serve
+
     if shared["probe"]:
         answer_host(job)
     master = shared["master"]
@@ -72,12 +85,14 @@ def run_worker(job: Job, config: Config | None = None, patience: float = _COLLEC
 
     n = int(shared["n"])
     own = parse(shared["config"]) if config is None else _adapted(config, shared["adapted"]).for_workers(n)
+    if shared.get("rehearsal"):
+        own = rehearsal(own)
     experiment = Experiment.of(own, n)
     if isinstance(experiment.problem, MadeByHand):
         experiment.problem.take_over(shared["model"])
     if job.rank < shared["masters"]:
         serve_slice(job, experiment, shared)
-        return True
+        return
     if job.rank >= shared["masters"] + n:
         experiment.problem.layout()  # a spare imports torch before it is needed
     serve(
@@ -89,7 +104,8 @@ def run_worker(job: Job, config: Config | None = None, patience: float = _COLLEC
         prepare=_Preparation(job.rank, experiment, shared, script=config is not None).worker,
         checksums=own.run.checksums,
     )
-    return True
+    if shared.get("rehearsal") and isinstance(experiment.problem, MadeByHand):
+        experiment.problem.restart()
 
 
 def _adapted(config: Config, values: Mapping[str, Mapping[str, Any]]) -> Config:

@@ -226,7 +226,7 @@ class OtherMasters:
         self.traffic.control += master.channel.bytes - before
 
     def _poll(self, master: _SliceMaster) -> None:
-        while True:
+        while not master.done:  # a receive left posted would take the first message of a script's next run
             try:
                 received = master.channel.poll()
                 if received is None:

@@ -25,6 +25,9 @@ class Inbox:
         self._buffers: list[Buffer] = []
         self._status = MPI.Status()
         self._header: Header | None = None
+        self._last = (Kind.END, Kind.ADOPT) if master == 0 else (Kind.STOP,)
+        """What comes after these is for nobody: not for this inbox, or, after ADOPT, for a larger one."""
+        self._open = False
         self.foreign = 0
         """Messages dropped because they were not of this run, or damaged."""
         self._which = 0
@@ -36,11 +39,12 @@ class Inbox:
             self._post()
 
     def _post(self) -> None:
+        self._open = True
         self._request = self._comm.Irecv([self._buffers[self._which], MPI.BYTE], source=self._master, tag=TAG)
 
     def poll(self) -> bool:
         """Say whether a message has come."""
-        if self._header is None and self._buffers and self._request.Test(self._status):
+        if self._header is None and self._open and self._request.Test(self._status):
             received = self._status.Get_count(MPI.BYTE)
             try:
                 self._header = Header.read(self._buffers[self._which], received, self._run)
@@ -55,7 +59,9 @@ class Inbox:
         header, buffer = self._header, self._buffers[self._which]
         self._header = None
         self._which = 1 - self._which
-        if header.kind not in (Kind.END, Kind.ADOPT):  # what comes then is for nobody, or for a larger inbox
+        if header.kind in self._last:
+            self._open = False  # a receive left posted would take the first message of a script's next run
+        else:
             self._post()
         return header, buffer
 
