@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -73,7 +72,7 @@ def test_a_script_has_no_any_from_gcdl(tmp_path):
     script.write_text(SCRIPT)
     found = mypy("--disallow-any-expr", "--disallow-any-unimported", "--follow-imports=silent", str(script))
     errors = [line for line in found.splitlines() if ": error:" in line]
-    # What may be given is Any where anything will do, so it is part of these types. Nothing that comes back is, and Net is torch's.
+    # What may be given is Any where anything will do: it is part of these types. Nothing that comes back is. Net is torch's.
     given = ('(has type "type[Net]")', '(has type "type[Trainer]")', '(has type "CodeTable")')
     assert [line for line in errors if not any(known in line for known in given)] == []
 
