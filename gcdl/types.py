@@ -33,6 +33,8 @@ Weights = NDArray[np.float64]
 """(n,) or (k,) float64: a decoding vector, a row of B, seconds by worker."""
 Matrix = NDArray[np.float64]
 """(n, k) float64."""
+Sums = NDArray[np.float64]
+"""(columns,) or (pieces, columns) float64: sums over samples, of an evaluation's figures."""
 Mask = NDArray[np.bool_]
 """(n,) bool: which workers."""
 IntVector = NDArray[np.int64]

@@ -168,7 +168,7 @@ class RunTable(TypedDict, total=False):
     """``[run]``."""
 
     eval_every: int
-    evaluate: Literal["meanwhile", "between"]
+    evaluate: Literal["meanwhile", "between", "workers"]
     checkpoint_every: int
     keep: int
     masters: int

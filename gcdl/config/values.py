@@ -89,8 +89,10 @@ class RunOptions(Table):
 
     eval_every: Natural = 50
     """Steps between evaluations; 0: only at the end."""
-    evaluate: Literal["meanwhile", "between"] = "meanwhile"
-    """When to evaluate over MPI: while the workers compute the next step, or between two steps, while they wait."""
+    evaluate: Literal["meanwhile", "between", "workers"] = "meanwhile"
+    """How to evaluate over MPI: while the workers compute the next step; between two steps, while they wait; or by the workers.
+
+    ``workers``: each evaluates its share of the test set before it computes the next step's gradient."""
     checkpoint_every: Natural = 100
     """Steps between checkpoints; 0: only at the end."""
     keep: Count = 2

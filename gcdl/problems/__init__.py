@@ -6,7 +6,17 @@ table, beside ``shards``, which is k.
 
 from collections.abc import Callable
 
-from gcdl.problems.base import CodedGradient, CountsSamples, Evaluation, Evaluator, LooksAtItself, MadeByHand, Problem, Samples
+from gcdl.problems.base import (
+    CodedGradient,
+    CountsSamples,
+    CutsTestSet,
+    Evaluation,
+    Evaluator,
+    LooksAtItself,
+    MadeByHand,
+    Problem,
+    Samples,
+)
 from gcdl.problems.classifier import Classifier
 from gcdl.problems.linear_regression import LinearRegression
 from gcdl.problems.logistic_regression import LogisticRegression
@@ -23,6 +33,7 @@ __all__ = [
     "Classifier",
     "CodedGradient",
     "CountsSamples",
+    "CutsTestSet",
     "Evaluation",
     "Evaluator",
     "LinearRegression",

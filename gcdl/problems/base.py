@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from gcdl.types import IntVector, Layout, Vector, Weights
+import numpy as np
+
+from gcdl.types import IntVector, Layout, Sums, Vector, Weights
 
 Samples = dict[int, Any]
 """Loaded shards by number. Each problem decides what the data of a shard are."""
@@ -29,6 +31,11 @@ class Evaluation:
     test_accuracy: float | None
     metrics: Mapping[str, float] = field(default_factory=dict)
     """The user's own figures of the test set, by name."""
+
+
+def added_up(sums: Sums) -> list[float]:
+    """Return the sums of the columns of (pieces, columns), added row by row: the same on every machine."""
+    return np.cumsum(sums, axis=0)[-1].tolist()  # type: ignore[no-any-return]
 
 
 class CodedGradient(Protocol):
@@ -94,6 +101,30 @@ class Problem(Protocol):
         ------
         OSError : it can't be written.
         """
+        ...
+
+
+@runtime_checkable
+class CutsTestSet(Protocol):
+    """An evaluator whose test set is a number of pieces, so that several processes can evaluate one model together.
+
+    ``evaluation(sums of all pieces)`` is ``evaluate(parameters, train=False)``, to the bit.
+    """
+
+    def pieces(self) -> int:
+        """Return how many pieces there are; 0: there is no test set."""
+        ...
+
+    def columns(self) -> int:
+        """Return how many figures are summed."""
+        ...
+
+    def sums(self, parameters: Vector, piece: int) -> Sums:
+        """Return sums over a piece's samples at ``parameters``, (d,): (columns,), those of its figures."""
+        ...
+
+    def evaluation(self, sums: Sums) -> Evaluation:
+        """Return the figures of the test set, whose pieces have these ``sums``, (pieces, columns), added up in their order."""
         ...
 
 

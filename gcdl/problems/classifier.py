@@ -7,6 +7,7 @@ sample weights B_ij N_j / (N b_j), b_j the minibatch's size. One backward pass i
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -14,12 +15,12 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from gcdl.errors import ParameterError
-from gcdl.problems.base import CodedGradient, Evaluation, Samples
+from gcdl.problems.base import CodedGradient, Evaluation, Samples, added_up
 from gcdl.problems.datasets import DATASETS, Dataset, Images, Labels, Part
 from gcdl.problems.device import AutocastName, DeviceName, autocast_block, choose, placed
 from gcdl.problems.local_steps import LocalSteps, MakeLocal
 from gcdl.problems.minibatches import Minibatches, Sampling, shard_indices
-from gcdl.types import Count, IntVector, Layout, Natural, Stream, Vector, Weights, rng_for
+from gcdl.types import Count, IntVector, Layout, Natural, Stream, Sums, Vector, Weights, rng_for
 
 if TYPE_CHECKING:
     import torch
@@ -202,25 +203,43 @@ class _Evaluator:
         return self.problem.source.load_train()
 
     def evaluate(self, parameters: Vector, *, train: bool) -> Evaluation:
-        train_loss = self._judge(parameters, self.train)[0] if train else None
-        return Evaluation(train_loss, *self._judge(parameters, self.test))
+        train_loss = None
+        if train:
+            sums = [self._sums(parameters, self.train, piece) for piece in range(_pieces_of(self.train))]
+            train_loss = added_up(np.array(sums))[0] / len(self.train.labels)
+        found = self.evaluation(np.array([self.sums(parameters, piece) for piece in range(self.pieces())]))
+        return replace(found, train_loss=train_loss)
 
-    def _judge(self, parameters: Vector, part: Part) -> tuple[float, float]:
-        """Return mean loss and accuracy."""
+    def pieces(self) -> int:
+        return _pieces_of(self.test)
+
+    def columns(self) -> int:
+        return 2
+
+    def sums(self, parameters: Vector, piece: int) -> Sums:
+        """Return the sum of the losses, and the number of labels that are right."""
+        return self._sums(parameters, self.test, piece)
+
+    def evaluation(self, sums: Sums) -> Evaluation:
+        loss, right = added_up(sums)
+        return Evaluation(None, loss / len(self.test.labels), right / len(self.test.labels))
+
+    def _sums(self, parameters: Vector, part: Part, piece: int) -> Sums:
         import torch
         from torch.nn.functional import cross_entropy
 
         self.problem.module.bind(parameters)
-        loss, right = 0.0, 0
+        cut = slice(piece * _EVALUATION_BATCH, (piece + 1) * _EVALUATION_BATCH)
         with torch.no_grad():
-            for start in range(0, len(part.labels), _EVALUATION_BATCH):
-                cut = slice(start, start + _EVALUATION_BATCH)
-                x, y = _tensors(self.problem, [(part.images[cut], part.labels[cut])])
-                with autocast_block(self.problem.place, self.problem.autocast):
-                    scores = self.problem.module.module(x)
-                    loss += float(cross_entropy(scores, y, reduction="sum"))
-                right += int((scores.argmax(dim=1) == y).sum())
-        return loss / len(part.labels), right / len(part.labels)
+            x, y = _tensors(self.problem, [(part.images[cut], part.labels[cut])])
+            with autocast_block(self.problem.place, self.problem.autocast):
+                scores = self.problem.module.module(x)
+                loss = float(cross_entropy(scores, y, reduction="sum"))
+        return np.array([loss, float((scores.argmax(dim=1) == y).sum())])
+
+
+def _pieces_of(part: Part) -> int:
+    return -(-len(part.labels) // _EVALUATION_BATCH)
 
 
 def _from_numpy(array: np.ndarray):  # type: ignore[no-untyped-def]

@@ -20,6 +20,7 @@ A message is a 64-byte header and a body::
     60      4     CRC-32 of the 60 bytes before
 
 Body of a TASK: :mod:`gcdl.protocol.task_format`. Body of a REPLY: the compressor's payload. HELLO, READY, BYE and ERROR: JSON.
+EVALUATED: (pieces, columns) float64.
 STATE: a part of a compressor's state. LOAD: all of one. RECODE: :mod:`gcdl.protocol.coding`. What masters tell each other:
 :mod:`gcdl.transport.mpi.master_channel`. The other kinds have no body. All little-endian.
 """
@@ -106,6 +107,8 @@ class Kind(IntEnum):
     """Master: load the shards of this row of the code; it holds from the first task on that has this number, ``step``."""
     LOADED = 27
     """Worker: it has loaded its row of the code that has the number ``step``."""
+    EVALUATED = 28
+    """Worker: the sums of its pieces of the test set, of the model that the task of ``step`` brought."""
     POST = 15
     """Master: put the content of the next task on your board, under the number ``step`` (gcdl.transport.mpi.shared_memory)."""
 

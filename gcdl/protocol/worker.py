@@ -18,10 +18,11 @@ from gcdl.compressors import Codec, Draw
 from gcdl.errors import MessageError, NonFiniteGradient
 from gcdl.problems import CodedGradient
 from gcdl.protocol.coding import CodeRow
+from gcdl.protocol.evaluation_share import EvaluationShare
 from gcdl.protocol.tasks import Reply, Task
 from gcdl.protocol.wire import HEADER_BYTES
 from gcdl.stragglers import AnyModel, Fault, InjectedError, delays_at
-from gcdl.types import Buffer, Layout, Vector, aligned_buffer, aligned_vector
+from gcdl.types import Buffer, Layout, Sums, Vector, aligned_buffer, aligned_vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,15 @@ class Struck:
     fault: Fault
 
 
-Pause = Sleep | Slowdown | Work | Encode | Struck
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """The worker has evaluated its share of the model of ``step``: ``sums``, (pieces, columns). The gradient comes next."""
+
+    step: int
+    sums: Sums
+
+
+Pause = Sleep | Slowdown | Work | Encode | Struck | Evaluated
 Load = Callable[[CodeRow], Callable[[], CodedGradient]]
 """Loads the shards of a row, which may happen in another thread; returns what then makes the coded gradient, which may not."""
 
@@ -78,6 +87,7 @@ class Worker:
     faults : strike this worker, once each.
     coded : what the coded gradient is computed into, (d,), where that is not this process's memory: a tensor on a GPU.
     load_row : loads the shards of another row of the code; None: the row stays what it is.
+    share : what it evaluates; None: nothing.
     """
 
     def __init__(
@@ -94,6 +104,7 @@ class Worker:
         faults: Sequence[Fault] = (),
         coded: Any = None,
         load_row: Load | None = None,
+        share: EvaluationShare | None = None,
     ) -> None:
         self.worker = worker
         self.n = n
@@ -109,6 +120,7 @@ class Worker:
         self._message = aligned_buffer(HEADER_BYTES + codec.payload_bytes)
         self._saved = aligned_buffer(HEADER_BYTES + codec.state_bytes)
         self._load_row = load_row
+        self._share = share
         self._coding = 0
         """The number of the code that the gradient is of."""
         self._prepared: dict[int, tuple[Callable[[], CodedGradient], bool]] = {}
@@ -126,6 +138,8 @@ class Worker:
         if task.coding != self._coding:
             self._change_row(task.coding)
         self._state = self._codec.settle(self._state, int(task.accepted[self.worker]))
+        if self._share is not None and self._share.due(task.step):
+            yield from self._evaluate(self._share, task)
         delays = delays_at(self._stragglers, self.n, self.seed, task.step)
         sleep = float(delays.before_compute[self.worker])
         corrupt = False
@@ -159,6 +173,14 @@ class Worker:
         draw = Draw(self.seed, task.step, self.worker, self.shift, task.agreed)
         self._state = self._codec.compress(self._coded, self._state, draw, self._message[HEADER_BYTES:])
         return Reply(self.worker, task.step, loss, self._message, clipped=self._codec.clipped, corrupt=corrupt)
+
+    def _evaluate(self, share: EvaluationShare, task: Task) -> Generator[Pause, None, None]:
+        """Evaluate this worker's share of the model that the task brings."""
+        found = []
+        for sums in share.sums(task.model):
+            found.append(sums)
+            yield Work(0.0)
+        yield Evaluated(task.step, np.array(found))
 
     def _strike(self, step: int) -> Iterator[Fault]:
         """Yield the faults that strike now; one that was yielded won't again."""

@@ -21,6 +21,7 @@ from gcdl.host.launcher_environment import Launch
 from gcdl.optimizers import Tuned
 from gcdl.problems import CodedGradient, Samples
 from gcdl.protocol.coding import CodeRow
+from gcdl.protocol.evaluation_share import EvaluationShare
 from gcdl.protocol.task_format import TaskFormat
 from gcdl.protocol.tasks import Task
 from gcdl.protocol.wire import HEADER_BYTES
@@ -46,8 +47,18 @@ def faults_since(experiment: Experiment, step: int) -> list[Fault]:
     return [fault for fault in experiment.faults if fault.step >= step]
 
 
-def make_worker(experiment: Experiment, worker: int, row: CodeRow, samples: Samples, faults: Sequence[Fault] = ()) -> Worker:
-    """Return a worker. Its shards are in ``samples``; of ``faults`` it takes those that name it."""
+def make_worker(
+    experiment: Experiment,
+    worker: int,
+    row: CodeRow,
+    samples: Samples,
+    faults: Sequence[Fault] = (),
+    share: EvaluationShare | None = None,
+) -> Worker:
+    """Return a worker. Its shards are in ``samples``; of ``faults`` it takes those that name it.
+
+    ``share``: what it evaluates.
+    """
     problem, held = experiment.problem, samples
 
     def load_row(row: CodeRow) -> Callable[[], CodedGradient]:
@@ -62,7 +73,7 @@ def make_worker(experiment: Experiment, worker: int, row: CodeRow, samples: Samp
 
         return make
 
-    return _worker_of(experiment, worker, row, problem.gradient(samples, row.shards, row.weights), load_row, faults)
+    return _worker_of(experiment, worker, row, problem.gradient(samples, row.shards, row.weights), load_row, faults, share)
 
 
 def _worker_of(
@@ -72,6 +83,7 @@ def _worker_of(
     gradient: CodedGradient,
     load_row: Load,
     faults: Sequence[Fault] = (),
+    share: EvaluationShare | None = None,
 ) -> Worker:
     layout = experiment.problem.layout()
     coded, codec = vector_and_codec(gradient, experiment.compressor.codec(layout), layout.size)
@@ -87,6 +99,7 @@ def _worker_of(
         faults=[fault for fault in faults if fault.worker == worker],
         coded=coded,
         load_row=load_row,
+        share=share,
     )
 
 

@@ -82,7 +82,7 @@ class LocalStepsChoice:
 
 def rehearsal(config: Config) -> Config:
     """Return the config of the rehearsal: without injected delays and faults, and without processes that are started later."""
-    run = config.run.model_copy(update={"replace": 0})
+    run = config.run.model_copy(update={"replace": 0, "eval_every": 0})
     choices = {**config.choices, "stragglers": SECTIONS["stragglers"].check({})}
     return replace(config, steps=_STEPS, run=run, choices=choices).with_local_steps(_LOCAL_STEPS)
 

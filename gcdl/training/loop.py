@@ -48,6 +48,7 @@ from gcdl.training.starting_point import StartingPoint
 from gcdl.training.summary import Summary, summarize
 from gcdl.training.timing_only import NoCheckpointWriter
 from gcdl.training.watcher import Watcher
+from gcdl.training.worker_evaluations import WorkerEvaluations
 from gcdl.types import Layout
 
 Run = Generator[StepRecord, None, Summary]
@@ -85,6 +86,7 @@ class TrainingLoop:
     began : when the run was launched, in seconds of ``time.time()``.
     hosts : of each worker; None: all are simulated.
     links : to other hosts, as measured; None: not measured.
+    evaluations : takes in what the workers evaluate; None: they evaluate nothing.
     callbacks : are told what happens, and may stop the run.
     loggers : get each step's figures.
     send_ahead : a step's tasks go out before the record of the step before is handed out, and checkpoints are written by a
@@ -104,6 +106,7 @@ class TrainingLoop:
         began: float,
         hosts: list[str] | None = None,
         links: list[dict[str, Any]] | None = None,
+        evaluations: WorkerEvaluations | None = None,
         callbacks: Iterable[Callback] = (),
         loggers: Iterable[Logger] = (),
         send_ahead: bool = False,
@@ -142,6 +145,7 @@ class TrainingLoop:
             learner.evaluator,
             concurrent=hosts is not None and self._options.evaluate == "meanwhile",
             limit=lambda: limit_threads(experiment),
+            workers=evaluations,
         )
         self._warnings: list[str] = []
         self._final: Evaluation | None = None

@@ -40,7 +40,7 @@ def test_lines_and_checkpoints_are_those_of_a_run_that_waits(tmp_path, monkeypat
     threads = []
 
     class Meanwhile(ConcurrentEvaluator):
-        def __init__(self, evaluator, *, concurrent, limit):
+        def __init__(self, evaluator, *, concurrent, limit, workers):
             super().__init__(evaluator, concurrent=True, limit=lambda: threads.append(threading.current_thread().name))
 
     monkeypatch.setattr(loop, "ConcurrentEvaluator", Meanwhile)

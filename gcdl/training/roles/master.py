@@ -31,6 +31,7 @@ from gcdl.training.starting_point import StartingPoint
 from gcdl.training.summary import Summary
 from gcdl.training.timing_only import NoEvaluator
 from gcdl.training.watcher import Watcher
+from gcdl.training.worker_evaluations import make_evaluator, worker_evaluations
 
 if TYPE_CHECKING:
     from gcdl.transport.mpi.job import Job
@@ -108,7 +109,7 @@ def mpi_run(
             adapted = {**start.adapted, "problem": {**start.adapted.get("problem", {}), "local_steps": choice.steps}}
             config = start.config.with_local_steps(choice.steps)
             start, experiment = _experiment(job, replace(start, config=config, adapted=adapted, chosen=choice.fields()))
-        evaluator = experiment.problem.evaluator()
+        evaluator = make_evaluator(experiment)
         shared = {"run": secrets.randbits(63), **_told_to_all(experiment, start)}
     except Exception:
         if not job.damaged:
@@ -122,6 +123,9 @@ def mpi_run(
             "checkpoint (gcdl run, and mpirun --with-ft ulfm, have it with Open MPI 5)"
         )
     transport = _transport(job, shared, start.config.run, stop, watcher.say)
+    evaluations = worker_evaluations(experiment, evaluator)
+    if evaluations is not None:
+        transport.take_evaluations(evaluations.take, evaluations.most_bytes)
     try:
         with stop.listening():
             build = _Build(job, shared, transport, experiment, stop, watcher.say, ready)
@@ -137,6 +141,7 @@ def mpi_run(
                 began=began,
                 hosts=hosts,
                 links=links,
+                evaluations=evaluations,
                 callbacks=callbacks,
                 loggers=loggers,
                 send_ahead=send_ahead,
@@ -280,6 +285,7 @@ class _Build:
         own = Part.whole(codec, layout.size) if parts is None else parts[0]
         own.codec.threads = master_threads(experiment)
         others = None if parts is None else self._attach_others(parts)
+        self.transport.idle = range(1 if parts is None else len(parts), self.shared["masters"])
         # Before the workers are waited for: the optimizer imports most of torch.
         slices = local_slices(experiment, codec) if parts is None or others is None else self._slices(codec, parts, others)
         self.transport.start(
@@ -295,7 +301,7 @@ class _Build:
         return Learner.of(experiment, codec, evaluator, slices)
 
     def _attach_others(self, parts: Sequence[Part]) -> OtherMasters:
-        """Return the way to the slice masters; masters for whom the model has no slice only wait for the end."""
+        """Return the way to the slice masters."""
         from gcdl.transport.mpi.other_masters import OtherMasters
 
         others = OtherMasters(
@@ -303,7 +309,6 @@ class _Build:
             run=self.shared["run"],
             n=self.experiment.n,
             blocks=[part.blocks for part in parts[1:]],
-            idle=range(len(parts), self.shared["masters"]),
             patience=self.shared["master_timeout"],
             interrupted=self.stop,
             say=self.say,

@@ -28,6 +28,7 @@ from gcdl.training.starting_point import StartingPoint
 from gcdl.training.summary import Summary
 from gcdl.training.timing_only import NoCodec, NoEvaluator, NoOptimizer, NoPublishers, no_publishers
 from gcdl.training.watcher import Watcher
+from gcdl.training.worker_evaluations import make_evaluator
 from gcdl.transport.simulated.virtual_clock import SimulatedTransport
 from gcdl.types import Layout
 
@@ -109,7 +110,7 @@ def _learning(experiment: Experiment, layout: Layout) -> Simulated:
     """Return both ends of a simulation that trains a model."""
     codec = experiment.compressor.codec(layout)
     model, slices = slices_of_masters(experiment, codec, experiment.config.run.masters)
-    return Simulated(Learner.of(experiment, codec, experiment.problem.evaluator(), model), slices, make_workers(experiment))
+    return Simulated(Learner.of(experiment, codec, make_evaluator(experiment), model), slices, make_workers(experiment))
 
 
 def timing_only(experiment: Experiment, layout: Layout) -> Simulated:

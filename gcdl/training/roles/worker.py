@@ -21,6 +21,7 @@ from gcdl.protocol.coding import CodeRow
 from gcdl.training.build import faults_since, limit_threads, make_ends, make_worker
 from gcdl.training.local_steps_choice import rehearsal
 from gcdl.training.slices import parts_for, slice_ends
+from gcdl.training.worker_evaluations import share_of
 from gcdl.types import aligned_vector
 
 if TYPE_CHECKING:
@@ -146,7 +147,8 @@ class _Preparation:
         row = CodeRow.of_plain(shared["rows"][worker])
         limit_threads(experiment)  # drawing data may sum too
         faults = faults_since(experiment, max(since, shared["since"]))
-        built = make_worker(experiment, worker, row, experiment.problem.load(row.shards), faults)
+        share = share_of(experiment, worker)
+        built = make_worker(experiment, worker, row, experiment.problem.load(row.shards), faults, share)
         codec = experiment.compressor.codec(built.layout)
         ends = make_ends(experiment, codec, np.array(shared["shifts"]), DECODERS[shared["decoder"]])
         fresh = shared["fresh"] and since == 0

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gcdl.errors import Interrupted, TooManyLost, WorkerLost
 from gcdl.protocol.coding import CodeRow, with_row
@@ -36,6 +36,7 @@ from gcdl.transport.mpi.respawn import Replacements
 from gcdl.transport.mpi.shared_memory import Board
 from gcdl.transport.mpi.shutdown import Shutdown
 from gcdl.transport.mpi.task_sender import Lanes
+from gcdl.types import Buffer
 
 _NEWS_SECONDS = 10.0
 
@@ -72,6 +73,8 @@ class MpiTransport:
         self.traffic.control = job.told_bytes
         self.abandoned: list[int] = []
         """Workers that had not stopped when :meth:`close` gave up waiting."""
+        self.idle: Sequence[int] = ()
+        """On rank 0: ranks of masters that have no slice of the model, and only wait for the end."""
         self._job = job
         self._run = run
         self._interrupted = interrupted
@@ -94,6 +97,10 @@ class MpiTransport:
         """On rank 0: from now on a reply has come when the other masters have their slices of it too."""
         self._others = others
         others.traffic = self.traffic
+
+    def take_evaluations(self, take: Callable[[int, int, Buffer], None], most_bytes: int) -> None:
+        """Hand to ``take`` (worker, step, body) what workers evaluate, ``most_bytes`` at most; before :meth:`start`."""
+        self._messages.evaluated, self._messages.evaluated_bytes = take, most_bytes
 
     # -- the Transport protocol
 
@@ -207,6 +214,7 @@ class MpiTransport:
         if self._leads:
             waiting = [peer for peer in self._peers.everyone() if peer.reported_bytes is not None]
             self._job.say_farewell_to([(peer.lane.comm, peer.lane.rank) for peer in waiting], self._run)
+            self._job.add_farewell([(self._job.comm, rank) for rank in self.idle])
             self.abandoned = self._shutdown.give_up()
         self._shutdown.check_bytes()
         if self._others is not None:

@@ -72,7 +72,6 @@ class OtherMasters:
     run : the run's id.
     n : workers.
     blocks : of the slices of masters 1, 2, ...: how many BLOCKs each has.
-    idle : ranks of masters that have no slice, and only wait for the end.
     patience : seconds after which a slice master that has not answered is given up.
     interrupted : asked while waiting; true raises Interrupted.
     say : takes a line for the user.
@@ -85,7 +84,6 @@ class OtherMasters:
         run: int,
         n: int,
         blocks: Sequence[int],
-        idle: Sequence[int] = (),
         patience: float,
         interrupted: Callable[[], bool],
         say: Callable[[str], None],
@@ -96,7 +94,6 @@ class OtherMasters:
         self._job = job
         self._interrupted = interrupted
         self._say = say
-        self._idle = idle
         self._patience = patience
         self._look_at = self._next_news = 0.0
         self._step = -1
@@ -154,7 +151,6 @@ class OtherMasters:
                 self._job.damaged = True
                 self._say(f"not waiting any longer for {master.name}, which has not stopped")
         self._job.add_farewell([(self._job.comm, master.master) for master in self._masters if master.done])
-        self._job.add_farewell([(self._job.comm, rank) for rank in self._idle])
         return 0
 
     # -- what the slices of the model ask

@@ -15,7 +15,7 @@ from gcdl.transport.mpi.messages_in import Body
 from gcdl.transport.mpi.peer import Peer
 from gcdl.transport.mpi.shared_memory import Address
 from gcdl.transport.mpi.task_sender import Lanes
-from gcdl.types import aligned_buffer
+from gcdl.types import Buffer, aligned_buffer
 
 
 class PeerMessages:
@@ -34,6 +34,8 @@ class PeerMessages:
     ----------
     reply_bytes : the size of a reply, header included.
     state_bytes : the size of a compressor's state.
+    evaluated : takes what a worker evaluated: (worker, step, body); None: workers evaluate nothing.
+    evaluated_bytes : the size of the largest such body.
     """
 
     def __init__(
@@ -48,6 +50,8 @@ class PeerMessages:
     ) -> None:
         self.reply_bytes = HEADER_BYTES
         self.state_bytes = 0
+        self.evaluated: Callable[[int, int, Buffer], None] | None = None
+        self.evaluated_bytes = 0
         self._run = run
         self._lanes = lanes
         self._traffic = traffic
@@ -85,6 +89,9 @@ class PeerMessages:
             state: WorkerState | Joined | Loaded | None = self._state(peer, header, received)
         elif header.kind is Kind.LOADED:
             state = Loaded(peer.worker, header.step)
+        elif header.kind is Kind.EVALUATED and self.evaluated is not None:
+            self.evaluated(peer.worker, header.step, peer.inbox[HEADER_BYTES:received])
+            state = None
         else:
             act = {
                 Kind.HELLO: self._hello,
@@ -139,7 +146,8 @@ class PeerMessages:
         if self._shared_memory:
             self._lanes.reads(peer.lane, peer.host)
             peer.lane.board = None if board is None else Address(*board)
-        peer.inbox = aligned_buffer(max(self.reply_bytes, HEADER_BYTES + min(self.state_bytes, PART_BYTES), CONTROL_BYTES))
+        others = HEADER_BYTES + max(min(self.state_bytes, PART_BYTES), self.evaluated_bytes)
+        peer.inbox = aligned_buffer(max(self.reply_bytes, others, CONTROL_BYTES))
         return Joined(peer.worker, peer.name)
 
     def _lacking(self, peer: Peer, header: Header, body: Body) -> None:

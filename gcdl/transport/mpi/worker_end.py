@@ -23,7 +23,7 @@ from gcdl.protocol.coding import read_row, row_bytes
 from gcdl.protocol.task_format import TaskFormat
 from gcdl.protocol.tasks import Reply, Task
 from gcdl.protocol.wire import HEADER_BYTES, Header, Kind, bare, with_json
-from gcdl.protocol.worker import Encode, Pause, Sleep, Slowdown, Struck, Worker
+from gcdl.protocol.worker import Encode, Evaluated, Pause, Sleep, Slowdown, Struck, Worker
 from gcdl.stragglers import flip_bits
 from gcdl.transport.mpi.backoff import Backoff
 from gcdl.transport.mpi.error_fields import error_fields
@@ -312,6 +312,9 @@ class _Service:
                 computed += time.perf_counter() - began
                 if isinstance(pause, Struck):
                     self._strike(pause)
+                elif isinstance(pause, Evaluated):
+                    computed = 0.0  # that was no part of the gradient
+                    self._send_evaluated(pause)
                 sleep = _sleep(pause, computed)
                 if isinstance(pause, Sleep) and not pause.computed:
                     slept = sleep
@@ -327,6 +330,15 @@ class _Service:
             job.close()
         if self._intact():
             self._send_reply(replace(reply, slept=slept, computed=computed, held=held, encoded=encoded))
+
+    def _send_evaluated(self, found: Evaluated) -> None:
+        """Send rank 0 what was evaluated, if the model is still there that it was evaluated at."""
+        if self._intact():
+            body = found.sums.reshape(-1).view(np.uint8)
+            message = aligned_buffer(HEADER_BYTES + body.size)
+            message[HEADER_BYTES:] = body
+            Header(Kind.EVALUATED, self._run, self._me, found.step, body_bytes=body.size).write(message, checksum=True)
+            self._first.outbox.send(message)
 
     def _strike(self, pause: Struck) -> None:
         if pause.fault.fault == "damage":
