@@ -64,7 +64,24 @@ class Experiment:
     def check(self) -> Experiment:
         """Build the rest too: the code, the wait rule, the check of replicas. Raises as :meth:`of`."""
         _ = self.wait, self.replicas
+        self._check_shaped_optimizer()
         return self
+
+    def _check_shaped_optimizer(self) -> None:
+        """Refuse an optimizer that is given parameters in their shapes where somebody steps a slice, or a replica.
+
+        Raises
+        ------
+        ConfigError : there are several masters, or another downlink.
+        """
+        if not getattr(self.optimizer, "shaped", False):
+            return
+        masters, downlink = self.config.run.masters, self.config.choices["downlink"].kind
+        if masters != 1 or downlink != "model":
+            raise ConfigError(
+                "optimizer: shaped: takes one master and downlink.kind = 'model'; here are run.masters = "
+                f"{masters} and downlink.kind = {downlink!r}"
+            )
 
     def with_masters(self, masters: int) -> Experiment:
         """Return the same experiment with another number of masters. What was built stays: nothing of it depends on them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TorchOptimizer:
-    """Any ``torch.optim`` optimizer that works coordinate by coordinate: it sees all parameters as one flat vector.
+    """Any ``torch.optim`` optimizer. It sees all parameters as one flat vector, unless it is ``shaped``.
 
     Parameters
     ----------
@@ -28,6 +29,8 @@ class TorchOptimizer:
     clip_norm : the largest Euclidean norm of a gradient; 0: any.
     groups : parameter groups, by a function of a parameter's name as in ``named_parameters``. It returns what is different
         for that parameter: ``lambda name: {"weight_decay": 0.0} if name.endswith("bias") else {}``. None: there is one group.
+    shaped : ``make`` is given the parameters in their shapes, for optimizers that look at matrices (Muon, Adafactor). It may
+        return several optimizers, each for some of the parameters. With one master, and ``downlink.kind = "model"``.
 
     >>> import numpy as np, torch
     >>> recipe = TorchOptimizer(lambda p: torch.optim.SGD(p, lr=0.5), lambda o: torch.optim.lr_scheduler.StepLR(o, 1, 0.1))
@@ -43,6 +46,7 @@ class TorchOptimizer:
     clip_norm: Nonnegative = 0.0
 
     groups: Grouping | None = None
+    shaped: bool = False
 
     def build(self, parameters: Vector) -> Optimizer:
         """Return the optimizer.
@@ -53,6 +57,8 @@ class TorchOptimizer:
         """
         if self.groups is not None:
             raise ParameterError("groups: go by the names of the parameters; call for_layout first")
+        if self.shaped:
+            raise ParameterError("shaped: goes by the shapes of the parameters; call for_layout first")
         return Optimizer(parameters, self.make, self.schedule, self.clip_norm)
 
     def for_layout(self, layout: Layout) -> OptimizerRecipe:
@@ -60,8 +66,14 @@ class TorchOptimizer:
 
         Raises
         ------
-        ParameterError : ``groups`` returns no dict.
+        ParameterError : ``groups`` returns no dict; or it is given, and the optimizer is ``shaped``.
         """
+        if self.shaped and self.groups is not None:
+            raise ParameterError(
+                "groups, shaped: take one of them; a shaped optimizer can be several, each for some parameters"
+            )
+        if self.shaped:
+            return _Shaped(self, layout)
         return self if self.groups is None else _Grouped(self, groups_of(layout, self.groups))
 
     def torch_optimizer(self, flat: list[Any]) -> torch.optim.Optimizer:
@@ -73,7 +85,12 @@ class TorchOptimizer:
         """
         if self.schedule is not None or self.clip_norm > 0.0:
             raise ParameterError("the schedule, or clip_norm, is given twice")
-        return self.make(flat)
+        if self.shaped:
+            raise ParameterError("shaped: needs the parameters in their shapes; here they are one flat vector")
+        made = self.make(flat)
+        if isinstance(made, Sequence):
+            raise ParameterError("several optimizers: only where they are shaped")
+        return made
 
 
 @dataclass(frozen=True)
@@ -89,4 +106,28 @@ class _Grouped:
 
     def torch_optimizer(self, flat: list[Any]) -> torch.optim.Optimizer:
         """Return the torch optimizer alone."""
+        return self.recipe.torch_optimizer(flat)
+
+
+@dataclass(frozen=True)
+class _Shaped:
+    """A :class:`TorchOptimizer` that is given a model's tensors in their shapes."""
+
+    recipe: TorchOptimizer
+    layout: Layout
+
+    def build(self, parameters: Vector) -> Optimizer:
+        """Return the optimizer.
+
+        Raises
+        ------
+        ParameterError : these are not all of the model's parameters.
+        """
+        if parameters.size != self.layout.size:
+            raise ParameterError(f"shaped: {parameters.size} of {self.layout.size} parameters have no shapes")
+        recipe = self.recipe
+        return Optimizer(parameters, recipe.make, recipe.schedule, recipe.clip_norm, layout=self.layout)
+
+    def torch_optimizer(self, flat: list[Any]) -> torch.optim.Optimizer:
+        """Return the torch optimizer alone; see :meth:`TorchOptimizer.torch_optimizer`."""
         return self.recipe.torch_optimizer(flat)

@@ -39,6 +39,12 @@ if TYPE_CHECKING:
     from gcdl.problems.flat import FlatModule
 
 
+_NO_FLOAT16 = (
+    "autocast: 'float16': small gradients would become zero; a GradScaler prevents that by a scale that goes by each worker's "
+    "own overflows, so that holders of a shard would disagree; take 'bfloat16', which needs none"
+)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class TorchProblem:
     """Train a ``torch.nn.Module`` on samples that are cut into shards.
@@ -127,6 +133,8 @@ class TorchProblem:
             _check_function("collate_fn", self.collate_fn)
         for name, known in (("device", DeviceName), ("sampling", Sampling), ("autocast", AutocastName)):
             value = getattr(self, name)
+            if name == "autocast" and value == "float16":
+                raise ParameterError(_NO_FLOAT16)
             if value not in get_args(known) and not (name == "autocast" and value is None):
                 raise ParameterError(f"{name}: {value!r}; there are: {', '.join(get_args(known))}")
 

@@ -123,7 +123,7 @@ def test_a_schedule_moves_every_groups_rate(make):
     scheduled = for_layout(Tuned(TorchOptimizer(make, groups=no_decay), Linear(steps=4, final=0.0), 0.0), LAYOUT).build(start())
     for step in range(4):
         scheduled.step(gradient(step))
-    assert [group["lr"] for group in scheduled._torch.param_groups] == [0.0, 0.0, 0.0]
+    assert [group["lr"] for group in scheduled._torch[0].param_groups] == [0.0, 0.0, 0.0]
 
 
 def test_groups_need_the_names(make):

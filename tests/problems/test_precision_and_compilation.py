@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import gcdl
+from gcdl.errors import ParameterError
 from gcdl.problems import Classifier, TorchProblem
 
 RNG = np.random.default_rng(0)
@@ -66,3 +67,8 @@ def test_a_compiled_model_is_checked_like_a_plain_one():
 
 def torch_problem_of(model):
     return TorchProblem(model, cross_entropy, (X, Y)).bind(5, 3).layout()
+
+
+def test_float16_is_refused_with_what_to_take():
+    with pytest.raises(ParameterError, match=r"autocast: 'float16': small gradients would become zero; .* take 'bfloat16'"):
+        TorchProblem(nn.Linear, cross_entropy, None, autocast="float16")
