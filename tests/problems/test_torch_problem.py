@@ -350,7 +350,7 @@ def frozen():
         ),
         (mlp, {"collate_fn": 3}, "collate_fn: 3 cannot be called"),
         (mlp, {"sampling": "epochs"}, "sampling: 'epochs'; there are: independent, epoch"),
-        (mlp, {"autocast": "float16"}, "autocast: 'float16'; there are: bfloat16"),
+        (mlp, {"autocast": "half"}, "autocast: 'half'; there are: bfloat16"),
         (mlp, {"batch_size": -1}, "batch_size"),
     ],
 )
