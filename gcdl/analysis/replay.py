@@ -78,7 +78,7 @@ def replay(path: Path, progress: Callable[[int, int], None] = lambda done, total
 def _stretches(history: History) -> list[tuple[int, int]]:
     """Return (first step, step after the last) of the parts of a run that are replayed by an experiment each."""
     again = {line["step"] for line in history.steps if (line.get("recoded") or {}).get("configured")}
-    begins = sorted({0, *again, *(first for first, _ in history.parts if first < len(history.steps))})
+    begins = sorted({0, *again, *(first for first, _ in history.parts if 0 < first < len(history.steps))})
     return list(itertools.pairwise([*begins, len(history.steps)]))
 
 

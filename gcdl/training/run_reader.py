@@ -167,6 +167,8 @@ def _wrong(line: Any, step: int, n: int) -> str | None:
         ids = line.get(key)
         if not isinstance(ids, list) or not all(type(i) is int and 0 <= i < n for i in ids) or ids != sorted(set(ids)):
             return f"{key}: {ids!r} are not ascending ids of {n} workers"
+    if "recoded" in line and not _is_code(line["recoded"], n):
+        return f"recoded: not a code for {n} workers"
     if not line["replies"]:
         return "replies: none; a step has one at least"
     for key in _NUMBERS:
@@ -175,3 +177,15 @@ def _wrong(line: Any, step: int, n: int) -> str | None:
         if not isinstance(line[key], int | float | None):
             return f"{key}: {line[key]!r} is not a number"
     return None
+
+
+def _is_code(recoded: Any, n: int) -> bool:
+    """Say whether this is what a line has of a code: for some of n workers, the shards of each, and their entries."""
+    if not isinstance(recoded, dict):
+        return False
+    workers, assignment, weights = (recoded.get(key) for key in ("workers", "assignment", "weights"))
+    if not (isinstance(workers, list) and isinstance(assignment, list) and isinstance(weights, list)):
+        return False
+    return len(workers) == len(assignment) == len(weights) and all(
+        type(i) is int and 0 <= i < n and isinstance(shards, list) for i, shards in zip(workers, assignment, strict=True)
+    )

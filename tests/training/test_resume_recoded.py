@@ -12,7 +12,7 @@ from gcdl.analysis.replay import replay
 from gcdl.analysis.reply_times import report
 from gcdl.analysis.report_data import run_data
 from gcdl.config import parse
-from gcdl.errors import ConfigError, Interrupted
+from gcdl.errors import ConfigError, DataError, Interrupted
 from gcdl.training.roles import simulate
 from gcdl.training.starting_point import StartingPoint, resume
 from tests.conftest import Heard
@@ -177,3 +177,22 @@ def test_a_stated_number_of_replies_follows(tmp_path):
     run(tmp_path, "wait.count=7", until=8)
     go_on(tmp_path, "workers=5")
     assert [len(line["replies"]) for line in lines(tmp_path)[8:]] == [4] * 16
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        3, [], {}, {"workers": [9], "assignment": [[0]], "weights": [[1.0]]},
+        {"workers": [0], "assignment": [], "weights": []}, {"workers": [0], "assignment": [7], "weights": [[1.0]]},
+        {"workers": [0], "assignment": [[99]], "weights": [[1.0]]}, {"workers": [0], "assignment": [["a"]], "weights": [[1.0]]},
+        {"workers": [0], "assignment": [[0]], "weights": [[1.0]], "stragglers": 0, "number": 1, "code": ""},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_record_of_a_code_that_is_none_is_refused(tmp_path, damage):
+    kill = 'stragglers.events=[{fault = "kill", worker = 0, step = 2}, {fault = "kill", worker = 1, step = 2}]'
+    run(tmp_path, kill)
+    changed = [{**line, "recoded": damage} if "recoded" in line else line for line in lines(tmp_path)]
+    (tmp_path / "steps.jsonl").write_text("".join(json.dumps(line) + "\n" for line in changed))
+    with pytest.raises(DataError, match=r"steps\.jsonl, line \d+: "):
+        replay(tmp_path)
