@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 
 from gcdl.errors import MessageError
-from gcdl.types import Buffer, aligned_buffer
+from gcdl.types import Buffer, Sums, aligned_buffer
 
 HEADER_BYTES = 64
 _VERSION = 4
@@ -213,6 +213,15 @@ def with_state(run: int, worker: int, accepted: int, state: Buffer) -> Buffer:
     buffer = aligned_buffer(HEADER_BYTES + state.size)
     buffer[HEADER_BYTES:] = state
     Header(Kind.LOAD, run, worker, accepted, body_bytes=state.size).write(buffer, checksum=True)
+    return buffer
+
+
+def with_sums(run: int, worker: int, step: int, sums: Sums) -> Buffer:
+    """Return the EVALUATED message with the sums of a worker's pieces, (pieces, columns)."""
+    body = sums.reshape(-1).view(np.uint8)
+    buffer = aligned_buffer(HEADER_BYTES + body.size)
+    buffer[HEADER_BYTES:] = body
+    Header(Kind.EVALUATED, run, worker, step, body_bytes=body.size).write(buffer, checksum=True)
     return buffer
 
 

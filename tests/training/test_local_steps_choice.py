@@ -11,8 +11,9 @@ import torch
 
 import gcdl
 from gcdl.analysis.replay import replay
+from gcdl.analysis.sweeps.outcome import Outcome, read_outcome
 from gcdl.config import parse
-from gcdl.errors import ConfigError, ParameterError
+from gcdl.errors import ConfigError, ParameterError, UsageError
 from gcdl.problems import TorchProblem
 from gcdl.training.local_steps_choice import SHARE
 from gcdl.training.roles import simulate
@@ -159,3 +160,12 @@ def test_another_word_is_refused():
         TorchProblem(lambda: torch.nn.Linear(4, 1), loss, (X, Y), local_steps="many")
     with pytest.raises(ParameterError, match="a run chooses the number"):
         TorchProblem(lambda: torch.nn.Linear(4, 1), loss, (X, Y), local_steps="auto").bind(2, 0)
+
+
+def test_a_sweep_knows_a_cell_whose_run_has_chosen(tmp_path):
+    config = parse(RUN)
+    simulate(StartingPoint(config, tmp_path / "cell"), Heard())
+    Outcome("done").write(tmp_path / "cell")
+    assert read_outcome(tmp_path / "cell", config).status == "done"
+    with pytest.raises(UsageError, match="another seed"):
+        read_outcome(tmp_path / "cell", parse(RUN, ["seed=2"]))

@@ -87,7 +87,10 @@ def read_outcome(folder: Path, config: Config) -> Outcome | None:
     if not (folder / CELL).exists():
         return None
     if (folder / CONFIG).exists():
-        old, new = _flat(load(folder / CONFIG)), _flat(config)
+        before = load(folder / CONFIG)
+        if config.leaves_local_steps_open:  # the run has chosen a number
+            config = config.with_values("problem", local_steps=before.choices["problem"].values.get("local_steps"))
+        old, new = _flat(before), _flat(config)
         other = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
         if other:
             raise UsageError(

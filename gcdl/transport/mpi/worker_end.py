@@ -22,7 +22,7 @@ from gcdl.host.processes import this_process
 from gcdl.protocol.coding import read_row, row_bytes
 from gcdl.protocol.task_format import TaskFormat
 from gcdl.protocol.tasks import Reply, Task
-from gcdl.protocol.wire import HEADER_BYTES, Header, Kind, bare, with_json
+from gcdl.protocol.wire import HEADER_BYTES, Header, Kind, bare, with_json, with_sums
 from gcdl.protocol.worker import Encode, Evaluated, Pause, Sleep, Slowdown, Struck, Worker
 from gcdl.stragglers import flip_bits
 from gcdl.transport.mpi.backoff import Backoff
@@ -334,11 +334,7 @@ class _Service:
     def _send_evaluated(self, found: Evaluated) -> None:
         """Send rank 0 what was evaluated, if the model is still there that it was evaluated at."""
         if self._intact():
-            body = found.sums.reshape(-1).view(np.uint8)
-            message = aligned_buffer(HEADER_BYTES + body.size)
-            message[HEADER_BYTES:] = body
-            Header(Kind.EVALUATED, self._run, self._me, found.step, body_bytes=body.size).write(message, checksum=True)
-            self._first.outbox.send(message)
+            self._first.outbox.send(with_sums(self._run, self._me, found.step, found.sums))
 
     def _strike(self, pause: Struck) -> None:
         if pause.fault.fault == "damage":
