@@ -73,6 +73,18 @@ def test_a_script_outlives_a_worker_and_chooses_its_folder(script):
     assert all(line["metrics"]["mine"] == 1.0 for line in lines[5:])
 
 
+def test_a_script_goes_on_with_as_many_workers_as_there_is_room_for(script):
+    done = gcdl(script, "run", "train.py", "-n", "2", "--", "--kill", "--out", "chosen", "--slow", "0.1")
+    assert done.returncode == 3, done.stdout + done.stderr
+    (script / "hosts").write_text("localhost slots=4\n")
+    done = gcdl(script, "resume", "chosen", "--hostfile", "hosts")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = summary(script / "chosen")
+    assert (found["steps"], found["resumed"], found["workers"]) == (12, 1, 3)
+    lines = [json.loads(line) for line in (script / "chosen" / "steps.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["recoded"]["workers"]) for line in lines if "recoded" in line] == [(3, [0, 1, 2])]
+
+
 def test_an_interrupted_script_is_resumed_to_the_model_of_one_that_was_not(script):
     whole = gcdl(script, "run", "train.py", "-n", "2", "--out", "whole")
     assert whole.returncode == 0, whole.stdout + whole.stderr
