@@ -262,6 +262,7 @@ def main() -> None:
             row = [f"{1e3 * value:.3g}" for value in (*(found[part] for part in PARTS), whole, least)]
             more = [f"{found[key] / found['else']:.2f} times" for key in ("due", "after")] if given.checkpoint else []
             table.add_row(f"{d:,}", str(n), name, *row, *more)
+            print(f"{d:,} parameters, {n} workers, {name}: {1e3 * whole:.3g} ms, floor {1e3 * least:.3g}", flush=True)
     Console(width=140).print(table)
 
 
