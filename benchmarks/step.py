@@ -56,6 +56,7 @@ kind = "sign"
 [optimizer]
 lr = 1e-6
 [run]
+threads = 1
 eval_every = 0
 checkpoint_every = 0
 """
@@ -168,8 +169,8 @@ def measure(given: argparse.Namespace, d: int, n: int, folder: Path) -> dict[str
     transport = PlayedTransport(Loop(n), make_replies(experiment, codec, d))
     transport.say_ready()
     transport.start(TaskFormat(n), HEADER_BYTES + codec.payload_bytes, 60.0, whole_bytes=4 * d)
-    limit_threads(experiment)
     master = Master(transport, code=experiment.code, slices=local_slices(experiment, codec), wait=experiment.wait)
+    limit_threads(experiment)  # now that torch is loaded
     records = RunFolder(folder / "run", "", {}, workers=n)
     writer = CheckpointWriter(folder, keep=2, master=master, progress=dict, decoder="", say=print)
     parts: dict[str, list[float]] = {name: [] for name in (*PARTS, "due", "after", "else")}
