@@ -17,6 +17,8 @@ from gcdl.analysis.advise.target_loss import Reached
 from gcdl.analysis.advise.time_shares import TimeShares
 from gcdl.analysis.advise.who_is_slow import Slowness
 
+_LITTLE = 0.15
+"""Share of a step that waiting for stragglers may take where nothing is wrong."""
 _WORTH = 1.05
 """Gain below which nothing is changed."""
 
@@ -54,7 +56,7 @@ def recommend(tried: Sequence[Tried], own: Tried, shares: TimeShares, slowness: 
         best = own
     plain = price(best) == 1.0
     straggling = next(part.seconds for part in shares.parts if part.key == "straggling") / shares.step_seconds
-    nothing_wrong = plain and straggling < 0.1 and slowness.kind in ("nobody", "everyone")
+    nothing_wrong = plain and (slowness.kind == "nobody" or (slowness.kind == "everyone" and straggling < _LITTLE))
     gain, sentence = _one_bit(tried, best)
     keep = best.candidate.resolved == own.candidate.resolved
     return Recommendation(best, keep, nothing_wrong, _reason(best, own, keep, nothing_wrong, slowness), sentence, gain)
