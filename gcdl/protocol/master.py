@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from gcdl.errors import Interrupted, TooManyLost, WorkerError, WorkerLost
 from gcdl.protocol.coding import Coding
 from gcdl.protocol.compressor_states import CompressorStates
 from gcdl.protocol.gathered import Gathered
+from gcdl.protocol.gathering import Gathering
 from gcdl.protocol.ledger import Ledger, Traffic
 from gcdl.protocol.measurements import StepTiming
 from gcdl.protocol.membership import Membership
@@ -24,12 +24,11 @@ from gcdl.protocol.model_slices import ModelSlices, norm_of
 from gcdl.protocol.recoding import CodeChange, NeverRecode, Recoder
 from gcdl.protocol.replica_check import Replicas
 from gcdl.protocol.step_record import StepRecord
-from gcdl.protocol.tasks import Joined, Loaded, Replies, Task, WorkerState
+from gcdl.protocol.tasks import Replies, Task, WorkerState
 from gcdl.protocol.transport import Transport
 from gcdl.protocol.wait_rules import LearnsReplyTimes, WaitRule, learn_from
 from gcdl.types import Buffer, IntVector, Vector, Weights
 
-_NEWS_SECONDS = 10.0
 _COLLECT_SECONDS = 5.0
 
 
@@ -82,12 +81,9 @@ class Master:
         self.states = CompressorStates(code.n, state_bytes, scratch)
         self._recoder: Recoder = recoder or NeverRecode()
         self.members = Membership(code.n, wait, say, recodes=self._recoder.replaces_lost)
+        self._gathering = Gathering(transport, self.coding, self.members, self._recoder, self.accepted, self.states, say)
         self._accused: set[int] = set()
         """Workers whose replies were found to differ from those of their replicas."""
-        self._fresh: list[int] = []
-        """Whose compressor has begun afresh since the last step."""
-        self._recoded: dict[str, Any] | None = None
-        """What is to be recorded of the code that the step began with, if it was another before."""
         self._begun: _Begun | None = None
         """The step that comes next, if its tasks have gone out already."""
         self.reader: Callable[[], object] | None = None
@@ -151,7 +147,7 @@ class Master:
         """
         before = self.transport.traffic.copy()
         began = self.transport.now()
-        self._recode(step)
+        self._gathering.recode(step)
         slices = self.slices
         task = Task(step, self.accepted.copy(), slices.model, slices.agreed, slices.content, self.coding.now.number)
         for worker in np.flatnonzero(self.coding.able(self.members.alive)):
@@ -162,7 +158,7 @@ class Master:
         """Gather and decode the replies to a step's tasks, and step the model."""
         clock = self.transport.now
         step = begun.task.step
-        gathered = self._gather(begun.task, begun.began)
+        gathered = self._gathering.gather(begun.task, begun.began)
         waited = clock()
         disagreed = self._verify(step, gathered)
         a, norm = self._decode(step, gathered)
@@ -184,108 +180,6 @@ class Master:
         record.lr = lr
         self._recoder.saw(step, self.coding.now, timing)
         return record
-
-    def _gather(self, task: Task, began: float) -> Gathered:
-        """Collect replies to a task until the wait rule is met, or until it times out."""
-        step, gathered = task.step, Gathered(self.code.n)
-        arrived = gathered.arrived
-        next_news = began + _NEWS_SECONDS
-        learning = self.wait if isinstance(self.wait, LearnsReplyTimes) else None
-        while True:
-            expected = self.members.expected() & self.coding.now.members & ~arrived
-            if learning is not None and arrived.any():
-                learning.passed(self.transport.now() - began, expected)
-            if arrived.any() and (not expected.any() or self.wait.enough(arrived)):
-                return gathered
-            patience = self.wait.patience if arrived.any() else self.wait.timeout
-            until = began + min(patience, self.wait.timeout)
-            try:
-                received = self.transport.receive(min(until, next_news), self.wait.lacking(arrived))
-            except WorkerLost as lost:
-                self._part(lost, step)
-                continue
-            if isinstance(received, WorkerState):
-                self.states.take(received)
-            elif isinstance(received, Joined):
-                self._welcome(received, task, gathered)
-            elif isinstance(received, Loaded):
-                if self.coding.loaded(received.worker, received.number) and not arrived[received.worker]:
-                    self.transport.send(received.worker, task)
-            elif received is not None:
-                gathered.take(received, step)
-            else:
-                missing = ", ".join(str(worker) for worker in np.flatnonzero(expected))
-                if next_news < until:
-                    self.say(f"step {step}: waiting for workers {missing} ({next_news - began:.0f} s)")
-                    next_news += _NEWS_SECONDS
-                    continue
-                if not arrived.any():
-                    raise TooManyLost(
-                        f"step {step}: no reply within [wait] timeout = {self.wait.timeout:g} s; waited for workers {missing}"
-                    )
-                gathered.timed_out = patience > self.wait.timeout
-                return gathered
-
-    def _part(self, lost: WorkerLost, step: int) -> None:
-        """Go on without a worker. Raises TooManyLost."""
-        self.coding.lost(lost.worker)
-        self.members.leave(lost, step)
-
-    def _welcome(self, joined: Joined, task: Task, gathered: Gathered) -> None:
-        """Take in a worker that has joined in the middle of a step."""
-        worker = joined.worker
-        able = self._take_in(joined, task.step, self._fresh if not gathered.arrived[worker] else gathered.joined)
-        if able and not gathered.arrived[worker]:
-            self.transport.send(worker, task)
-
-    def _take_in(self, joined: Joined, step: int, fresh: list[int]) -> bool:
-        """Go on with another process in a lost worker's place; return whether it can be sent a task at once.
-
-        Nothing of what the lost one left unsent is known. The worker is added to ``fresh``.
-        """
-        self.members.join(joined.worker, joined.name, step)
-        self._forget(joined.worker)
-        fresh.append(joined.worker)
-        return self.coding.joined(joined.worker)
-
-    def _forget(self, worker: int) -> None:
-        """Note that a worker's compressor begins afresh."""
-        self.accepted[worker] = -1
-        self.states.forget(worker)
-
-    def _recode(self, step: int) -> None:
-        """Let another code be loaded, if one is wanted, and let it hold once it is.
-
-        Raises
-        ------
-        TooManyLost : the code that holds has no worker left, and the workers of the next do not come to load it.
-        """
-        until = self.transport.now() + self.wait.timeout
-        changed = self.coding.at_boundary(step, self._recoder, self.members, lambda: self._await_rows(step, until))
-        if changed is None:
-            return
-        for worker in changed:
-            self._forget(worker)
-        now = self.coding.now
-        self._fresh += [worker for worker in changed if now.members[worker]]
-        self.members.wait, self._recoded = now.wait, now.recorded()
-        self.say(f"step {step}: re-coded for {len(now.workers)} workers: {now.name}")
-
-    def _await_rows(self, step: int, until: float) -> None:
-        """Take in what comes next while nobody can be sent a task."""
-        try:
-            received = self.transport.receive(until, self.code.n)
-        except WorkerLost as lost:
-            self._part(lost, step)
-            return
-        if isinstance(received, WorkerState):
-            self.states.take(received)
-        elif isinstance(received, Joined):
-            self._take_in(received, step, self._fresh)
-        elif isinstance(received, Loaded):
-            self.coding.loaded(received.worker, received.number)
-        elif received is None:
-            raise TooManyLost(f"step {step}: nobody has loaded the shards of those lost within {self.wait.timeout:g} s")
 
     def _verify(self, step: int, gathered: Gathered) -> list[int]:
         """Drop replies that are not what their replicas sent; return the workers that are, or may be, at fault."""
@@ -332,12 +226,12 @@ class Master:
             lost=self.members.lost,
             disagreed=disagreed,
             clipped=int(rows["clipped"].sum()),
-            fresh=sorted(set(self._fresh)),
+            fresh=sorted(set(self._gathering.fresh)),
             coverage=self.code.coverage(a),
             timing=timing,
-            recoded=self._recoded,
+            recoded=self._gathering.recoded,
         )
-        self._fresh, self._recoded = gathered.joined, None
+        self._gathering.fresh, self._gathering.recoded = gathered.joined, None
         return record
 
     # -- checkpoints
@@ -360,7 +254,7 @@ class Master:
         Returns the workers that begin afresh because the checkpoint has not got their compressor's state.
         """
         if recoded:
-            self._recoded = {**self.coding.now.recorded(), "configured": True}
+            self._gathering.recoded = {**self.coding.now.recorded(), "configured": True}
         self.steps_done = step
         self.slices.load(step, parameters, optimizer, downlink)
         self.accepted[:] = accepted
@@ -370,7 +264,7 @@ class Master:
             self.transport.load(state)
         missing = self.states.missing(self.accepted)
         self.accepted[missing] = -1
-        self._fresh = [*fresh, *missing]
+        self._gathering.fresh = [*fresh, *missing]
         return missing
 
     def ask_for_states(self) -> None:
