@@ -91,3 +91,20 @@ def test_resumed_with_fewer_and_with_more_workers(start):
     assert more.summary["workers"] == 7
     assert max(more.steps[-1]["replies"]) > 4
     assert replay(more.folder).startswith("identical: 60 steps")
+
+
+@pytest.mark.parametrize("masters", [1, 2])
+def test_a_slow_worker_gets_fewer_shards(start, masters):
+    slow = ("stragglers.kind=speeds", "stragglers.workers=[1]", "stragglers.factors=20.0", "run.rebalance=2.0")
+    large = ("problem.features=140000", "problem.samples=4", "problem.shards=32", "optimizer.lr=1e-7")
+    config = EIGHT[: EIGHT.index("[stragglers]")].replace("workers = 8", "workers = 4")
+    job = start("train", "steps=60", "code.kind=uncoded", *slow, *large, f"run.masters={masters}", config=config,
+                ranks=4 + masters)  # fmt: skip
+    ended = job.end()
+    assert ended.code == 0, ended.output
+    assert "worker 1 on " in ended.output
+    assert "times slower for" in ended.output
+    last = [line["recoded"] for line in ended.steps if "recoded" in line][-1]
+    assert [len(shards) for shards in last["assignment"]][1] <= 2
+    assert ended.steps[-1]["decoding_error"] < 1e-9
+    assert replay(ended.folder).startswith("identical: 60 steps")
