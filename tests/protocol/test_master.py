@@ -165,7 +165,7 @@ class Script:
         return 0
 
 
-def scripted(answers: dict[int, list], wait=None, n: int = 4, decoder=None) -> tuple[Master, Script]:
+def scripted(answers: dict[int, list], wait=None, n: int = 4, decoder=None, **more) -> tuple[Master, Script]:
     code = fractional_repetition(n, n, stragglers=1)
     code = code if decoder is None else replace(code, decoder=decoder)
     transport = Script(n, answers)
@@ -173,7 +173,7 @@ def scripted(answers: dict[int, list], wait=None, n: int = 4, decoder=None) -> t
     rule = FirstReplies(code) if wait is None else wait(code)
     optimizer = Sgd(lr=1.0).build(aligned_vector(D))
     slices = one_slice(code=code, codec=Identity().codec(layout), optimizer=optimizer, seed=0)
-    return Master(transport, code=code, slices=slices, wait=rule), transport
+    return Master(transport, code=code, slices=slices, wait=rule, **more), transport
 
 
 def test_replies_are_decoded_in_worker_order_whatever_the_order_of_arrival():
@@ -224,8 +224,7 @@ def test_a_lost_worker_gets_no_more_tasks_and_too_many_end_the_run():
 
 def test_a_step_without_any_reply_names_the_workers_it_waited_for():
     said: list[str] = []
-    master, transport = scripted({}, lambda code: FirstReplies(code, timeout=25.0))
-    master.say = said.append
+    master, transport = scripted({}, lambda code: FirstReplies(code, timeout=25.0), say=said.append)
     with pytest.raises(TooManyLost, match="workers 0, 1, 2, 3"):
         list(master.run(1))
     assert transport.clock == 25.0
