@@ -283,7 +283,9 @@ def test_what_is_no_run_with_enough_steps_is_one_line(tmp_path, command_line):
     assert command_line("advise", str(few)).message.endswith("19 steps are too few to advise on; 20 at least")
     recoded = run(tmp_path / "recoded")
     lines = (recoded / "steps.jsonl").read_text().splitlines()
-    lines[7] = json.dumps(json.loads(lines[7]) | {"recoded": {}})
+    other = {"workers": list(range(6)), "assignment": [[i] for i in range(6)], "weights": [[1.0]] * 6}
+    change = {"recoded": {"code": "uncoded", "number": 1, "stragglers": 0, **other}}
+    lines[7] = json.dumps(json.loads(lines[7]) | change)
     (recoded / "steps.jsonl").write_text("\n".join(lines) + "\n")
     assert "7 steps with the config's code are too few" in command_line("advise", str(recoded)).message
     damaged = run(tmp_path / "damaged")

@@ -263,6 +263,8 @@ class _Service:
             elif header.kind is Kind.POST:
                 assert lane.model is not None
                 lane.model.post_under = header.step
+            elif header.kind in (Kind.END, Kind.ADOPT):
+                lane.inbox.refuse()  # neither comes to a worker that has not said goodbye
             elif header.kind is Kind.TASK:
                 self._take_in(lane, header, buffer)
                 task = self._whole_task(prepared)

@@ -53,6 +53,12 @@ class Inbox:
                 self._post()
         return self._header is not None
 
+    def refuse(self) -> None:
+        """Count the message that was taken last as one that should not have come, and receive on."""
+        self.foreign += 1
+        if not self._open:
+            self._post()
+
     def take(self) -> tuple[Header, Buffer]:
         """Return the message that has come; it stays valid until the next call."""
         assert self._header is not None
