@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from gcdl.analysis.advise.report_section import predictions
+from gcdl.analysis.advise.report_section import laboratory_of, predictions, time_section
 from gcdl.analysis.report_data import DENSE, SPARSE, TEST, TRAINING, run_data
 from gcdl.analysis.run_names import config_differences, run_names
 from gcdl.errors import UsageError
@@ -38,7 +38,10 @@ def report(paths: Sequence[Path], out: Path | None) -> Path:
     if file.suffix != ".html":
         raise UsageError(f"--out {file}: must end in .html")
     runs = [{**run_data(path), "name": name} for path, name in zip(paths, run_names(paths), strict=True)]
-    text = page(runs, predictions(paths))
+    laboratories = [laboratory_of(path) for path in paths]
+    for run, lab in zip(runs, laboratories, strict=True):
+        run["time"] = time_section(lab)
+    text = page(runs, predictions(laboratories))
     try:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
@@ -47,9 +50,10 @@ def report(paths: Sequence[Path], out: Path | None) -> Path:
 
 
 def page(runs: Sequence[dict[str, Any]], predicted: Sequence[dict[str, Any]]) -> str:
-    """Return the page of some runs (:func:`gcdl.analysis.report_data.run_data`). The same runs give the same page.
+    """Return the page of some runs. The same runs give the same page.
 
-    ``predicted``: of each (:func:`gcdl.analysis.advise.report_section.predictions`).
+    ``runs``: of each, :func:`gcdl.analysis.report_data.run_data` and ``time``. ``predicted``: of each,
+    :func:`gcdl.analysis.advise.report_section.predictions`.
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((_PAGE / "page.html").read_text(encoding="utf-8"))

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gcdl.analysis.advise.report_section import time_section
 from gcdl.analysis.report_timeline import timeline_data
 from gcdl.analysis.series import binned, metric, metric_names, numbers
 from gcdl.errors import DataError
@@ -44,7 +43,7 @@ SPARSE = {"test_loss": TEST, "test_accuracy": "test accuracy"}
 
 
 def run_data(path: Path) -> dict[str, Any]:
-    """Return all that the report shows of a run.
+    """Return what the report shows of a run, but for where its time went.
 
     Raises
     ------
@@ -63,7 +62,6 @@ def run_data(path: Path) -> dict[str, Any]:
         "who": _who(run),
         "workers": _workers(run),
         "timeline": timeline_data(path),
-        "time": time_section(path),
         "config": (path / CONFIG).read_text(encoding="utf-8"),
         "manifest": _manifest(path),
     }

@@ -21,14 +21,22 @@ _MOST_WORKERS = 256
 """Beyond, a simulation takes longer than a page should."""
 
 
-def time_section(path: Path) -> dict[str, Any] | None:
-    """Return where a run's time went, JSON-ready; None: the run is too short or too large, or does not say.
+def laboratory_of(path: Path) -> Laboratory | None:
+    """Return what explains a run's time; None: the run is too short or too large, or does not say. This takes seconds."""
+    try:
+        observed = observe(path)
+        return Laboratory.of(observed) if observed.n <= _MOST_WORKERS else None
+    except (DataError, ConfigError):
+        return None
+
+
+def time_section(lab: Laboratory | None) -> dict[str, Any] | None:
+    """Return where a run's time went, JSON-ready; None: there is no laboratory for it.
 
     ::
 
         {"parts": [[name, seconds of a step], ...], "measured": seconds of a step, "slow": [sentence, ...]}
     """
-    lab = _laboratory(path)
     if lab is None:
         return None
     observed = lab.observed
@@ -40,13 +48,12 @@ def time_section(path: Path) -> dict[str, Any] | None:
     }
 
 
-def predictions(paths: Sequence[Path]) -> list[dict[str, Any]]:
+def predictions(laboratories: Sequence[Laboratory | None]) -> list[dict[str, Any]]:
     """Predict each run from the delays of the first of them that has as many workers and waited for all, or of the first.
 
     Returns for each run ``measured`` and ``predicted`` seconds of a step, and the place of the run it was predicted ``from``;
     no ``predicted`` where there is none.
     """
-    laboratories = [_laboratory(path) for path in paths]
     found: list[dict[str, Any]] = []
     for lab in laboratories:
         if lab is None:
@@ -62,14 +69,6 @@ def predictions(paths: Sequence[Path]) -> list[dict[str, Any]]:
             entry |= {"predicted": _digits(predicted.seconds), "plus_minus": _digits(predicted.plus_minus), "from": source}
         found.append(entry)
     return found
-
-
-def _laboratory(path: Path) -> Laboratory | None:
-    try:
-        observed = observe(path)
-        return Laboratory.of(observed) if observed.n <= _MOST_WORKERS else None
-    except (DataError, ConfigError):
-        return None
 
 
 def _alike(one: Observed, other: Observed) -> bool:
