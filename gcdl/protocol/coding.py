@@ -19,8 +19,8 @@ from gcdl.codes.construction.dither_places import dither_places
 from gcdl.errors import MessageError
 from gcdl.protocol.replica_check import Replicas
 from gcdl.protocol.wait_rules import LearnsReplyTimes, WaitRule
-from gcdl.protocol.wire import HEADER_BYTES, Header, Kind
-from gcdl.types import Buffer, IntVector, Mask, Matrix, Weights, aligned_buffer
+from gcdl.protocol.wire import HEADER_BYTES, Header, Kind, with_body
+from gcdl.types import Buffer, IntVector, Mask, Matrix, Weights
 
 
 class CodeRow(NamedTuple):
@@ -197,14 +197,8 @@ def with_row(run: int, worker: int, number: int, row: CodeRow, *, fresh: bool) -
 
     The body: 1 or 0, whether its compressor begins afresh then, int64; its shards, int64; their entries, float64.
     """
-    load = row.shards.size
-    buffer = aligned_buffer(row_bytes(load))
-    body = buffer[HEADER_BYTES:]
-    body[:8].view(np.int64)[0] = fresh
-    body[8 : 8 + 8 * load].view(np.int64)[:] = row.shards
-    body[8 + 8 * load :].view(np.float64)[:] = row.weights
-    Header(Kind.RECODE, run, worker, number, body_bytes=body.size).write(buffer, checksum=True)
-    return buffer
+    integers, weights = np.array([fresh, *row.shards], dtype=np.int64), np.asarray(row.weights, dtype=np.float64)
+    return with_body(Kind.RECODE, run, worker, number, np.concatenate([integers.view(np.uint8), weights.view(np.uint8)]))
 
 
 def row_bytes(load: int) -> int:

@@ -44,12 +44,9 @@ _VERSION = 4
 _KIND_AT = 5
 _MOST_CLIPPED = (1 << 32) - 1
 _MAGIC = b"GCDL"
-_START = struct.Struct("<4sBBHiIQQ")
-_LOSS = struct.Struct("<d")
-_OFFSET = struct.Struct("<q")
-_SECONDS = struct.Struct("<ffff")
+_FIELDS = struct.Struct("<4sBBHiIQQdffffI")
+_FIELDS_OF_STATE = struct.Struct("<4sBBHiIQQqffffI")
 _CHECKSUM = struct.Struct("<I")
-_WHOLE = struct.Struct("<4sBBHiIQQdffffII")
 
 
 class Kind(IntEnum):
@@ -150,14 +147,22 @@ class Header:
 
     def write(self, buffer: Buffer, *, checksum: bool = False) -> None:
         """Write this header to the start of ``buffer``. With ``checksum`` the body must be there already."""
-        clipped = min(self.clipped, _MOST_CLIPPED)
-        fields = b"".join(
-            (
-                _START.pack(_MAGIC, _VERSION, self.kind, self.worker, self.step, clipped, self.run, self.body_bytes),
-                _OFFSET.pack(self.offset) if self.kind is Kind.STATE else _LOSS.pack(self.loss),
-                _SECONDS.pack(self.slept, self.computed, self.held, self.encoded),
-                _CHECKSUM.pack(zlib.crc32(buffer[HEADER_BYTES : HEADER_BYTES + self.body_bytes].data) if checksum else 0),
-            )
+        is_state = self.kind is Kind.STATE
+        fields = (_FIELDS_OF_STATE if is_state else _FIELDS).pack(
+            _MAGIC,
+            _VERSION,
+            self.kind,
+            self.worker,
+            self.step,
+            min(self.clipped, _MOST_CLIPPED),
+            self.run,
+            self.body_bytes,
+            self.offset if is_state else self.loss,
+            self.slept,
+            self.computed,
+            self.held,
+            self.encoded,
+            zlib.crc32(buffer[HEADER_BYTES : HEADER_BYTES + self.body_bytes].data) if checksum else 0,
         )
         buffer[:HEADER_BYTES] = np.frombuffer(fields + _CHECKSUM.pack(zlib.crc32(fields)), dtype=np.uint8)
 
@@ -172,12 +177,12 @@ class Header:
         if received < HEADER_BYTES:
             raise MessageError(f"a message of {received} bytes is shorter than a header")
         head = buffer[:HEADER_BYTES].tobytes()
-        fields = _WHOLE.unpack(head)
-        magic, version, number, worker, step, clipped, its_run, body_bytes, loss = fields[:9]
-        slept, computed, held, encoded, body_crc, crc = fields[9:]
+        fields = (_FIELDS_OF_STATE if head[_KIND_AT] == Kind.STATE else _FIELDS).unpack_from(head)
+        magic, version, number, worker, step, clipped, its_run, body_bytes, loss_or_offset = fields[:9]
+        slept, computed, held, encoded, body_crc = fields[9:]
         if magic != _MAGIC:
             raise MessageError("a message that is not gcdl's")
-        if crc != zlib.crc32(head[:60]):
+        if _CHECKSUM.unpack_from(head, _FIELDS.size)[0] != zlib.crc32(head[: _FIELDS.size]):
             raise MessageError("a message whose header was altered on the way")
         if version != _VERSION:
             raise MessageError(f"a message of version {version}; this is version {_VERSION}")
@@ -190,9 +195,7 @@ class Header:
         kind = _KINDS.get(number)
         if kind is None:
             raise MessageError(f"a message of unknown kind {number}")
-        offset = 0
-        if kind is Kind.STATE:
-            loss, offset = 0.0, _OFFSET.unpack_from(head, 32)[0]
+        loss, offset = (0.0, loss_or_offset) if kind is Kind.STATE else (loss_or_offset, 0)
         return cls(kind, run, worker, step, body_bytes, loss, slept, computed, held, encoded, clipped, offset)
 
 
@@ -208,30 +211,27 @@ def bare(kind: Kind, run: int, *, worker: int = 0, step: int = -1) -> Buffer:
     return buffer
 
 
+def with_body(kind: Kind, run: int, worker: int, step: int, body: Buffer, *, offset: int = 0) -> Buffer:
+    """Return a message with a copy of this body, under a checksum."""
+    buffer = aligned_buffer(HEADER_BYTES + body.size)
+    buffer[HEADER_BYTES:] = body
+    Header(kind, run, worker, step, body_bytes=body.size, offset=offset).write(buffer, checksum=True)
+    return buffer
+
+
 def with_state(run: int, worker: int, accepted: int, state: Buffer) -> Buffer:
     """Return the LOAD message that hands a worker its compressor's state, (state_bytes,), as of the step ``accepted``."""
-    buffer = aligned_buffer(HEADER_BYTES + state.size)
-    buffer[HEADER_BYTES:] = state
-    Header(Kind.LOAD, run, worker, accepted, body_bytes=state.size).write(buffer, checksum=True)
-    return buffer
+    return with_body(Kind.LOAD, run, worker, accepted, state)
 
 
 def with_sums(run: int, worker: int, step: int, sums: Sums) -> Buffer:
     """Return the EVALUATED message with the sums of a worker's pieces, (pieces, columns)."""
-    body = sums.reshape(-1).view(np.uint8)
-    buffer = aligned_buffer(HEADER_BYTES + body.size)
-    buffer[HEADER_BYTES:] = body
-    Header(Kind.EVALUATED, run, worker, step, body_bytes=body.size).write(buffer, checksum=True)
-    return buffer
+    return with_body(Kind.EVALUATED, run, worker, step, sums.reshape(-1).view(np.uint8))
 
 
 def with_json(kind: Kind, run: int, worker: int, body: dict[str, Any], *, step: int = -1) -> Buffer:
     """Return a message whose body is a JSON object."""
-    text = np.frombuffer(json.dumps(body).encode(), dtype=np.uint8)
-    buffer = aligned_buffer(HEADER_BYTES + text.size)
-    buffer[HEADER_BYTES:] = text
-    Header(kind, run, worker, step, body_bytes=text.size).write(buffer, checksum=True)
-    return buffer
+    return with_body(kind, run, worker, step, np.frombuffer(json.dumps(body).encode(), dtype=np.uint8))
 
 
 def read_json(header: Header, buffer: Buffer) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from gcdl.host.processes import this_process
 from gcdl.protocol.coding import read_row, row_bytes
 from gcdl.protocol.task_format import TaskFormat
 from gcdl.protocol.tasks import Reply, Task
-from gcdl.protocol.wire import HEADER_BYTES, Header, Kind, bare, with_json, with_sums
+from gcdl.protocol.wire import HEADER_BYTES, Header, Kind, bare, with_body, with_json, with_sums
 from gcdl.protocol.worker import Encode, Evaluated, Pause, Sleep, Slowdown, Struck, Worker
 from gcdl.stragglers import flip_bits
 from gcdl.transport.mpi.backoff import Backoff
@@ -31,7 +31,7 @@ from gcdl.transport.mpi.fault_injection import strike
 from gcdl.transport.mpi.job import CONTROL_BYTES, PART_BYTES, Job
 from gcdl.transport.mpi.row_loader import RowLoader
 from gcdl.transport.mpi.worker_lane import WorkerLane
-from gcdl.types import Buffer, Vector, aligned_buffer
+from gcdl.types import Buffer, Vector
 
 
 class Prepared(NamedTuple):
@@ -395,8 +395,4 @@ def _state(worker: Worker, accepted: int, run: int, me: int) -> Iterator[Buffer]
     """Yield the STATE messages: parts of the state, in their order."""
     saved = worker.save(accepted)[HEADER_BYTES:]
     for offset in range(0, saved.size, PART_BYTES):
-        part = saved[offset : offset + PART_BYTES]
-        message = aligned_buffer(HEADER_BYTES + part.size)
-        message[HEADER_BYTES:] = part
-        Header(Kind.STATE, run, me, accepted, body_bytes=part.size, offset=offset).write(message, checksum=True)
-        yield message
+        yield with_body(Kind.STATE, run, me, accepted, saved[offset : offset + PART_BYTES], offset=offset)
